@@ -1,0 +1,263 @@
+"""The measures against torchmetrics, scikit-learn, scipy and values worked out by hand."""
+
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+import torchmetrics.classification
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import metrics
+
+CLASSES = 7
+
+
+def predictions(samples=5, examples=400, classes=CLASSES, sharpness=2.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = sharpness * torch.randn(samples, examples, classes, generator=generator)
+    labels = torch.where(
+        torch.rand(examples, generator=generator) < 0.6,
+        logits.mean(0).argmax(-1),
+        torch.randint(classes, (examples,), generator=generator),
+    )
+    return logits.softmax(-1), labels
+
+
+@pytest.fixture(params=["samples", "one network"])
+def predicted(request):
+    probabilities, labels = predictions()
+    return (probabilities if request.param == "samples" else probabilities[0]), labels
+
+
+@pytest.fixture
+def shapes_unchecked():
+    """Lets a wrong shape through to the library's own message, as it goes through outside the tests."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def test_accuracy_agrees_with_torchmetrics(predicted):
+    probabilities, labels = predicted
+    reference = torchmetrics.classification.MulticlassAccuracy(CLASSES, average="micro")
+    average = metrics.model_average(probabilities)
+    assert metrics.accuracy(probabilities, labels) == pytest.approx(
+        float(reference(average, labels)), abs=1e-7
+    )
+    assert metrics.correct_count(probabilities, labels) == int((average.argmax(-1) == labels).sum())
+
+
+def test_confusion_matrix_agrees_with_scikit_learn(predicted):
+    probabilities, labels = predicted
+    answers = metrics.model_average(probabilities).argmax(-1)
+    reference = sklearn.metrics.confusion_matrix(labels, answers, labels=range(CLASSES))
+    np.testing.assert_array_equal(metrics.confusion_matrix(probabilities, labels), reference)
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    probabilities = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.1, 0.1]])
+    matrix = metrics.confusion_matrix(probabilities, torch.tensor([0, 0]))
+    assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_negative_log_likelihood_agrees_with_scikit_learn(predicted):
+    probabilities, labels = predicted
+    average = metrics.model_average(probabilities)
+    # scikit-learn warns where float32 rounding leaves a sum beside one.
+    average = average / average.sum(-1, keepdim=True)
+    reference = sklearn.metrics.log_loss(labels, average, labels=range(CLASSES))
+    assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(reference, rel=1e-6)
+
+
+def test_brier_score_agrees_with_scikit_learn(predicted):
+    probabilities, labels = predicted
+    average = metrics.model_average(probabilities)
+    average = average / average.sum(-1, keepdim=True)
+    reference = sklearn.metrics.brier_score_loss(labels, average, labels=range(CLASSES), scale_by_half=False)
+    assert metrics.brier_score(probabilities, labels) == pytest.approx(reference, rel=1e-6)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_error_agrees_with_torchmetrics(predicted, bins):
+    probabilities, labels = predicted
+    reference = torchmetrics.classification.MulticlassCalibrationError(CLASSES, n_bins=bins, norm="l1")
+    expected = float(reference(metrics.model_average(probabilities), labels))
+    assert metrics.expected_calibration_error(probabilities, labels, bins) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_entropies_agree_with_scipy():
+    probabilities, _ = predictions()
+    double = probabilities.double().numpy()
+    of_average = scipy.stats.entropy(double.mean(0), axis=-1)
+    np.testing.assert_allclose(metrics.example_entropies(probabilities), of_average, rtol=1e-5)
+    assert metrics.predictive_entropy(probabilities) == pytest.approx(of_average.mean(), rel=1e-6)
+    expected = scipy.stats.entropy(double, axis=-1).mean()
+    assert metrics.expected_entropy(probabilities) == pytest.approx(expected, rel=1e-6)
+
+
+def test_mutual_information_agrees_with_the_mean_divergence_from_the_average():
+    probabilities, _ = predictions()
+    double = probabilities.double().numpy()
+    divergence = scipy.stats.entropy(double, double.mean(0, keepdims=True), axis=-1).mean()
+    assert metrics.mutual_information(probabilities) == pytest.approx(divergence, rel=1e-6)
+
+
+def test_samples_in_full_disagreement_have_the_information_of_one_coin():
+    probabilities = torch.eye(2).unsqueeze(1).expand(2, 3, 2)
+    assert metrics.expected_entropy(probabilities) == 0
+    assert metrics.mutual_information(probabilities) == pytest.approx(math.log(2), rel=1e-15)
+
+
+def test_uniform_predictions():
+    probabilities, labels = torch.full((4, 5, 35), 1 / 35, dtype=torch.float64), torch.arange(5)
+    assert metrics.predictive_entropy(probabilities) == pytest.approx(math.log(35))
+    assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(math.log(35))
+    assert metrics.brier_score(probabilities, labels) == pytest.approx(1 - 1 / 35)
+    assert metrics.mutual_information(probabilities) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 1)])
+def test_certain_and_right(shape):
+    labels = torch.arange(4)
+    probabilities = torch.eye(4).expand(*([shape[0]] if len(shape) > 1 else []), 4, 4)
+    assert metrics.summary(probabilities, labels) == {
+        "accuracy": 100,
+        "correct": 4,
+        "nll": 0,
+        "ece": 0,
+        "entropy": 0,
+        "mutual_information": 0,
+        "brier": 0,
+    }
+
+
+def test_certain_and_wrong_is_finite():
+    probabilities, labels = torch.eye(4), torch.tensor([1, 2, 3, 0])
+    assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(87.336, abs=1e-3)
+    assert metrics.brier_score(probabilities, labels) == 2
+    assert metrics.expected_calibration_error(probabilities, labels) == 1
+    assert metrics.accuracy(probabilities, labels) == 0
+
+
+def test_samples_are_averaged_before_they_are_measured():
+    probabilities = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]], dtype=torch.float64)
+    label = torch.tensor([1])
+    assert metrics.negative_log_likelihood(probabilities, label) == pytest.approx(-math.log(0.375))
+    assert metrics.brier_score(probabilities, label) == pytest.approx(2 * 0.625**2)
+    assert metrics.accuracy(probabilities, label) == 0
+
+
+def test_one_network_measures_as_one_sample():
+    probabilities, labels = predictions(samples=1)
+    assert metrics.summary(probabilities, labels) == metrics.summary(probabilities[0], labels)
+    assert metrics.mutual_information(probabilities[0]) == 0
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    probabilities = torch.tensor([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0], [0.9, 0.1]], dtype=torch.float64)
+    bins = metrics.reliability_bins(probabilities, torch.tensor([0, 1, 0, 0]), bins=4)
+    assert bins["count"].tolist() == [0, 1, 1, 2]
+    np.testing.assert_allclose(bins["confidence"], [math.nan, 0.5, 0.75, 0.95])
+    np.testing.assert_allclose(bins["accuracy"], [math.nan, 1, 0, 1])
+    error = metrics.expected_calibration_error(probabilities, torch.tensor([0, 1, 0, 0]), bins=4)
+    assert error == pytest.approx((0.5 + 0.75 + 2 * 0.05) / 4)
+
+
+def test_bins_hold_every_example_once():
+    probabilities, labels = predictions(sharpness=10)
+    bins = metrics.reliability_bins(probabilities, labels)
+    assert len(bins) == 15
+    assert bins["count"].sum() == len(labels)
+    assert (bins["accuracy"] * bins["count"]).sum() == metrics.correct_count(probabilities, labels)
+
+
+def test_half_precision_is_summed_in_double():
+    probabilities, labels = predictions(examples=3000, classes=35, sharpness=0.5)
+    exact, rounded = metrics.summary(probabilities, labels), metrics.summary(probabilities.half(), labels)
+    assert rounded["nll"] == pytest.approx(exact["nll"], rel=1e-4)
+    assert rounded["entropy"] == pytest.approx(exact["entropy"], rel=1e-4)
+
+
+@given(
+    samples=st.integers(1, 4),
+    examples=st.integers(1, 12),
+    classes=st.integers(2, 35),
+    sharpness=st.sampled_from([0.0, 0.1, 1.0, 30.0, 300.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_ranges(samples, examples, classes, sharpness, seed):
+    probabilities, labels = predictions(samples, examples, classes, sharpness, seed)
+    row = metrics.summary(probabilities, labels)
+    slack = 1e-6
+    assert row["accuracy"] == pytest.approx(100 * row["correct"] / examples)
+    assert row["nll"] >= -slack
+    assert 0 <= row["ece"] <= 1 + slack
+    assert -slack <= row["mutual_information"] <= row["entropy"] + slack
+    assert row["mutual_information"] <= math.log(samples) + slack
+    assert row["entropy"] <= math.log(classes) + slack
+    assert 0 <= row["brier"] <= 2 + slack
+    # Gibbs: the average does no worse than its samples do on the mean.
+    single = np.mean([metrics.negative_log_likelihood(sample, labels) for sample in probabilities])
+    assert row["nll"] <= single + slack
+
+
+@given(seed=st.integers(0, 2**16))
+def test_the_order_of_examples_and_samples_does_not_matter(seed):
+    probabilities, labels = predictions(samples=3, examples=20, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    examples, samples = torch.randperm(20, generator=generator), torch.randperm(3, generator=generator)
+    shuffled = metrics.summary(probabilities[samples][:, examples], labels[examples])
+    assert shuffled == pytest.approx(metrics.summary(probabilities, labels), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (torch.zeros(2, 0, 3), "hold no prediction"),
+        (torch.tensor([[0.5, math.nan]]), "finite and not negative"),
+        (torch.tensor([[1.5, -0.5]]), "finite and not negative"),
+        (torch.tensor([[0.5, 0.4]]), "off by 0.1"),
+        (torch.tensor([[3.0, 1.0]]), "sum to one"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(probabilities, message):
+    labels = torch.zeros(probabilities.shape[-2], dtype=torch.int64)
+    for refusal in (
+        lambda: metrics.summary(probabilities, labels),
+        lambda: metrics.expected_entropy(probabilities),
+        lambda: metrics.predictive_entropy(probabilities),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refusal()
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0]])
+def test_a_label_beyond_the_classes_is_refused(labels):
+    with pytest.raises(ValueError, match=r"lie in 0\.\.1"):
+        metrics.accuracy(torch.full((2, 2), 0.5), torch.tensor(labels))
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_labels_of_other_examples_are_refused():
+    with pytest.raises(ValueError, match="each of 2 examples"):
+        metrics.brier_score(torch.full((2, 2), 0.5), torch.tensor([0, 1, 0]))
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("shape", [(2,), (1, 1, 2, 2)])
+def test_other_shapes_of_probabilities_are_refused(shape):
+    with pytest.raises(ValueError, match="samples, examples, classes"):
+        metrics.predictive_entropy(torch.full(shape, 0.5))
+
+
+def test_no_bins_are_refused():
+    with pytest.raises(ValueError, match="at least one bin"):
+        metrics.reliability_bins(torch.full((2, 2), 0.5), torch.tensor([0, 1]), bins=0)

@@ -1,9 +1,10 @@
 """What a predictive distribution is worth: the measures of the paper's section 6.1 (equations 12 to 18).
 
-Every function takes probabilities, either of several sampled networks, ``[samples, examples, classes]``, or of
-one, ``[examples, classes]``. Samples are averaged first (equation 12); only the expected entropy looks at them
-one by one. Sums are taken in float64, logarithms are natural, and what belongs to an example is averaged over
-the examples. ValueError is raised where probabilities are not distributions or do not fit the labels.
+Every function takes probabilities, either of several sampled networks, ``[samples, examples, classes]``,
+or of one, ``[examples, classes]``. Samples are averaged first (equation 12); only the expected entropy looks
+at them one by one. Sums are taken in float64, logarithms are natural, and what belongs to an example is
+averaged over the examples. ValueError is raised where probabilities are not distributions or do not fit the
+labels.
 """
 
 import pandas as pd
@@ -48,8 +49,8 @@ def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int[Tensor
 def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> float:
     """Equation 13, in nats.
 
-    A probability of zero would make it infinite. Since a softmax reaches zero only by underflow, a probability
-    counts as no less than the smallest normal number of the type in which it came (87.3 nats in float32).
+    A probability of zero would make it infinite. Since a softmax reaches zero only by underflow, it counts as
+    no less than the smallest normal number of the type in which it came (87.3 nats in float32).
     """
     _check_labels(probabilities, labels)
     of_label = model_average(probabilities).gather(-1, labels.long().unsqueeze(-1))
@@ -81,7 +82,7 @@ def expected_entropy(probabilities: Probabilities) -> float:
 
 
 def mutual_information(probabilities: Probabilities) -> float:
-    """Equation 17: how far the sampled networks disagree, in nats (Houlsby et al., 2011); 0 for one network."""
+    """Equation 17: how far the sampled networks disagree, in nats (Houlsby et al., 2011); 0 for one."""
     return predictive_entropy(probabilities) - expected_entropy(probabilities)
 
 

@@ -1,0 +1,72 @@
+"""The paper's network (its section 4): hidden layers of spiking neurons and a spike-rate readout."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib import neurons
+
+NEURONS = {"lif": neurons.lif}
+
+
+class SpikingLayer(nn.Module):
+    """Linear map, batch normalisation over time and batch, spiking neurons, dropout on their spikes."""
+
+    def __init__(self, num_inputs: int, num_units: int, neuron: str, dropout: float):
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_units, bias=False)
+        self.norm = nn.BatchNorm1d(num_units, momentum=0.05)
+        self.leak = nn.Parameter(torch.empty(num_units).uniform_(*neurons.LEAK_RANGE))
+        self.dropout = nn.Dropout(dropout)
+        self.neuron = NEURONS[neuron]
+
+    def current(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
+        """What enters the membranes: the normalised, weighted inputs."""
+        weighted = self.linear(inputs)
+        return self.norm(weighted.flatten(0, 1)).view_as(weighted)
+
+    def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
+        spikes = self.neuron(self.current(inputs), self.leak.clamp(*neurons.LEAK_RANGE))
+        return self.dropout(spikes)
+
+
+class SpikingClassifier(nn.Module):
+    """Log-mel frames to class logits.
+
+    Raises ``ValueError`` for an unknown neuron or a size that is not positive.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        hidden_sizes: Sequence[int] = (128, 128),
+        neuron: str = "lif",
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if neuron not in NEURONS:
+            raise ValueError(f"unknown neuron {neuron!r}: choose one of {', '.join(NEURONS)}")
+        if not hidden_sizes or min(num_features, num_classes, *hidden_sizes) < 1:
+            raise ValueError("a network needs at least one hidden layer, and every size at least 1")
+        sizes = [num_features, *hidden_sizes]
+        self.layers = nn.ModuleList(
+            SpikingLayer(inputs, units, neuron, dropout) for inputs, units in zip(sizes, sizes[1:], strict=False)
+        )
+        self.norm = nn.BatchNorm1d(sizes[-1], momentum=0.05)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(sizes[-1], num_classes)
+
+    def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
+        """The spike trains of each hidden layer, first to last."""
+        trains = [features.transpose(0, 1)]
+        for layer in self.layers:
+            trains.append(layer(trains[-1]))
+        return trains[1:]
+
+    def forward(self, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch classes"]:
+        """Logits from the mean firing rates of the last hidden layer (equations 3 and 4)."""
+        rates = self.hidden_spikes(features)[-1].mean(dim=0)
+        return self.readout(self.dropout(self.norm(rates)))

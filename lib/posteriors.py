@@ -1,0 +1,165 @@
+"""Posteriors: what weights can be sampled from. Evaluation, slices and every chapter take one as it is.
+
+A *state* is a full set of a network's tensors by name: its parameters and its batch-norm statistics.
+``sample`` returns one, and ``torch.func.functional_call`` takes it to the network, which is never changed.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+State = dict[str, Tensor]
+
+PREDICTION_BATCH = 256
+
+
+class Posterior(Protocol):
+    def sample(self, generator: torch.Generator) -> State:
+        """One full set of the network's tensors."""
+
+    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "Posterior":
+        """The same distribution with its centre moved by ``distance * direction``."""
+
+
+@dataclass(frozen=True)
+class PointMass:
+    """A trained network: every sample is the same."""
+
+    mean: State
+
+    def sample(self, generator: torch.Generator) -> State:
+        return dict(self.mean)
+
+    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "PointMass":
+        return PointMass(moved(self.mean, direction, distance))
+
+
+@dataclass(frozen=True)
+class MeanFieldGaussian:
+    """Independent Gaussians (equations 6 and 8). A tensor of ``mean`` without a ``std`` is certain.
+
+    Raises ``ValueError`` where ``std`` names a tensor that ``mean`` lacks, or differs from it in shape.
+    """
+
+    mean: State
+    std: State
+
+    def __post_init__(self):
+        for name, std in self.std.items():
+            if name not in self.mean or self.mean[name].shape != std.shape:
+                raise ValueError(f"the standard deviation {name!r} has no mean of the same shape")
+
+    def sample(self, generator: torch.Generator) -> State:
+        state = dict(self.mean)
+        for name, std in self.std.items():
+            noise = torch.randn(std.shape, generator=generator, dtype=std.dtype, device=std.device)
+            state[name] = self.mean[name] + std * noise
+        return state
+
+    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "MeanFieldGaussian":
+        return MeanFieldGaussian(moved(self.mean, direction, distance), self.std)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Equally weighted components, each a posterior: an ensemble."""
+
+    components: tuple[Posterior, ...]
+
+    def sample(self, generator: torch.Generator) -> State:
+        choice = torch.randint(len(self.components), (), generator=generator, device=generator.device)
+        return self.components[int(choice)].sample(generator)
+
+    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "Mixture":
+        return Mixture(tuple(component.shifted(direction, distance) for component in self.components))
+
+
+def network_state(network: nn.Module) -> State:
+    """A copy of the network's parameters and floating-point buffers."""
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
+def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
+    """``state + distance * direction``; tensors that ``direction`` does not name stay where they are."""
+    if unknown := direction.keys() - state.keys():
+        raise ValueError(f"the direction moves {sorted(unknown)}, which the network does not have")
+    return {
+        name: tensor + distance * direction[name] if name in direction else tensor
+        for name, tensor in state.items()
+    }
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module,
+    posterior: Posterior,
+    features: Float[Tensor, "batch time features"],
+    samples: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "samples batch classes"]:
+    """Class probabilities under ``samples`` draws of the weights; their mean is equation 12.
+
+    Evaluation mode (dropout off, batch norm by its running statistics), whatever mode the network is in;
+    the network is left as it was. Raises ``ValueError`` for no samples.
+    """
+    if samples < 1:
+        raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
+    was_training = network.training
+    network.eval()
+    try:
+        return torch.stack(
+            [_probabilities(network, posterior.sample(generator), features) for _ in range(samples)]
+        )
+    finally:
+        network.train(was_training)
+
+
+def _probabilities(network: nn.Module, state: State, features: Tensor) -> Tensor:
+    return torch.cat(
+        [functional_call(network, state, batch).softmax(dim=-1) for batch in features.split(PREDICTION_BATCH)]
+    )
+
+
+FAMILIES = {"PointMass": PointMass, "MeanFieldGaussian": MeanFieldGaussian}
+
+
+def to_dict(posterior: Posterior) -> dict:
+    """Plain tensors, names and lists, such as ``torch.load(weights_only=True)`` accepts."""
+    if isinstance(posterior, Mixture):
+        return {"family": "Mixture", "components": [to_dict(component) for component in posterior.components]}
+    return {"family": type(posterior).__name__} | {
+        name: dict(value) for name, value in vars(posterior).items()
+    }
+
+
+def from_dict(stored: Mapping) -> Posterior:
+    """The inverse of ``to_dict``. Raises ``ValueError`` for what is not a stored posterior."""
+    fields = dict(stored)
+    family = fields.pop("family", None)
+    if family == "Mixture":
+        return Mixture(tuple(from_dict(component) for component in fields["components"]))
+    if family not in FAMILIES:
+        raise ValueError(f"{family!r} is not a family of posteriors: expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[family](**fields)
+
+
+def save(posterior: Posterior, path: Path) -> None:
+    """Write whole or not at all."""
+    aside = path.with_name(path.name + ".part")
+    torch.save(to_dict(posterior), aside)
+    os.replace(aside, path)
+
+
+def load(path: Path) -> Posterior:
+    return from_dict(torch.load(path, weights_only=True))

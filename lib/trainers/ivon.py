@@ -1,0 +1,94 @@
+"""The Bayesian network: a mean-field Gaussian by IVON (Shen et al. 2024; the paper's section 5.2)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from ivon import IVON
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lib.posteriors import MeanFieldGaussian, network_state
+from lib.trainers.loop import Examples, Method, fit
+
+
+def train_ivon(
+    network: nn.Module,
+    training: Examples,
+    validation: Examples,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    ess_factor: float,
+    hess_init: float,
+    beta2: float,
+    freeze_norm_after: int | None = None,
+    **schedule,
+) -> tuple[MeanFieldGaussian, pd.DataFrame]:
+    """One sample of the weights a step; the effective sample size is ``ess_factor`` times the utterances.
+
+    After ``freeze_norm_after`` epochs batch normalisation uses its running statistics and no longer updates
+    them; ``None`` never freezes them. (Frozen from the start they would be those of an untrained network.)
+    ``schedule`` goes to ``loop.fit``. Returns the posterior and the history.
+    """
+    optimizer = IVON(
+        network.parameters(),
+        lr=learning_rate,
+        ess=ess_factor * len(training),
+        weight_decay=weight_decay,
+        hess_init=hess_init,
+        beta2=beta2,
+    )
+
+    def step(features, labels):
+        optimizer.zero_grad()
+        with sampled_weights(optimizer):
+            logits = network(features)
+            loss = cross_entropy(logits, labels)
+            loss.backward()
+        optimizer.step()
+        return loss.item(), logits.detach()
+
+    def begin_epoch(epoch):
+        if freeze_norm_after is not None and epoch >= freeze_norm_after:
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm1d):
+                    module.eval()
+
+    method = Method(
+        optimizer,
+        step,
+        posterior=lambda: gaussian(network, optimizer),
+        begin_epoch=begin_epoch,
+        # ivon-opt's state_dict leaves the step count out; without it the momentum would be debiased again.
+        stored=lambda: {"current_step": optimizer.current_step},
+        restore=lambda stored: setattr(optimizer, "current_step", stored["current_step"]),
+    )
+    return fit(method, network, training, validation, **schedule)
+
+
+@contextmanager
+def sampled_weights(optimizer: IVON) -> Iterator[None]:
+    """ivon-opt's ``sampled_params``, which leaves the noisy weights behind when anything is raised inside it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    means = [parameter.data for parameter in parameters]
+    try:
+        with optimizer.sampled_params(train=True):
+            yield
+    except BaseException:
+        for parameter, mean in zip(parameters, means, strict=True):
+            parameter.data = mean
+        raise
+
+
+def gaussian(network: nn.Module, optimizer: IVON) -> MeanFieldGaussian:
+    """The current posterior (equation 11): variance ``1 / (ess (hess + weight_decay))``."""
+    (group,) = optimizer.param_groups
+    std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
+    names, shapes, sizes = zip(
+        *((name, parameter.shape, parameter.numel()) for name, parameter in network.named_parameters()),
+        strict=True,
+    )
+    pieces = [piece.view(shape).clone() for piece, shape in zip(std.split(sizes), shapes, strict=True)]
+    return MeanFieldGaussian(network_state(network), dict(zip(names, pieces, strict=True)))

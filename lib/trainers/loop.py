@@ -1,0 +1,155 @@
+"""What every trainer shares: epochs, validation, the schedule, the history, checkpoints and divergence."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lib import metrics, posteriors
+from lib.posteriors import Posterior
+
+VALIDATION_SAMPLES = 4
+# A loss this many times that of a uniform guess does not come back.
+DIVERGED = 10
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Frames and their labels; ``features`` may be memory-mapped."""
+
+    features: Float[Tensor, "utterance time features"]
+    labels: Int64[Tensor, " utterance"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class Method:
+    """What a trainer gives the loop.
+
+    ``step(features, labels)`` makes one update and returns (mean loss, logits) of the minibatch;
+    ``posterior()`` is the distribution reached so far; ``stored`` and ``restore`` carry what else a
+    resumed run needs beside the network's and the optimiser's ``state_dict``.
+    """
+
+    optimizer: torch.optim.Optimizer
+    step: Callable[[Tensor, Tensor], tuple[float, Tensor]]
+    posterior: Callable[[], Posterior]
+    begin_epoch: Callable[[int], None] = lambda epoch: None
+    stored: Callable[[], dict] = dict
+    restore: Callable[[dict], None] = lambda stored: None
+
+
+def fit(
+    method: Method,
+    network: nn.Module,
+    training: Examples,
+    validation: Examples,
+    *,
+    epochs: int,
+    batch_size: int,
+    patience: int,
+    seed: int,
+    checkpoint: Path | None = None,
+    after_epoch: Callable[[dict], None] = lambda row: None,
+) -> tuple[Posterior, pd.DataFrame]:
+    """Train, and return the posterior of the epoch with the lowest validation NLL, and the history.
+
+    The learning rate is halved after ``patience`` epochs without a lower validation NLL. Each epoch's
+    randomness follows from (seed, epoch) alone, so that a run resumed from ``checkpoint``, which is
+    written after each epoch, ends in the same numbers as an undisturbed one.
+
+    Raises ``FloatingPointError`` when the loss is not finite or has diverged, and ``ValueError`` for
+    fewer than two training utterances (batch normalisation needs two) or none to validate on.
+    """
+    if len(training) < 2 or len(validation) < 1:
+        raise ValueError(
+            f"training needs 2 or more utterances and 1 or more to validate on; "
+            f"here are {len(training)} and {len(validation)}"
+        )
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
+    rows, best, best_loss = [], None, math.inf
+    if checkpoint is not None and checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(stored["network"])
+        method.optimizer.load_state_dict(stored["optimizer"])
+        scheduler.load_state_dict(stored["scheduler"])
+        method.restore(stored["method"])
+        rows, best_loss = stored["history"], stored["best_loss"]
+        best = posteriors.from_dict(stored["best"])
+
+    with torch.random.fork_rng():
+        for epoch in tqdm(range(len(rows), epochs), desc="epochs", initial=len(rows), total=epochs):
+            began = time.perf_counter()
+            torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
+            network.train()
+            method.begin_epoch(epoch)
+            row = {"epoch": epoch + 1, "learning_rate": method.optimizer.param_groups[0]["lr"]}
+            row |= _train_epoch(method, network, training, batch_size, epoch)
+            row |= _validate(method.posterior(), network, validation)
+            scheduler.step(row["validation_loss"])
+            row["seconds"] = time.perf_counter() - began
+            rows.append(row)
+            if row["validation_loss"] < best_loss:
+                best, best_loss = method.posterior(), row["validation_loss"]
+            if checkpoint is not None:
+                save_whole(
+                    {
+                        "network": network.state_dict(),
+                        "optimizer": method.optimizer.state_dict(),
+                        "scheduler": scheduler.state_dict(),
+                        "method": method.stored(),
+                        "history": rows,
+                        "best": posteriors.to_dict(best),
+                        "best_loss": best_loss,
+                    },
+                    checkpoint,
+                )
+            after_epoch(row)
+    return best, pd.DataFrame(rows)
+
+
+def save_whole(content: dict, path: Path) -> None:
+    aside = path.with_name(path.name + ".part")
+    torch.save(content, aside)
+    os.replace(aside, path)
+
+
+def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_size: int, epoch: int) -> dict:
+    # Near-equal batches: a last batch of one utterance would have no variance to normalise by.
+    batches = torch.randperm(len(training)).tensor_split(max(1, len(training) // batch_size))
+    total_loss, correct, limit = 0.0, 0, DIVERGED * math.log(max(2, int(training.labels.max()) + 1))
+    for batch in batches:
+        labels = training.labels[batch]
+        loss, logits = method.step(training.features[batch], labels)
+        if not math.isfinite(loss) or loss > limit:
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate"
+            )
+        total_loss += loss * len(batch)
+        correct += int((logits.argmax(dim=-1) == labels).sum())
+    return {"train_loss": total_loss / len(training), "train_accuracy": correct / len(training)}
+
+
+@torch.no_grad()
+def _validate(posterior: Posterior, network: nn.Module, validation: Examples) -> dict:
+    # The same noise in each epoch, so that the schedule does not chase the noise's luck.
+    generator = torch.Generator().manual_seed(0)
+    samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
+    probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
+    network.eval()
+    spikes = network.hidden_spikes(validation.features[: posteriors.PREDICTION_BATCH])
+    return {
+        "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),
+        "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),
+    } | {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}

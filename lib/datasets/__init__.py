@@ -1,0 +1,55 @@
+"""Recordings on disk, in the layouts in which their publishers give them out.
+
+Each set has a loader in a file of its own; the synthetic sets are read by the loader whose layout they have.
+"""
+
+from pathlib import Path
+
+from lib.datasets import fsdd, hd, sc
+from lib.datasets.speech import PARTS, Speech
+
+__all__ = ["DEFAULT_SPLITS", "LOADERS", "PARTS", "Speech", "load"]
+
+LOADERS = {"hd": hd, "sc": sc, "fsdd": fsdd, "synthetic-hd": hd, "synthetic-sc": sc}
+DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo"}
+
+# What a folder must hold to be taken for the set at all.
+MARKS = {hd: "audio", sc: "validation_list.txt", fsdd: "recordings"}
+
+
+def load(
+    name: str, split: str | None, root: str | Path, validation: str | None = None
+) -> Speech:
+    """Load a set under a named split (None: the set's default) from the folder that holds its own layout.
+
+    `validation` is for HD's layout only: "speaker" (None means this) or "test".
+
+    Raises:
+        ValueError: if a name is unknown or the files do not make a whole set.
+        FileNotFoundError: if the folder does not hold the set, or a list names recordings that are not there.
+    """
+    if name not in LOADERS:
+        raise ValueError(
+            f"No data set is called {name!r}; the sets are {', '.join(LOADERS)}."
+        )
+    loader = LOADERS[name]
+    split = DEFAULT_SPLITS[loader] if split is None else split
+    if split not in loader.SPLITS:
+        raise ValueError(
+            f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}."
+        )
+    root = Path(root)
+    if not (root / MARKS[loader]).exists():
+        raise FileNotFoundError(
+            f"{root} does not hold the set {name!r}: there is no {MARKS[loader]!r} in it; give the folder that "
+            "holds the set's own layout (data/README.md shows it and says how to get the set)."
+        )
+    if loader is not hd:
+        if validation is not None:
+            raise ValueError(
+                f"{name!r} has a validation part of its own; leave `validation` out."
+            )
+        return loader.load(name, split, root)
+    if validation not in (None, "speaker", "test"):
+        raise ValueError(f"`validation` is 'speaker' or 'test', not {validation!r}.")
+    return hd.load(name, split, root, validation or "speaker")

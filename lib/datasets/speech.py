@@ -1,0 +1,211 @@
+"""What every loader returns: utterances with their audio, labels, speakers and parts."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32, Int64, Shaped
+
+PARTS = ("train", "validation", "test")
+
+
+class Utterance(NamedTuple):
+    """One recording as a loader finds it: its file relative to the root, and what its name says."""
+
+    path: str
+    label: int
+    speaker: str
+    part: str
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """A set of labelled utterances on disk, each in one part of a named split.
+
+    `labels` index `class_names`; `parts` holds "train", "validation" or "test". Under HD's
+    `validation="test"` an utterance stands twice, once in each of those parts.
+    """
+
+    name: str
+    split: str
+    root: Path
+    sample_rate: int
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: Int64[np.ndarray, " utterance"]
+    speakers: Shaped[np.ndarray, " utterance"]
+    parts: Shaped[np.ndarray, " utterance"]
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.paths)
+
+    def audio(self, index: int) -> tuple[Float32[np.ndarray, " samples"], int]:
+        """Waveform in [-1, 1] and its sample rate in Hz.
+
+        Raises:
+            ValueError: if the file does not decode, is not mono, or has another rate than the set.
+        """
+        path = self.root / self.paths[index]
+        try:
+            waveform, sample_rate = soundfile.read(path, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{path} does not decode as audio ({error}); restore this file."
+            ) from error
+        if sample_rate != self.sample_rate:
+            raise ValueError(
+                f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has "
+                f"{self.sample_rate} Hz; restore this file."
+            )
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"{path} has {waveform.shape[1]} channels; this set is mono: restore this file."
+            )
+        if not np.isfinite(waveform).all():
+            raise ValueError(
+                f"{path} holds samples that are not finite numbers; restore this file."
+            )
+        return waveform, sample_rate
+
+    def part(self, name: str) -> "Speech":
+        """The utterances of one part: "train", "validation" or "test"."""
+        if name not in PARTS:
+            raise ValueError(
+                f"No part is called {name!r}; the parts are {', '.join(PARTS)}."
+            )
+        chosen = np.flatnonzero(self.parts == name)
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in chosen),
+            labels=self.labels[chosen],
+            speakers=self.speakers[chosen],
+            parts=self.parts[chosen],
+        )
+
+    def fingerprint(self) -> str:
+        """BLAKE2b digest (32 hexadecimal digits) over the relative paths and contents of the files, in order."""
+
+        def digest(path: str) -> bytes:
+            return blake2b((self.root / path).read_bytes()).digest()
+
+        total = blake2b(digest_size=16)
+        with ThreadPoolExecutor() as executor:
+            for path, content in zip(
+                self.paths, executor.map(digest, self.paths), strict=True
+            ):
+                total.update(path.encode() + b"\0" + content)
+        return total.hexdigest()
+
+
+def assemble(
+    name: str,
+    split: str,
+    root: Path,
+    sample_rate: int | None,
+    class_names: tuple[str, ...],
+    utterances: list[Utterance],
+) -> Speech:
+    """Build a `Speech` that can be trained on, or say why the files do not make one.
+
+    `sample_rate` is what the set is known to have; None takes the first file's own. Every file is held to it
+    when it is read.
+
+    Raises:
+        ValueError: if a part is empty, a class has no training utterance, or the first file does not decode.
+    """
+    found = [utterance.part for utterance in utterances]
+    for part in PARTS:
+        if part not in found:
+            raise ValueError(
+                f"The {part} part of {name!r} in {root} is empty under the split {split!r}; "
+                "more utterances or another split are needed."
+            )
+    trained = {utterance.label for utterance in utterances if utterance.part == "train"}
+    for label, class_name in enumerate(class_names):
+        if label not in trained:
+            raise ValueError(
+                f"The class {class_name!r} of {name!r} in {root} has no training utterance under the split "
+                f"{split!r}; add utterances of it or take the class out."
+            )
+    if sample_rate is None:
+        path = root / utterances[0].path
+        try:
+            sample_rate = soundfile.info(path).samplerate
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{path} does not decode as audio ({error}); restore this file."
+            ) from error
+    return Speech(
+        name=name,
+        split=split,
+        root=root,
+        sample_rate=sample_rate,
+        class_names=class_names,
+        paths=tuple(utterance.path for utterance in utterances),
+        labels=np.array([utterance.label for utterance in utterances], dtype=np.int64),
+        speakers=np.array([utterance.speaker for utterance in utterances]),
+        parts=np.array(found),
+    )
+
+
+def check_counts(
+    name: str, split: str, found: dict[str, int], published: dict[str, int]
+) -> None:
+    """Hold a full set to its published number of utterances in each part.
+
+    A set with no part of its published size is a smaller one of the same layout and is left alone.
+
+    Raises:
+        ValueError: naming each part that differs.
+    """
+    if not any(found[part] == count for part, count in published.items()):
+        return
+    wrong = [
+        f"{part} {found[part]:,} (published: {n:,})"
+        for part, n in published.items()
+        if found[part] != n
+    ]
+    if wrong:
+        raise ValueError(
+            f"{name!r} under the split {split!r} has other counts than published: {', '.join(wrong)}. "
+            "Files or lines of its lists are missing or added; unpack the archive again."
+        )
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a file list, each once.
+
+    Raises:
+        FileNotFoundError: if there is no such list.
+        ValueError: if a line stands twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; the set's own file lists belong beside its recordings."
+        )
+    lines = [
+        line.strip()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    ]
+    seen = set()
+    for line in lines:
+        if line in seen:
+            raise ValueError(f"{path} names {line!r} twice; restore the list.")
+        seen.add(line)
+    return lines
+
+
+def check_present(list_path: Path, names: list[str], present: set[str]) -> None:
+    """Raise FileNotFoundError if the list names recordings that are not there, with their number and the first."""
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise FileNotFoundError(
+            f"{list_path} names {len(missing):,} of {len(names):,} recordings that are not there, the first "
+            f"{missing[0]!r}; restore the files or the list."
+        )

@@ -1,0 +1,29 @@
+"""Pictures and tables of what the other rooms computed, from plain arrays and DataFrames.
+
+A picture comes back as a closed matplotlib figure, so that a notebook shows it once, and names the data set
+that it is from in small print.
+"""
+
+from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
+from lib.figures.speech import features, waveform
+from lib.figures.spiking import membrane, raster, surrogate
+from lib.figures.style import METHOD_COLOURS, METHOD_LABELS
+from lib.figures.training import learning_curves, posterior_spread, slices
+
+__all__ = [
+    "METHOD_COLOURS",
+    "METHOD_LABELS",
+    "confusion",
+    "entropies",
+    "features",
+    "learning_curves",
+    "membrane",
+    "posterior_spread",
+    "raster",
+    "reliability",
+    "slices",
+    "spread",
+    "surrogate",
+    "table1",
+    "waveform",
+]

@@ -1,0 +1,78 @@
+"""What all pictures share: size, type, colours and the line that names the data."""
+
+from collections.abc import Iterable
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which readers with any of the common forms of colour blindness can tell apart.
+METHOD_COLOURS = {"map": "#0072B2", "ivon": "#D55E00"}
+METHOD_LABELS = {"map": "Adam (MAP)", "ivon": "IVON"}
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+NEUTRAL = "#555555"
+
+WIDTH = 7.2  # inches; at 100 pixels an inch, the 720 pixels of the book's column
+DPI = 144
+
+styled = plt.rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 9,
+        "font.size": 9,
+        "grid.alpha": 0.3,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.5,
+    }
+)
+
+
+def panels(
+    rows: int, columns: int, height: float, source: str | None = None, **options
+) -> tuple[Figure, np.ndarray]:
+    """A closed white figure ``height`` inches high and its axes [rows, columns].
+
+    The ground is white, not transparent, so that the picture reads on a dark page as well.
+    """
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(WIDTH, height),
+        dpi=DPI,
+        facecolor="white",
+        layout="constrained",
+        squeeze=False,
+        **options,
+    )
+    plt.close(figure)
+    if source is not None:
+        figure.supxlabel(f"Data: {source}", x=0.995, ha="right", fontsize=7, color=NEUTRAL)
+    return figure, axes
+
+
+def grid(count: int, columns: int, row_height: float, source: str, **options) -> tuple[Figure, list[Axes]]:
+    """``count`` panels in rows of at most ``columns``."""
+    if count < 1:
+        raise ValueError("There is nothing to draw; give at least one item.")
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure, axes = panels(rows, columns, 0.3 + row_height * rows, source, **options)
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return figure, list(axes.flat[:count])
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name: a method's own, or the next of the others."""
+    others = cycle(OTHER_COLOURS)
+    return {name: METHOD_COLOURS.get(name) or next(others) for name in names}
+
+
+def label(name: str) -> str:
+    """How a method is called in print; any other name stands for itself."""
+    return METHOD_LABELS.get(name, name)

@@ -24,7 +24,8 @@ def table1(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Table 1 as text: our mean ± sample standard deviation over seeds, then the published figures.
 
     Both have the columns dataset, method, accuracy (percent), nll, ece, entropy, mutual_information and
-    brier, with NaN where nothing is reported; ``ours`` has a row for each seed.
+    brier, with NaN where nothing is reported; ``ours`` has a row for each seed. The index tells the data set,
+    the method and where the figures are from.
     """
     rows = [
         (name, label(method), f"here, {len(runs)} seed{'s' if len(runs) > 1 else ''}", *_cells(runs))
@@ -34,9 +35,8 @@ def table1(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
         (name, label(method), "published", *_cells(row))
         for (name, method), row in published.groupby(["dataset", "method"], sort=False)
     ]
-    return pd.DataFrame(rows, columns=["Data set", "Method", "From", *MEASURES.values()]).set_index(
-        ["Data set", "Method", "From"]
-    )
+    names = pd.MultiIndex.from_tuples([row[:3] for row in rows])
+    return pd.DataFrame([row[3:] for row in rows], index=names, columns=list(MEASURES.values()))
 
 
 @styled

@@ -39,9 +39,7 @@ class Frames:
     def part(self, name: str) -> "Frames":
         """The utterances of one part: "train", "validation" or "test"."""
         if name not in PARTS:
-            raise ValueError(
-                f"No part is called {name!r}; the parts are {', '.join(PARTS)}."
-            )
+            raise ValueError(f"No part is called {name!r}; the parts are {', '.join(PARTS)}.")
         chosen = np.flatnonzero(self.parts == name)
         return replace(
             self,
@@ -89,9 +87,7 @@ def extract(
         "frame_length_ms": FRAME_LENGTH_MS,
         "frame_shift_ms": FRAME_SHIFT_MS,
     }
-    key = blake2b(
-        json.dumps(settings, sort_keys=True).encode(), digest_size=8
-    ).hexdigest()
+    key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     cache = Path(cache)
     features_path, settings_path = (
         cache / f"{speech.name}-{key}.npy",
@@ -101,9 +97,7 @@ def extract(
     if not settings_path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with written_aside(features_path) as aside:
-            compute(
-                speech, aside, num_mel_bins, frames, settings["sample_rate"], workers
-            )
+            compute(speech, aside, num_mel_bins, frames, settings["sample_rate"], workers)
         with written_aside(settings_path) as aside:
             aside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -141,27 +135,18 @@ def compute(
 
     def write(batch: range) -> list[int]:
         lengths = []
-        for index, log_mel in zip(
-            batch, filterbanks(speech, batch, num_mel_bins, sample_rate), strict=True
-        ):
+        for index, log_mel in zip(batch, filterbanks(speech, batch, num_mel_bins, sample_rate), strict=True):
             skipped = max(0, len(log_mel) - frames) // 2
             lengths.append(min(len(log_mel), frames))
             features[index, : lengths[-1]] = log_mel[skipped : skipped + frames]
         return lengths
 
-    batches = [
-        range(first, min(first + BATCH, len(speech)))
-        for first in range(0, len(speech), BATCH)
-    ]
+    batches = [range(first, min(first + BATCH, len(speech))) for first in range(0, len(speech), BATCH)]
     lengths = []
     # The setting is each thread's own: threads that share the work leave none over for more inside an operation.
-    executor = ThreadPoolExecutor(
-        workers, initializer=torch.set_num_threads, initargs=(1,)
-    )
+    executor = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with tqdm(
-            total=len(speech), desc=f"features of {speech.name}", unit="utterance"
-        ) as progress:
+        with tqdm(total=len(speech), desc=f"features of {speech.name}", unit="utterance") as progress:
             for written in executor.map(write, batches):
                 lengths += written
                 progress.update(len(written))

@@ -17,9 +17,7 @@ DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo"}
 MARKS = {hd: "audio", sc: "validation_list.txt", fsdd: "recordings"}
 
 
-def load(
-    name: str, split: str | None, root: str | Path, validation: str | None = None
-) -> Speech:
+def load(name: str, split: str | None, root: str | Path, validation: str | None = None) -> Speech:
     """Load a set under a named split (None: the set's default) from the folder that holds its own layout.
 
     `validation` is for HD's layout only: "speaker" (None means this) or "test".
@@ -29,9 +27,7 @@ def load(
         FileNotFoundError: if the folder does not hold the set, or a list names recordings that are not there.
     """
     if name not in LOADERS:
-        raise ValueError(
-            f"No data set is called {name!r}; the sets are {', '.join(LOADERS)}."
-        )
+        raise ValueError(f"No data set is called {name!r}; the sets are {', '.join(LOADERS)}.")
     loader = LOADERS[name]
     split = DEFAULT_SPLITS[loader] if split is None else split
     if split not in loader.SPLITS:
@@ -46,9 +42,7 @@ def load(
         )
     if loader is not hd:
         if validation is not None:
-            raise ValueError(
-                f"{name!r} has a validation part of its own; leave `validation` out."
-            )
+            raise ValueError(f"{name!r} has a validation part of its own; leave `validation` out.")
         return loader.load(name, split, root)
     if validation not in (None, "speaker", "test"):
         raise ValueError(f"`validation` is 'speaker' or 'test', not {validation!r}.")

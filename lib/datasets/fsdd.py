@@ -36,9 +36,7 @@ def load(name: str, split: str, root: Path) -> Speech:
     """
     recordings = []
     for file_name in sorted(
-        entry.name
-        for entry in (root / "recordings").iterdir()
-        if entry.suffix == ".wav"
+        entry.name for entry in (root / "recordings").iterdir() if entry.suffix == ".wav"
     ):
         match = FILE_NAME.fullmatch(file_name)
         if match is None:
@@ -52,9 +50,7 @@ def load(name: str, split: str, root: Path) -> Speech:
     if split == "official":
         parts = {index: "test" if index < 5 else "validation" for index in range(10)}
         utterances = [
-            Utterance(
-                f"recordings/{file_name}", digit, speaker, parts.get(index, "train")
-            )
+            Utterance(f"recordings/{file_name}", digit, speaker, parts.get(index, "train"))
             for file_name, digit, speaker, index in recordings
         ]
         published = {"train": 2_400, "validation": 300, "test": 300}
@@ -67,9 +63,7 @@ def load(name: str, split: str, root: Path) -> Speech:
         following = speakers[(speakers.index(held_out) + 1) % len(speakers)]
         parts = {following: "validation", held_out: "test"}
         utterances = [
-            Utterance(
-                f"recordings/{file_name}", digit, speaker, parts.get(speaker, "train")
-            )
+            Utterance(f"recordings/{file_name}", digit, speaker, parts.get(speaker, "train"))
             for file_name, digit, speaker, _ in recordings
         ]
         published = {"train": 2_000, "validation": 500, "test": 500}

@@ -40,9 +40,7 @@ CLASS_NAMES = (
     ),
 )
 
-FILE_NAME = re.compile(
-    r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac"
-)
+FILE_NAME = re.compile(r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac")
 
 
 def load(name: str, split: str, root: Path, validation: str) -> Speech:
@@ -69,20 +67,14 @@ def load(name: str, split: str, root: Path, validation: str) -> Speech:
         PUBLISHED_COUNTS,
     )
 
-    utterances = [
-        parse(file_name, part) for part, names in listed.items() for file_name in names
-    ]
+    utterances = [parse(file_name, part) for part, names in listed.items() for file_name in names]
     if validation == "speaker":
         utterances = [
-            u._replace(part="validation")
-            if u.part == "train" and u.speaker in VALIDATION_SPEAKERS
-            else u
+            u._replace(part="validation") if u.part == "train" and u.speaker in VALIDATION_SPEAKERS else u
             for u in utterances
         ]
     else:
-        utterances += [
-            u._replace(part="validation") for u in utterances if u.part == "test"
-        ]
+        utterances += [u._replace(part="validation") for u in utterances if u.part == "test"]
     return assemble(name, split, root, None, CLASS_NAMES, utterances)
 
 
@@ -95,6 +87,4 @@ def parse(file_name: str, part: str) -> Utterance:
             "'lang-english_speaker-00_trial-0_digit-0.flac'; restore the list."
         )
     language, speaker, _, digit = match.groups()
-    return Utterance(
-        f"audio/{file_name}", int(digit) + 10 * (language == "german"), speaker, part
-    )
+    return Utterance(f"audio/{file_name}", int(digit) + 10 * (language == "german"), speaker, part)

@@ -21,9 +21,10 @@ from lib.datasets.speech import (
 
 SPLITS = ("official", "70-10-20")
 SAMPLE_RATE = 16_000
-WORDS = tuple(
-    "backward bed bird cat dog down eight five follow forward four go happy house learn left marvin nine no off on "
-    "one right seven sheila six stop three tree two up visual wow yes zero".split()
+WORDS = (
+    *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),
+    *("happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven"),
+    *("sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow", "yes", "zero"),
 )
 
 PUBLISHED_COUNTS = {
@@ -38,13 +39,9 @@ def load(name: str, split: str, root: Path) -> Speech:
     """Read the word folders; a set with fewer words has fewer classes."""
     recordings = {}
     for word in sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and entry.name[0] not in "._"
+        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._"
     ):
-        for file_name in sorted(
-            entry.name for entry in (root / word).iterdir() if entry.suffix == ".wav"
-        ):
+        for file_name in sorted(entry.name for entry in (root / word).iterdir() if entry.suffix == ".wav"):
             match = FILE_NAME.fullmatch(file_name)
             if match is None:
                 raise ValueError(
@@ -56,17 +53,11 @@ def load(name: str, split: str, root: Path) -> Speech:
     parts = listed_parts(root, recordings) if split == "official" else None
     utterances = []
     for path, (word, speaker) in recordings.items():
-        part = (
-            parts.get(path, "train")
-            if parts is not None
-            else hashed_part(speaker, 10, 30)
-        )
+        part = parts.get(path, "train") if parts is not None else hashed_part(speaker, 10, 30)
         utterances.append(Utterance(path, words.index(word), speaker, part))
     if words == WORDS:
         counts = Counter(utterance.part for utterance in utterances)
-        check_counts(
-            name, split, {part: counts[part] for part in PARTS}, PUBLISHED_COUNTS[split]
-        )
+        check_counts(name, split, {part: counts[part] for part in PARTS}, PUBLISHED_COUNTS[split])
     return assemble(name, split, root, SAMPLE_RATE, words, utterances)
 
 

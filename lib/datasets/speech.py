@@ -54,30 +54,22 @@ class Speech:
         try:
             waveform, sample_rate = soundfile.read(path, dtype="float32")
         except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{path} does not decode as audio ({error}); restore this file."
-            ) from error
+            raise ValueError(f"{path} does not decode as audio ({error}); restore this file.") from error
         if sample_rate != self.sample_rate:
             raise ValueError(
                 f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has "
                 f"{self.sample_rate} Hz; restore this file."
             )
         if waveform.ndim != 1:
-            raise ValueError(
-                f"{path} has {waveform.shape[1]} channels; this set is mono: restore this file."
-            )
+            raise ValueError(f"{path} has {waveform.shape[1]} channels; this set is mono: restore this file.")
         if not np.isfinite(waveform).all():
-            raise ValueError(
-                f"{path} holds samples that are not finite numbers; restore this file."
-            )
+            raise ValueError(f"{path} holds samples that are not finite numbers; restore this file.")
         return waveform, sample_rate
 
     def part(self, name: str) -> "Speech":
         """The utterances of one part: "train", "validation" or "test"."""
         if name not in PARTS:
-            raise ValueError(
-                f"No part is called {name!r}; the parts are {', '.join(PARTS)}."
-            )
+            raise ValueError(f"No part is called {name!r}; the parts are {', '.join(PARTS)}.")
         chosen = np.flatnonzero(self.parts == name)
         return replace(
             self,
@@ -95,9 +87,7 @@ class Speech:
 
         total = blake2b(digest_size=16)
         with ThreadPoolExecutor() as executor:
-            for path, content in zip(
-                self.paths, executor.map(digest, self.paths), strict=True
-            ):
+            for path, content in zip(self.paths, executor.map(digest, self.paths), strict=True):
                 total.update(path.encode() + b"\0" + content)
         return total.hexdigest()
 
@@ -137,9 +127,7 @@ def assemble(
         try:
             sample_rate = soundfile.info(path).samplerate
         except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{path} does not decode as audio ({error}); restore this file."
-            ) from error
+            raise ValueError(f"{path} does not decode as audio ({error}); restore this file.") from error
     return Speech(
         name=name,
         split=split,
@@ -153,9 +141,7 @@ def assemble(
     )
 
 
-def check_counts(
-    name: str, split: str, found: dict[str, int], published: dict[str, int]
-) -> None:
+def check_counts(name: str, split: str, found: dict[str, int], published: dict[str, int]) -> None:
     """Hold a full set to its published number of utterances in each part.
 
     A set with no part of its published size is a smaller one of the same layout and is left alone.
@@ -166,9 +152,7 @@ def check_counts(
     if not any(found[part] == count for part, count in published.items()):
         return
     wrong = [
-        f"{part} {found[part]:,} (published: {n:,})"
-        for part, n in published.items()
-        if found[part] != n
+        f"{part} {found[part]:,} (published: {n:,})" for part, n in published.items() if found[part] != n
     ]
     if wrong:
         raise ValueError(
@@ -185,14 +169,8 @@ def read_list(path: Path) -> list[str]:
         ValueError: if a line stands twice.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; the set's own file lists belong beside its recordings."
-        )
-    lines = [
-        line.strip()
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    ]
+        raise FileNotFoundError(f"{path} is missing; the set's own file lists belong beside its recordings.")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     seen = set()
     for line in lines:
         if line in seen:

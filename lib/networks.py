@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import neurons
+from lib import fused, neurons
 
-NEURONS = {"lif": neurons.lif}
+# Each from weighted input to dropped-out spikes, over [time, batch, units].
+NEURONS = {"lif": fused.spikes}
 
 
 class SpikingLayer(nn.Module):
@@ -19,17 +20,12 @@ class SpikingLayer(nn.Module):
         self.linear = nn.Linear(num_inputs, num_units, bias=False)
         self.norm = nn.BatchNorm1d(num_units, momentum=0.05)
         self.leak = nn.Parameter(torch.empty(num_units).uniform_(*neurons.LEAK_RANGE))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.neuron = NEURONS[neuron]
 
-    def current(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        """What enters the membranes: the normalised, weighted inputs."""
-        weighted = self.linear(inputs)
-        return self.norm(weighted.flatten(0, 1)).view_as(weighted)
-
     def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        spikes = self.neuron(self.current(inputs), self.leak.clamp(*neurons.LEAK_RANGE))
-        return self.dropout(spikes)
+        leak = self.leak.clamp(*neurons.LEAK_RANGE)
+        return self.neuron(self.linear(inputs), self.norm, leak, self.dropout if self.training else 0.0)
 
 
 class SpikingClassifier(nn.Module):

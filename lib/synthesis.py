@@ -17,9 +17,7 @@ from typing import NamedTuple
 import espeakng_loader
 import numpy as np
 import soundfile
-import torch
-from jaxtyping import Float, Int16
-from torchaudio.transforms import Resample
+from jaxtyping import Float, Int16, Shaped
 from tqdm import tqdm
 
 from lib.datasets import hd, sc
@@ -52,9 +50,6 @@ HD_TEST_SHARE = 0.05
 
 # Fewer training speakers than SC's own 80 %, so that a small set has enough others to be tested on.
 SC_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
-
-resampled = Resample(ESPEAK_SAMPLE_RATE, SAMPLE_RATE)
-
 
 class Speaker(NamedTuple):
     """A voice (rate in words per minute, pitch and its range of eSpeak's 0 to 100) and a microphone (in dB)."""
@@ -194,20 +189,23 @@ def utter(
         pitch=speaker.pitch + random.uniform(*PITCH_OFFSET),
         pitch_range=speaker.pitch_range,
     )
-    word = resampled(torch.tensor(spoken, dtype=torch.float32)).numpy().astype(np.float64)
-    word = shaped(word, lambda frequency: response(speaker, frequency))
+    # 441 samples of eSpeak NG last as long as 320 of ours, so whole groups of them have the same spectral lines.
+    groups = -(-len(spoken) // 441)
+    spoken = np.pad(spoken, (0, 441 * groups - len(spoken)))
+    word = shaped(spoken, 320 * groups, lambda frequency: response(speaker, frequency))
     level = decibels(random.uniform(*LEVEL_DB))
     word *= level / root_mean_square(word)
     if recording.samples is None:
-        margins = random.integers(SAMPLE_RATE // 50, SAMPLE_RATE // 5, size=2)
+        before, after = random.integers(2, 20, size=2) * SAMPLE_RATE // 100
     else:
         word = word[: recording.samples]
         before = random.integers(0, recording.samples - len(word), endpoint=True)
-        margins = (before, recording.samples - len(word) - before)
-    word = np.pad(word, margins)
+        after = recording.samples - len(word) - before
+    word = np.pad(word, (before, after))
 
     exponent = random.uniform(*NOISE_EXPONENT)
-    noise = shaped(random.normal(size=len(word)), lambda frequency: frequency ** (-exponent / 2))
+    noise = random.normal(size=len(word))
+    noise = shaped(noise, len(noise), lambda frequency: frequency ** (-exponent / 2))
     noise *= level / decibels(random.uniform(*snr_db)) / root_mean_square(noise)
     return np.round(np.clip(word + noise, -1, 1) * 32767).astype(np.int16)
 
@@ -221,11 +219,15 @@ def response(speaker: Speaker, frequency: Float[np.ndarray, " bin"]) -> Float[np
 
 
 def shaped(
-    signal: Float[np.ndarray, " samples"], gain: Callable[[np.ndarray], np.ndarray]
-) -> Float[np.ndarray, " samples"]:
-    """The signal with `gain` (a function of the frequency in Hz) put on its spectrum; below 50 Hz it is 50 Hz's."""
-    frequency = np.fft.rfftfreq(len(signal), 1 / SAMPLE_RATE)
-    return np.fft.irfft(np.fft.rfft(signal) * gain(np.maximum(frequency, 50)), len(signal))
+    signal: Shaped[np.ndarray, " samples"], samples: int, gain: Callable[[np.ndarray], np.ndarray]
+) -> Float[np.ndarray, " {samples}"]:
+    """The signal with `gain` (a function of the frequency in Hz) put on its spectrum, resampled to so many samples.
+
+    Up to a factor. `gain` is flat below 50 Hz.
+    """
+    frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
+    spectrum = np.fft.rfft(signal)[: len(frequency)]
+    return np.fft.irfft(spectrum * gain(np.maximum(frequency, 50)), samples)
 
 
 def root_mean_square(signal: Float[np.ndarray, " samples"]) -> float:

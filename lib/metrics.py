@@ -120,13 +120,13 @@ def expected_calibration_error(probabilities: Probabilities, labels: Labels, bin
     return float((gaps * table["count"]).sum() / table["count"].sum())
 
 
-def summary(probabilities: Probabilities, labels: Labels) -> dict[str, float | int]:
+def summary(probabilities: Probabilities, labels: Labels, bins: int = 15) -> dict[str, float | int]:
     """One row of Table 1: accuracy in percent, the exact count of correct answers, and the measures above."""
     return {
         "accuracy": 100 * accuracy(probabilities, labels),
         "correct": correct_count(probabilities, labels),
         "nll": negative_log_likelihood(probabilities, labels),
-        "ece": expected_calibration_error(probabilities, labels),
+        "ece": expected_calibration_error(probabilities, labels, bins),
         "entropy": predictive_entropy(probabilities),
         "mutual_information": mutual_information(probabilities),
         "brier": brier_score(probabilities, labels),

@@ -124,10 +124,9 @@ def test_uniform_predictions():
     assert metrics.mutual_information(probabilities) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1,), (3, 1)])
-def test_certain_and_right(shape):
+@pytest.mark.parametrize("probabilities", [torch.eye(4), torch.eye(4).expand(3, 4, 4)])
+def test_certain_and_right(probabilities):
     labels = torch.arange(4)
-    probabilities = torch.eye(4).expand(*([shape[0]] if len(shape) > 1 else []), 4, 4)
     assert metrics.summary(probabilities, labels) == {
         "accuracy": 100,
         "correct": 4,
@@ -177,6 +176,13 @@ def test_bins_hold_every_example_once():
     assert len(bins) == 15
     assert bins["count"].sum() == len(labels)
     assert (bins["accuracy"] * bins["count"]).sum() == metrics.correct_count(probabilities, labels)
+
+
+def test_summary_takes_the_number_of_bins():
+    probabilities, labels = predictions()
+    fewer = metrics.summary(probabilities, labels, bins=3)
+    assert fewer["ece"] == metrics.expected_calibration_error(probabilities, labels, 3)
+    assert fewer["ece"] != metrics.summary(probabilities, labels)["ece"]
 
 
 def test_half_precision_is_summed_in_double():

@@ -4,9 +4,8 @@ A *state* is a full set of a network's tensors by name: its parameters and its b
 ``sample`` returns one, and ``torch.func.functional_call`` takes it to the network, which is never changed.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from lib.downloads import written_aside
 
 State = dict[str, Tensor]
 
@@ -156,9 +157,8 @@ def from_dict(stored: Mapping) -> Posterior:
 
 def save(posterior: Posterior, path: Path) -> None:
     """Write whole or not at all."""
-    aside = path.with_name(path.name + ".part")
-    torch.save(to_dict(posterior), aside)
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        torch.save(to_dict(posterior), aside)
 
 
 def load(path: Path) -> Posterior:

@@ -35,7 +35,7 @@ def train_ivon(
     optimizer = IVON(
         network.parameters(),
         lr=learning_rate,
-        ess=ess_factor * len(training),
+        ess=ess_factor * len(training.labels),
         weight_decay=weight_decay,
         hess_init=hess_init,
         beta2=beta2,

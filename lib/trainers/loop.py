@@ -1,11 +1,11 @@
 """What every trainer shares: epochs, validation, the schedule, the history, checkpoints and divergence."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import metrics, posteriors
+from lib.downloads import written_aside
 from lib.posteriors import Posterior
 
 VALIDATION_SAMPLES = 4
@@ -22,15 +23,11 @@ VALIDATION_SAMPLES = 4
 DIVERGED = 10
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Frames and their labels; ``features`` may be memory-mapped."""
+class Examples(Protocol):
+    """Frames and their labels, such as ``lib.features.Frames``; they may be memory-mapped."""
 
     features: Float[Tensor, "utterance time features"]
     labels: Int64[Tensor, " utterance"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass
@@ -72,10 +69,10 @@ def fit(
     Raises ``FloatingPointError`` when the loss is not finite or has diverged, and ``ValueError`` for
     fewer than two training utterances (batch normalisation needs two) or none to validate on.
     """
-    if len(training) < 2 or len(validation) < 1:
+    if len(training.labels) < 2 or len(validation.labels) < 1:
         raise ValueError(
             f"training needs 2 or more utterances and 1 or more to validate on; "
-            f"here are {len(training)} and {len(validation)}"
+            f"here are {len(training.labels)} and {len(validation.labels)}"
         )
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
     rows, best, best_loss = [], None, math.inf
@@ -103,8 +100,8 @@ def fit(
             if row["validation_loss"] < best_loss:
                 best, best_loss = method.posterior(), row["validation_loss"]
             if checkpoint is not None:
-                save_whole(
-                    {
+                with written_aside(checkpoint) as aside:
+                    state = {
                         "network": network.state_dict(),
                         "optimizer": method.optimizer.state_dict(),
                         "scheduler": scheduler.state_dict(),
@@ -112,22 +109,15 @@ def fit(
                         "history": rows,
                         "best": posteriors.to_dict(best),
                         "best_loss": best_loss,
-                    },
-                    checkpoint,
-                )
+                    }
+                    torch.save(state, aside)
             after_epoch(row)
     return best, pd.DataFrame(rows)
 
 
-def save_whole(content: dict, path: Path) -> None:
-    aside = path.with_name(path.name + ".part")
-    torch.save(content, aside)
-    os.replace(aside, path)
-
-
 def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_size: int, epoch: int) -> dict:
     # Near-equal batches: a last batch of one utterance would have no variance to normalise by.
-    batches = torch.randperm(len(training)).tensor_split(max(1, len(training) // batch_size))
+    batches = torch.randperm(len(training.labels)).tensor_split(max(1, len(training.labels) // batch_size))
     total_loss, correct, limit = 0.0, 0, DIVERGED * math.log(max(2, int(training.labels.max()) + 1))
     for batch in batches:
         labels = training.labels[batch]
@@ -138,7 +128,7 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
             )
         total_loss += loss * len(batch)
         correct += int((logits.argmax(dim=-1) == labels).sum())
-    return {"train_loss": total_loss / len(training), "train_accuracy": correct / len(training)}
+    return {"train_loss": total_loss / len(training.labels), "train_accuracy": correct / len(training.labels)}
 
 
 @torch.no_grad()

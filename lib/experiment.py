@@ -1,0 +1,235 @@
+"""Runs: a trained posterior with all that determined it, stored in a folder of its own.
+
+A run's folder is named by data set, method, seed and a hash of its settings and data. It holds
+``posterior.pt``, ``history.csv``, ``run.json`` (written last: where it stands the run is whole) and what was
+evaluated since. What is there is not computed again.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import datasets, features, metrics, posteriors, settings, slices, synthesis
+from lib.downloads import written_aside
+from lib.features import Frames
+from lib.networks import SpikingClassifier
+from lib.posteriors import MeanFieldGaussian, Posterior, State
+from lib.slices import Batches
+from lib.trainers import METHODS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATA = REPOSITORY / "data"
+VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
+TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
+TRAINED = ("dataset", "split", "validation", "method", "seed", "num_frames", "hidden_sizes", "epochs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk."""
+
+    folder: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Settings, versions, data fingerprint, commit, machine and time."""
+        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        return posteriors.load(self.folder / "posterior.pt")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return pd.read_csv(self.folder / "history.csv")
+
+    def network(self, frames: Frames) -> SpikingClassifier:
+        """An untrained network of this run's shape, to call with weights sampled from the posterior."""
+        return network_for(frames, self.record["settings"])
+
+    def __str__(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run on the test part: its figures, and the averaged prediction for each utterance."""
+
+    figures: dict[str, float]
+    probabilities: torch.Tensor  # [examples, classes], averaged over samples
+    labels: torch.Tensor  # [examples]
+
+
+def load_speech(dataset: str, data_root: str | Path | Mapping | None, split=None, validation=None):
+    """A data set from its folder; a synthetic set is made first where it is not there yet."""
+    root = data_root.get(dataset) if isinstance(data_root, Mapping) else data_root
+    root = DATA / dataset if root is None else Path(root)
+    if dataset.startswith("synthetic") and data_root is None:
+        synthesis.make(dataset, root)
+    return datasets.load(dataset, split, root, validation)
+
+
+def load_frames(dataset: str, data_root=None, split=None, validation=None, num_frames: int = 100) -> Frames:
+    speech = load_speech(dataset, data_root, split, validation)
+    return features.extract(speech, DATA / "features", frames=num_frames)
+
+
+def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
+    """The network of some settings, its starting weights given by their seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(chosen["seed"])
+        return SpikingClassifier(
+            frames.features.shape[-1],
+            len(frames.class_names),
+            chosen["hidden_sizes"],
+            dropout=chosen["dropout"],
+        )
+
+
+def train(frames: Frames, results_root: str | Path | None, **parameters) -> Run:
+    """The run of these parameters: found where it is finished, gone on with where it was interrupted."""
+    chosen = {name: parameters.get(name) for name in TRAINED}
+    chosen |= settings.of_method(parameters["method"], parameters)
+    identity = json.dumps({"settings": chosen, "data": frames.fingerprint}, sort_keys=True)
+    digest = blake2b(identity.encode(), digest_size=4).hexdigest()
+    root = default_results(results_root)
+    run = Run(root / f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-{digest}")
+    if (run.folder / "run.json").exists():
+        os.utime(run.folder / "run.json")  # `find` takes the run that was last asked for
+        return run
+    run.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = run.folder / "checkpoint.pt"
+    method_settings = settings.of_method(chosen["method"], parameters)
+    del method_settings["dropout"]
+    posterior, history = METHODS[chosen["method"]](
+        network_for(frames, chosen),
+        frames.part("train"),
+        frames.part("validation"),
+        epochs=chosen["epochs"],
+        seed=chosen["seed"],
+        checkpoint=checkpoint,
+        **method_settings,
+    )
+    posteriors.save(posterior, run.folder / "posterior.pt")
+    with written_aside(run.folder / "history.csv") as aside:
+        history.to_csv(aside, index=False)
+    write_json(run.folder / "run.json", {"settings": chosen, "data": frames.fingerprint} | provenance())
+    checkpoint.unlink(missing_ok=True)
+    return run
+
+
+def default_results(results_root: str | Path | None) -> Path:
+    return DATA / "runs" if results_root is None else Path(results_root)
+
+
+def find(frames: Frames, results_root: str | Path | None, dataset: str, method: str, seed: int) -> Run | None:
+    """The stored run on this data that was last trained or asked for, whatever its other settings."""
+    records = default_results(results_root).glob(f"{dataset}-{method}-{seed}-*/run.json")
+    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
+        run = Run(path.parent)
+        if run.record["data"] == frames.fingerprint:
+            return run
+    return None
+
+
+def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
+    """The paper's section 6.1 on the test part, averaged over ``samples`` draws of the weights."""
+    path = run.folder / f"test-{samples}-samples-{bins}-bins.json"
+    test = frames.part("test")
+    averaged = path.with_suffix(".npy")
+    if not path.exists():
+        generator = torch.Generator().manual_seed(run.record["settings"]["seed"])
+        samples = 1 if isinstance(run.posterior, posteriors.PointMass) else samples
+        predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
+        with written_aside(averaged) as aside, aside.open("wb") as file:
+            np.save(file, metrics.model_average(predicted).float().numpy())
+        write_json(path, metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)})
+    return Evaluation(
+        json.loads(path.read_text(encoding="utf-8")), torch.from_numpy(np.load(averaged)), test.labels
+    )
+
+
+def slices_of(
+    centres: Mapping[str, State],
+    spread: MeanFieldGaussian,
+    network: SpikingClassifier,
+    batches: Batches,
+    *,
+    alphas: Sequence[float],
+    directions: int,
+    samples: int,
+) -> pd.DataFrame:
+    """Losses along random unit directions around each centre, of the point and averaged over ``spread``.
+
+    Columns: centre, loss ("point" or "averaged"), direction, alpha, nll. The directions, the minibatches and
+    the noise are the same for all curves.
+    """
+    rows = []
+    for direction_seed in range(directions):
+        generator = torch.Generator().manual_seed(direction_seed)
+        direction = slices.random_direction(network.named_parameters(), generator)
+        for centre, state in centres.items():
+            around = MeanFieldGaussian(state, spread.std)
+            curves = {
+                "point": slices.deterministic_loss(network, state, direction, alphas, batches),
+                "averaged": slices.bayesian_loss(
+                    network, around, direction, alphas, batches, samples, torch.Generator().manual_seed(0)
+                ),
+            }
+            rows += [
+                {"centre": centre, "loss": loss, "direction": direction_seed, "alpha": alpha, "nll": nll}
+                for loss, losses in curves.items()
+                for alpha, nll in zip(alphas, losses, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def table(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
+    """One row a run, as in the paper's Table 1; accuracy in percent."""
+    rows = [run.record["settings"] | evaluation.figures for run, evaluation in evaluations.items()]
+    return pd.DataFrame(rows)[TABLE].sort_values(["dataset", "method", "seed"], ignore_index=True)
+
+
+def write_table(rows: pd.DataFrame, results_root: str | Path | None) -> Path:
+    """Put the rows into ``table1.csv``, in place of those of the same data set, method and seed."""
+    path = default_results(results_root) / "table1.csv"
+    if path.exists():
+        rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(TABLE[:3], keep="last")
+        rows = rows.sort_values(TABLE[:3], ignore_index=True)
+    with written_aside(path) as aside:
+        rows.to_csv(aside, index=False)
+    return path
+
+
+def write_json(path: Path, content: dict) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def provenance() -> dict[str, Any]:
+    """What was there when a result was computed."""
+    git = subprocess.run(
+        ["git", "-C", REPOSITORY, "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "commit": git.stdout.strip() or None,
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,148 @@
+"""The notebooks' parameters: their names, types and ranges, and each method's own defaults.
+
+papermill only warns of a parameter that a notebook does not have; ``checked`` refuses it.
+"""
+
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+DATASETS = ("hd", "sc", "fsdd", "synthetic-hd", "synthetic-sc")
+
+# Chosen on validation data with the same number of trials for each method (the book's settings page).
+DEFAULTS = {
+    "map": {
+        "batch_size": 32,
+        "learning_rate": 0.005,
+        "weight_decay": 0.0,
+        "dropout": 0.1,
+        "patience": 3,
+    },
+    "ivon": {
+        "batch_size": 32,
+        "learning_rate": 0.2,
+        "weight_decay": 1e-4,
+        "dropout": 0.1,
+        "patience": 3,
+        "ess_factor": 5.0,
+        "hess_init": 1.0,
+        "beta2": 0.9999,
+        "freeze_norm_after": None,
+    },
+}
+
+Check = Callable[[Any], bool]
+
+
+def whole(low: int, high: int = 2**31) -> tuple[Check, str]:
+    def check(value):
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    return check, f"a whole number from {low} to {high}"
+
+
+def real(low: float, high: float, *, above: bool = False) -> tuple[Check, str]:
+    def check(value):
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return number and (low < value if above else low <= value) and value <= high
+
+    return check, f"a number {'above' if above else 'from'} {low:g} up to {high:g}"
+
+
+def choice(names: Iterable[str]) -> tuple[Check, str]:
+    names = tuple(names)
+    return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(names)}"
+
+
+def each(of: tuple[Check, str]) -> tuple[Check, str]:
+    check, words = of
+
+    def check_all(value):
+        values = value if isinstance(value, list | tuple) else [value]
+        return len(values) > 0 and all(check(item) for item in values)
+
+    return check_all, f"{words}, or a list of such"
+
+
+def optional(of: tuple[Check, str]) -> tuple[Check, str]:
+    check, words = of
+    return (lambda value: value is None or check(value)), f"{words}, or None"
+
+
+TEXT = (lambda value: isinstance(value, str) and value != ""), "a name"
+FOLDER = (lambda value: isinstance(value, str | Path) and str(value) != ""), "a folder"
+
+PARAMETERS = {
+    "dataset": each(choice(DATASETS)),
+    "data_root": (
+        lambda value: value is None or FOLDER[0](value) or isinstance(value, Mapping),
+        "a folder, a mapping from data sets to folders, or None",
+    ),
+    "split": optional(TEXT),
+    "validation": optional(choice(("speaker", "test"))),
+    "method": each(choice(DEFAULTS)),
+    "seed": each(whole(0)),
+    "results_root": optional(FOLDER),
+    "num_frames": whole(2, 10_000),
+    "hidden_sizes": each(whole(1, 100_000)),
+    "epochs": whole(1, 100_000),
+    "samples": whole(1, 100_000),
+    "bins": whole(1, 10_000),
+    "points": whole(3, 100_000),
+    "directions": whole(1, 100_000),
+    "radius": real(0, 1e6, above=True),
+    "examples": whole(1),
+    "batch_size": whole(2),
+    "learning_rate": real(0, 100, above=True),
+    "weight_decay": real(0, 100),
+    "dropout": real(0, 0.99),
+    "patience": whole(0),
+    "ess_factor": real(0, 1e9, above=True),
+    "hess_init": real(0, 1e9, above=True),
+    "beta2": real(0, 1),
+    "freeze_norm_after": optional(whole(1)),
+}
+
+
+def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """What a notebook's namespace holds beside IPython's own names and modules: its parameters."""
+    own = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+    return {
+        name: value
+        for name, value in namespace.items()
+        if name not in own and not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+
+def checked(parameters: Mapping[str, Any], allowed: Iterable[str]) -> dict[str, Any]:
+    """The parameters, if each is one of ``allowed`` and in range; else ``ValueError`` says which is not.
+
+    ``allowed`` are the names that the notebook's own first cell defines.
+    """
+    allowed = tuple(allowed)
+    for name, value in parameters.items():
+        if name not in allowed:
+            raise ValueError(f"unknown parameter {name!r}: this notebook takes {', '.join(allowed)}")
+        check, words = PARAMETERS[name]
+        if value is None and any(name in defaults for defaults in DEFAULTS.values()):
+            continue
+        if not check(value):
+            raise ValueError(f"{name} = {value!r} does not fit: it must be {words}")
+    return dict(parameters)
+
+
+def of_method(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one method: those given, and its defaults for the rest (absent or None).
+
+    Raises ``ValueError`` where a setting is given that belongs to another method.
+    """
+    defaults = DEFAULTS[method]
+    others = {name for settings in DEFAULTS.values() for name in settings} - defaults.keys()
+    for name in sorted(others):
+        if parameters.get(name) is not None:
+            raise ValueError(f"{method} takes no {name}: its settings are {', '.join(defaults)}")
+    chosen = {name: parameters.get(name) for name in defaults}
+    return {name: defaults[name] if value is None else value for name, value in chosen.items()}

@@ -5,12 +5,13 @@ A run's folder is named by data set, method, seed and a hash of its settings and
 evaluated since. What is there is not computed again.
 """
 
+import itertools
 import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -23,6 +24,7 @@ import pandas as pd
 import torch
 
 from lib import datasets, features, metrics, posteriors, settings, slices, synthesis
+from lib.datasets import Speech
 from lib.downloads import written_aside
 from lib.features import Frames
 from lib.networks import SpikingClassifier
@@ -73,18 +75,23 @@ class Evaluation:
     labels: torch.Tensor  # [examples]
 
 
-def load_speech(dataset: str, data_root: str | Path | Mapping | None, split=None, validation=None):
-    """A data set from its folder; a synthetic set is made first where it is not there yet."""
-    root = data_root.get(dataset) if isinstance(data_root, Mapping) else data_root
-    root = DATA / dataset if root is None else Path(root)
-    if dataset.startswith("synthetic") and data_root is None:
-        synthesis.make(dataset, root)
-    return datasets.load(dataset, split, root, validation)
+def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
+    """A data set from its folder under the chosen split; synthetic speech is made where it is absent."""
+    root = chosen.get("data_root")
+    if isinstance(root, Mapping):
+        root = root.get(dataset)
+    if root is None:
+        root = DATA / dataset
+        if dataset in synthesis.DEFAULT_UTTERANCES:
+            synthesis.make(dataset, root)
+    return datasets.load(dataset, chosen.get("split"), Path(root), chosen.get("validation"))
 
 
-def load_frames(dataset: str, data_root=None, split=None, validation=None, num_frames: int = 100) -> Frames:
-    speech = load_speech(dataset, data_root, split, validation)
-    return features.extract(speech, DATA / "features", frames=num_frames)
+def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
+    """The features of a data set, extracted once."""
+    return features.extract(
+        load_speech(chosen, dataset), DATA / "features", frames=chosen.get("num_frames", 100)
+    )
 
 
 def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
@@ -99,50 +106,62 @@ def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
         )
 
 
-def train(frames: Frames, results_root: str | Path | None, **parameters) -> Run:
-    """The run of these parameters: found where it is finished, gone on with where it was interrupted."""
-    chosen = {name: parameters.get(name) for name in TRAINED}
-    chosen |= settings.of_method(parameters["method"], parameters)
-    identity = json.dumps({"settings": chosen, "data": frames.fingerprint}, sort_keys=True)
+def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
+    """The run of these settings: found where it is finished, gone on with where it was interrupted."""
+    method_settings = settings.of_method(chosen["method"], chosen)
+    trained = {name: chosen.get(name) for name in TRAINED} | method_settings
+    identity = json.dumps({"settings": trained, "data": frames.fingerprint}, sort_keys=True)
     digest = blake2b(identity.encode(), digest_size=4).hexdigest()
-    root = default_results(results_root)
+    root = results_folder(chosen)
     run = Run(root / f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-{digest}")
     if (run.folder / "run.json").exists():
         os.utime(run.folder / "run.json")  # `find` takes the run that was last asked for
         return run
     run.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = run.folder / "checkpoint.pt"
-    method_settings = settings.of_method(chosen["method"], parameters)
-    del method_settings["dropout"]
     posterior, history = METHODS[chosen["method"]](
-        network_for(frames, chosen),
+        network_for(frames, trained),
         frames.part("train"),
         frames.part("validation"),
         epochs=chosen["epochs"],
         seed=chosen["seed"],
         checkpoint=checkpoint,
-        **method_settings,
+        **{name: value for name, value in method_settings.items() if name != "dropout"},
     )
     posteriors.save(posterior, run.folder / "posterior.pt")
     with written_aside(run.folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    write_json(run.folder / "run.json", {"settings": chosen, "data": frames.fingerprint} | provenance())
+    write_json(run.folder / "run.json", {"settings": trained, "data": frames.fingerprint} | provenance())
     checkpoint.unlink(missing_ok=True)
     return run
 
 
-def default_results(results_root: str | Path | None) -> Path:
-    return DATA / "runs" if results_root is None else Path(results_root)
+def results_folder(chosen: Mapping[str, Any]) -> Path:
+    root = chosen.get("results_root")
+    return DATA / "runs" if root is None else Path(root)
 
 
-def find(frames: Frames, results_root: str | Path | None, dataset: str, method: str, seed: int) -> Run | None:
-    """The stored run on this data that was last trained or asked for, whatever its other settings."""
-    records = default_results(results_root).glob(f"{dataset}-{method}-{seed}-*/run.json")
-    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
-        run = Run(path.parent)
-        if run.record["data"] == frames.fingerprint:
-            return run
-    return None
+def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
+    """The stored run on this data, method and seed that was last asked for, whatever its other settings."""
+    pattern = f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-*/run.json"
+    records = sorted(
+        results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    runs = (Run(path.parent) for path in records)
+    return next((run for run in runs if run.record["data"] == frames.fingerprint), None)
+
+
+def runs(chosen: Mapping[str, Any]) -> Iterator[tuple[Run, Frames]]:
+    """A run for each of the chosen data sets, methods and seeds: stored, or trained with default settings."""
+    for dataset in as_list(chosen["dataset"]):
+        frames = load_frames(chosen, dataset)
+        for method, seed in itertools.product(as_list(chosen["method"]), as_list(chosen["seed"])):
+            one = {**settings.SHARED_DEFAULTS, **chosen, "dataset": dataset, "method": method, "seed": seed}
+            yield find(frames, one) or train(frames, one), frames
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
@@ -203,9 +222,9 @@ def table(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows)[TABLE].sort_values(["dataset", "method", "seed"], ignore_index=True)
 
 
-def write_table(rows: pd.DataFrame, results_root: str | Path | None) -> Path:
+def write_table(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Path:
     """Put the rows into ``table1.csv``, in place of those of the same data set, method and seed."""
-    path = default_results(results_root) / "table1.csv"
+    path = results_folder(chosen) / "table1.csv"
     if path.exists():
         rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(TABLE[:3], keep="last")
         rows = rows.sort_values(TABLE[:3], ignore_index=True)

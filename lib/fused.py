@@ -6,6 +6,7 @@ compiled by numba, on the CPU. It exists because memory traffic, not arithmetic,
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -150,10 +151,12 @@ def _over_examples(kernel: Callable, weighted: np.ndarray, *rest) -> None:
             done.result()
 
 
+# Run-time type checks, as the tests install them, would stand between numba and the code: hence no_type_check.
 compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 
 @compiled
+@no_type_check
 def _forward(weighted, factor, offset, leak, threshold, drops, level, gain, potential, dropped, first, last):
     time, _, units = weighted.shape
     one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
@@ -174,6 +177,7 @@ def _forward(weighted, factor, offset, leak, threshold, drops, level, gain, pote
 
 
 @compiled
+@no_type_check
 def _backward(
     weighted, grad, potential, leak, mean, factor, offset, threshold, drops, level, gain, grad_current, sums,
     first, last,
@@ -208,6 +212,7 @@ def _backward(
 
 
 @compiled
+@no_type_check
 def _through_statistics(weighted, factor, slope, constant, grad, first, last):
     time, _, units = weighted.shape
     for t in range(time):

@@ -7,7 +7,7 @@ A *state* is a full set of a network's tensors by name: its parameters and its b
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ State = dict[str, Tensor]
 PREDICTION_BATCH = 256
 
 
+@runtime_checkable
 class Posterior(Protocol):
     def sample(self, generator: torch.Generator) -> State:
         """One full set of the network's tensors."""

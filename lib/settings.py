@@ -34,6 +34,27 @@ DEFAULTS = {
     },
 }
 
+SHARED_DEFAULTS = {"num_frames": 100, "hidden_sizes": [128, 128], "epochs": 30}
+
+SHARED = ("dataset", "data_root", "method", "seed", "results_root", "split", "validation", "num_frames")
+NOTEBOOKS = {
+    "01_data": SHARED,
+    "02_training": (
+        *SHARED,
+        "hidden_sizes",
+        "epochs",
+        *dict.fromkeys(name for defaults in DEFAULTS.values() for name in defaults),
+    ),
+    "03_evaluation": (*SHARED, "samples", "bins"),
+    "04_slices": (*SHARED, "samples", "points", "directions", "radius", "examples"),
+}
+# Where one run or one set is looked at, one name is wanted and not a list of names.
+SINGLE = {
+    "01_data": ("dataset", "method", "seed"),
+    "02_training": ("dataset", "method", "seed"),
+    "04_slices": ("dataset", "seed"),
+}
+
 Check = Callable[[Any], bool]
 
 
@@ -117,21 +138,24 @@ def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def checked(parameters: Mapping[str, Any], allowed: Iterable[str]) -> dict[str, Any]:
-    """The parameters, if each is one of ``allowed`` and in range; else ``ValueError`` says which is not.
+def checked(namespace: Mapping[str, Any], notebook: str) -> dict[str, Any]:
+    """The notebook's parameters, if each is one that it takes and in range.
 
-    ``allowed`` are the names that the notebook's own first cell defines.
+    ``namespace`` is the notebook's ``globals()`` right after its parameters. Raises ``ValueError`` in one
+    sentence that names the parameter, the value and what it must be.
     """
-    allowed = tuple(allowed)
+    parameters, allowed = given(namespace), NOTEBOOKS[notebook]
     for name, value in parameters.items():
         if name not in allowed:
-            raise ValueError(f"unknown parameter {name!r}: this notebook takes {', '.join(allowed)}")
-        check, words = PARAMETERS[name]
+            raise ValueError(f"unknown parameter {name!r}: {notebook} takes {', '.join(allowed)}")
         if value is None and any(name in defaults for defaults in DEFAULTS.values()):
             continue
+        check, words = PARAMETERS[name]
         if not check(value):
             raise ValueError(f"{name} = {value!r} does not fit: it must be {words}")
-    return dict(parameters)
+        if name in SINGLE.get(notebook, ()) and isinstance(value, list | tuple):
+            raise ValueError(f"{name} = {value!r} does not fit: {notebook} takes one {name}, not a list")
+    return parameters
 
 
 def of_method(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

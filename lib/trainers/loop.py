@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ VALIDATION_SAMPLES = 4
 DIVERGED = 10
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Frames and their labels, such as ``lib.features.Frames``; they may be memory-mapped."""
 

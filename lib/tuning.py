@@ -1,0 +1,136 @@
+"""Choose each method's settings: the same number of trials for each, by validation NLL, never on test.
+
+    python -m lib.tuning --dataset sc --data-root FOLDER --method ivon --trials 20
+
+The study is kept beside the stored runs; the same command goes on with it where it was interrupted.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import torch
+
+from lib import experiment, settings
+from lib.downloads import written_aside
+from lib.features import Frames
+from lib.trainers import METHODS
+
+# The trials' own seed: none of those that results are reported with.
+SEED = 0
+EPOCHS = 30
+HIDDEN_SIZES = [128, 128]
+
+
+def suggest(trial: optuna.Trial, method: str) -> dict:
+    """One draw from the method's search space."""
+    chosen = {
+        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
+        "dropout": trial.suggest_categorical("dropout", [0.0, 0.1, 0.2, 0.3]),
+        "patience": trial.suggest_categorical("patience", [2, 4, 6]),
+    }
+    if method == "map":
+        return chosen | {
+            "learning_rate": trial.suggest_float("learning_rate", 1e-3, 3e-2, log=True),
+            "weight_decay": trial.suggest_categorical("weight_decay", [0.0, 1e-5, 1e-4]),
+        }
+    return chosen | {
+        "learning_rate": trial.suggest_float("learning_rate", 0.03, 1.0, log=True),
+        "weight_decay": trial.suggest_categorical("weight_decay", [1e-5, 1e-4, 1e-3]),
+        "ess_factor": trial.suggest_float("ess_factor", 1.0, 30.0, log=True),
+        "hess_init": trial.suggest_float("hess_init", 0.1, 3.0, log=True),
+        "beta2": trial.suggest_categorical("beta2", [0.999, 0.9999, 0.99999]),
+        "freeze_norm_after": trial.suggest_categorical("freeze_norm_after", [None, 10, 20]),
+    }
+
+
+def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
+    """The lowest validation NLL of a training, averaged over the data sets; infinite where it diverges."""
+    chosen = settings.of_method(method, suggest(trial, method))
+    dropout = chosen.pop("dropout")
+    lowest: list[float] = []
+    steps = itertools.count()
+
+    def report(row):
+        trial.report(sum(lowest) + row["validation_loss"], next(steps))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    for frames in sets:
+        network = experiment.network_for(
+            frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout}
+        )
+        training, validation = frames.part("train"), frames.part("validation")
+        try:
+            _, history = METHODS[method](
+                network, training, validation, epochs=EPOCHS, seed=SEED, after_epoch=report, **chosen
+            )
+        except FloatingPointError:
+            return float("inf")
+        lowest.append(history["validation_loss"].min())
+    return sum(lowest) / len(sets)
+
+
+def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
+    """Go on with the study of these data sets and this method until it has ``trials`` finished trials."""
+    folder = experiment.DATA / "runs" / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)
+    # A part of SC is another task than the whole: the number of classes belongs to the name.
+    name = "+".join(f"{name}-{len(frames.class_names)}" for name, frames in sets.items()) + f"-{method}"
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / f"{name}.log"))
+    )
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        sampler=optuna.samplers.TPESampler(seed=SEED, n_startup_trials=trials // 2),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
+        load_if_exists=True,
+    )
+    finished = study.get_trials(
+        states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), deepcopy=False
+    )
+    study.optimize(
+        lambda trial: objective(trial, list(sets.values()), method), n_trials=max(0, trials - len(finished))
+    )
+    return study
+
+
+def trial_table(study: optuna.Study) -> pd.DataFrame:
+    """One row a trial: number, state, validation NLL (pruned: the last seen) and the settings tried."""
+    return pd.DataFrame(
+        {"trial": trial.number, "state": trial.state.name, "validation_nll": trial.value} | trial.params
+        for trial in study.trials
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        "python -m lib.tuning", description="Choose settings on validation data."
+    )
+    parser.add_argument("--dataset", nargs="+", choices=settings.DATASETS, required=True)
+    parser.add_argument("--data-root", type=Path, help="the folder of the set, where only one is named")
+    parser.add_argument("--split", help="a named split of the set")
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--trials", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    try:
+        chosen = {"data_root": options.data_root, "split": options.split}
+        sets = {name: experiment.load_frames(chosen, name) for name in options.dataset}
+        study = search(sets, options.method, options.trials)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    path = experiment.REPOSITORY / "data" / "results" / f"tuning-{study.study_name}.csv"
+    with written_aside(path) as aside:
+        trial_table(study).to_csv(aside, index=False)
+    print(f"validation NLL {study.best_value:.4f} with {study.best_params}; all trials in {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

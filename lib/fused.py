@@ -4,6 +4,7 @@ The plain form is ``plain_spikes``, in PyTorch's own operations; ``spikes`` comp
 compiled by numba, on the CPU. It exists because memory traffic, not arithmetic, is what the plain form costs.
 """
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import no_type_check
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt16
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
 
 from lib import neurons
 
@@ -146,7 +146,7 @@ def _over_examples(kernel: Callable, weighted: np.ndarray, *rest) -> None:
     edges = [batch * thread // threads for thread in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         for done in [
-            pool.submit(kernel, weighted, *rest, *share) for share in zip(edges, edges[1:], strict=False)
+            pool.submit(kernel, weighted, *rest, *share) for share in itertools.pairwise(edges)
         ]:
             done.result()
 

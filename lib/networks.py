@@ -1,5 +1,6 @@
 """The paper's network (its section 4): hidden layers of spiking neurons and a spike-rate readout."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -49,13 +50,16 @@ class SpikingClassifier(nn.Module):
             raise ValueError("a network needs at least one hidden layer, and every size at least 1")
         sizes = [num_features, *hidden_sizes]
         self.layers = nn.ModuleList(
-            SpikingLayer(inputs, units, neuron, dropout) for inputs, units in zip(sizes, sizes[1:], strict=False)
+            SpikingLayer(inputs, units, neuron, dropout)
+            for inputs, units in itertools.pairwise(sizes)
         )
         self.norm = nn.BatchNorm1d(sizes[-1], momentum=0.05)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(sizes[-1], num_classes)
 
-    def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
+    def hidden_spikes(
+        self, features: Float[Tensor, "batch time features"]
+    ) -> list[Float[Tensor, "time batch _"]]:
         """The spike trains of each hidden layer, first to last."""
         trains = [features.transpose(0, 1)]
         for layer in self.layers:

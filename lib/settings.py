@@ -129,12 +129,15 @@ PARAMETERS = {
 
 
 def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """What a notebook's namespace holds beside IPython's own names and modules: its parameters."""
+    """What a notebook's namespace holds beside IPython's own names, modules and functions: its parameters."""
     own = {"In", "Out", "exit", "quit", "open", "get_ipython"}
     return {
         name: value
         for name, value in namespace.items()
-        if name not in own and not name.startswith("_") and not isinstance(value, types.ModuleType)
+        if name not in own
+        and not name.startswith("_")
+        and not isinstance(value, types.ModuleType)
+        and not callable(value)
     }
 
 

@@ -7,7 +7,7 @@ that it is from in small print.
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
 from lib.figures.speech import features, waveform
 from lib.figures.spiking import membrane, raster, surrogate
-from lib.figures.style import METHOD_COLOURS, METHOD_LABELS
+from lib.figures.style import METHOD_COLOURS, METHOD_LABELS, source_of
 from lib.figures.training import learning_curves, posterior_spread, slices
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "raster",
     "reliability",
     "slices",
+    "source_of",
     "spread",
     "surrogate",
     "table1",

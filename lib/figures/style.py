@@ -76,3 +76,8 @@ def colours(names: Iterable[str]) -> dict[str, str]:
 def label(name: str) -> str:
     """How a method is called in print; any other name stands for itself."""
     return METHOD_LABELS.get(name, name)
+
+
+def source_of(dataset: str) -> str:
+    """The line that says which data a picture is from; synthetic speech is called synthetic."""
+    return f"{dataset} (synthetic speech)" if dataset.startswith("synthetic") else dataset

@@ -105,13 +105,9 @@ def extract(
     try:
         features = np.load(features_path, mmap_mode="c")
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{features_path} cannot be read ({error}); delete {settings_path} and run again."
-        ) from error
+        raise ValueError(f"{features_path} cannot be read ({error}); delete {settings_path} and run again.") from error
     if features.shape != shape or features.dtype != np.float32:
-        raise ValueError(
-            f"{features_path} does not hold features of shape {shape}; delete it and {settings_path}."
-        )
+        raise ValueError(f"{features_path} does not hold features of shape {shape}; delete it and {settings_path}.")
     return Frames(
         features=torch.from_numpy(features),
         labels=torch.from_numpy(speech.labels),

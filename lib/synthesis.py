@@ -27,29 +27,32 @@ SAMPLE_RATE = 16_000
 ESPEAK_SAMPLE_RATE = 22_050
 DEFAULT_UTTERANCES = {"synthetic-hd": 1_440, "synthetic-sc": 2_100}
 
-# How hard the sets are. Clean synthetic speech is told apart without a mistake, and then accuracy, calibration and
-# uncertainty have nothing to show; these ranges put a network of 2 x 128 LIF neurons at about 90 % on speakers
-# that it has not heard. The signal-to-noise ratio is the strongest of them.
-SNR_DB = {"synthetic-hd": (0.0, 20.0), "synthetic-sc": (0.0, 20.0)}
-NOISE_EXPONENT = (0.0, 1.5)  # noise power falls as 1 / frequency^exponent: 0 is white noise, 1 pink
-LEVEL_DB = (-36.0, -20.0)  # root mean square of the word, relative to full scale
-TILT_DB_PER_OCTAVE = (-3.0, 3.0)  # of a speaker's microphone
-RIPPLE_DB = 2.0  # standard deviation of each of the waves in its response about that tilt
+# How hard the sets are. Clean words from a few similar voices are told apart without a mistake, and then accuracy,
+# calibration and uncertainty have nothing to show. With these ranges the deterministic network with two layers of
+# 128 LIF neurons is right on 90 to 93 % of the test part. The signal-to-noise ratio is the strongest of them;
+# next come what sets speakers apart: the microphone, the accents, the voice variants. Whispers, robots and eSpeak
+# NG's second synthesiser are left out: among a few dozen speakers such a voice is heard in the test part only, and
+# nearly everything it says is misunderstood.
+SNR_DB = {"synthetic-hd": (20, 40), "synthetic-sc": (12, 32)}
+NOISE_EXPONENT = (0, 1.5)  # noise power falls as 1 / frequency^exponent: 0 is white noise, 1 pink
+LEVEL_DB = (-26, -20)  # root mean square of the word, relative to full scale
+TILT_DB_PER_OCTAVE = (-2, 2)  # of a speaker's microphone
+RIPPLE_DB = 1  # standard deviation of each of the waves in its response about that tilt
 RATE_FACTOR = (0.8, 1.25)  # of an utterance, about its speaker's own words per minute
-PITCH_OFFSET = (-10, 10)  # of an utterance, about its speaker's own pitch, of eSpeak's 0 to 100
+PITCH_OFFSET = (-10, 10)  # of an utterance, about its speaker's own pitch, of eSpeak NG's 0 to 100
+FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "aunty")
+MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Alex", "Gene")
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us-nyc")
 
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "linda", "steph")
-MALE = ("m1", "m2", "m3", "m4", "m5", "m7", "m8", "Alex", "Andy", "benjamin", "david", "Denis", "ed", "Gene", "Hugo")
-ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us-nyc", "en-029")
-
-# Twelve voices as in HD, women and men in turn. Speakers 04 and 05 stand in the test part only; of the others'
+# Twelve voices, as HD has, women and men in turn. Speakers 04 and 05 stand in the test part only; of the others'
 # recordings it takes a twentieth.
-HD_VARIANTS = ("f1", "m1", "f2", "m2", "f3", "m3", "f4", "m4", "Annie", "Andy", "f5", "m7")
+HD_VARIANTS = ("f1", "m1", "f2", "m2", "f3", "m3", "f4", "m4", "Annie", "Alex", "f5", "m7")
 HD_TEST_SPEAKERS = ("04", "05")
 HD_TEST_SHARE = 0.05
 
 # Fewer training speakers than SC's own 80 %, so that a small set has enough others to be tested on.
 SC_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+
 
 class Speaker(NamedTuple):
     """A voice (rate in words per minute, pitch and its range of eSpeak's 0 to 100) and a microphone (in dB)."""

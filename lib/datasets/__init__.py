@@ -31,9 +31,7 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
     loader = LOADERS[name]
     split = DEFAULT_SPLITS[loader] if split is None else split
     if split not in loader.SPLITS:
-        raise ValueError(
-            f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}."
-        )
+        raise ValueError(f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}.")
     root = Path(root)
     if not (root / MARKS[loader]).exists():
         raise FileNotFoundError(

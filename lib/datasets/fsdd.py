@@ -35,9 +35,7 @@ def load(name: str, split: str, root: Path) -> Speech:
     "speaker-<name>" the next speaker in alphabetical order, after the last the first, is validation.
     """
     recordings = []
-    for file_name in sorted(
-        entry.name for entry in (root / "recordings").iterdir() if entry.suffix == ".wav"
-    ):
+    for file_name in sorted(entry.name for entry in (root / "recordings").iterdir() if entry.suffix == ".wav"):
         match = FILE_NAME.fullmatch(file_name)
         if match is None:
             raise ValueError(
@@ -57,9 +55,7 @@ def load(name: str, split: str, root: Path) -> Speech:
     else:
         held_out = split.removeprefix("speaker-")
         if held_out not in speakers:
-            raise ValueError(
-                f"{root} holds no recording of {held_out!r}; its speakers are {', '.join(speakers)}."
-            )
+            raise ValueError(f"{root} holds no recording of {held_out!r}; its speakers are {', '.join(speakers)}.")
         following = speakers[(speakers.index(held_out) + 1) % len(speakers)]
         parts = {following: "validation", held_out: "test"}
         utterances = [

@@ -57,9 +57,7 @@ def load(name: str, split: str, root: Path, validation: str) -> Speech:
         check_present(path, listed[part], present)
     both = sorted(set(listed["train"]) & set(listed["test"]))
     if both:
-        raise ValueError(
-            f"{root}: both lists name {both[0]!r}; restore train_filenames.txt and test_filenames.txt."
-        )
+        raise ValueError(f"{root}: both lists name {both[0]!r}; restore train_filenames.txt and test_filenames.txt.")
     check_counts(
         name,
         split,

@@ -38,9 +38,7 @@ FILE_NAME = re.compile(r"([0-9a-f]+)_nohash_\d+\.wav")
 def load(name: str, split: str, root: Path) -> Speech:
     """Read the word folders; a set with fewer words has fewer classes."""
     recordings = {}
-    for word in sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._"
-    ):
+    for word in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._"):
         for file_name in sorted(entry.name for entry in (root / word).iterdir() if entry.suffix == ".wav"):
             match = FILE_NAME.fullmatch(file_name)
             if match is None:

@@ -151,9 +151,7 @@ def check_counts(name: str, split: str, found: dict[str, int], published: dict[s
     """
     if not any(found[part] == count for part, count in published.items()):
         return
-    wrong = [
-        f"{part} {found[part]:,} (published: {n:,})" for part, n in published.items() if found[part] != n
-    ]
+    wrong = [f"{part} {found[part]:,} (published: {n:,})" for part, n in published.items() if found[part] != n]
     if wrong:
         raise ValueError(
             f"{name!r} under the split {split!r} has other counts than published: {', '.join(wrong)}. "

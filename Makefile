@@ -1,0 +1,56 @@
+# make book       run the notebooks at quick settings and render _build/html/index.html
+# make paper      the same at the paper's full size, on the real data sets
+# make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
+# make test       everything that guards the project
+# make lint       style, format and the order of the library's rooms
+# make lock       write requirements.txt anew from pyproject.toml
+# make clean      remove what was built; the environment, data and stored runs stay
+
+PYTHON ?= python3
+PARAMS ?= book/params/quick.yml
+ENVIRONMENT := .venv/.complete
+BIN := .venv/bin
+
+.PHONY: book paper notebooks test lint lock clean
+
+book: $(ENVIRONMENT)
+	$(BIN)/python -m lib.pipeline --params $(PARAMS)
+
+paper:
+	$(MAKE) book PARAMS=book/params/paper.yml
+
+notebooks:
+	$(MAKE) book PARAMS=book/params/quick.yml
+	cp _build/source/book/*.ipynb book/
+
+test: lint
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbval book
+
+lint: $(ENVIRONMENT)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+# The stamp is written last, so that a broken installation is not taken for a whole one.
+$(ENVIRONMENT): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: name one, as in "make PYTHON=python3.12 book".' >&2; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+# One lock for every platform. What PyTorch pins for CUDA is left to PyTorch: its CPU-only build does without.
+lock:
+	rm -rf _build/lock
+	$(PYTHON) -m venv _build/lock
+	_build/lock/bin/pip install --disable-pip-version-check --quiet uv
+	_build/lock/bin/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 \
+	  --no-header --no-annotate --quiet --output-file _build/lock/all.txt
+	grep -v -E '^(nvidia-|cuda-|triton)' _build/lock/all.txt > _build/lock/requirements.txt
+	mv _build/lock/requirements.txt requirements.txt
+
+clean:
+	rm -rf _build

@@ -1,0 +1,88 @@
+"""From executed notebooks to the book's pages."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+
+def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
+    """Take this machine's paths, clock and versions out of a notebook: they would change it at every run."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+        }
+    )
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+            cell.source = without_paths(cell.source, root)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = without_paths(cell.outputs, root)
+    return notebook
+
+
+def without_paths(value: Any, root: Path) -> Any:
+    """Replace this machine's folders, in every string inside `value`, by what a reader calls them."""
+    if isinstance(value, dict):
+        return type(value)({key: without_paths(item, root) for key, item in value.items()})
+    if isinstance(value, list):
+        return [without_paths(item, root) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "this cell", value)
+    known = {
+        root: ".",
+        Path.home(): "~",
+        Path(sys.prefix): "$PREFIX",
+        Path(sys.base_prefix): "$PREFIX",
+        Path(tempfile.gettempdir()): "$TMPDIR",
+        Path("/tmp"): "$TMPDIR",
+    }
+    folders = {str(form): name for folder, name in known.items() for form in (folder, folder.resolve())}
+    for folder, name in sorted(folders.items(), key=lambda item: -len(item[0])):
+        if len(folder) > 1:  # a home that is "/" would match every path
+            text = re.sub(rf"(?<![\w.~+]){re.escape(folder)}(?!\w)", name, text)
+    return text
+
+
+def stage(root: Path, source: Path, executed: dict[str, Path]) -> None:
+    """Put what the book is made of into `source`, executed notebooks in the place of the committed ones."""
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, source)
+    for notebook, path in executed.items():
+        shutil.copy(path, source / "book" / f"{notebook}.ipynb")
+
+
+def render(source: Path, html: Path) -> None:
+    """Render the book in `source` to the folder `html`, strictly; RuntimeError says what is wrong with it."""
+    output = source.with_name("rendering")
+    shutil.rmtree(output, ignore_errors=True)
+    program = Path(sysconfig.get_path("scripts")) / "jupyter-book"
+    finished = subprocess.run(
+        [program, "build", source, "--path-output", output, "-W", "-n", "--keep-going"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if finished.returncode:
+        log = re.sub(r"\x1b\[[\d;]*m", "", finished.stdout).splitlines()
+        told = [line for line in log if re.search("WARNING|ERROR|Error", line)] or log[-5:]
+        raise RuntimeError("The book does not build without warnings:\n" + "\n".join(told))
+    shutil.rmtree(html, ignore_errors=True)
+    os.replace(output / "_build/html", html)
+    shutil.rmtree(output)

@@ -1,0 +1,42 @@
+"""While the tests run, what goes in and out of every function of ``lib`` is held to its annotations, shapes too."""
+
+import jaxtyping
+
+# A float's annotation admits an int (PEP 484), which beartype leaves to a setting.
+jaxtyping.install_import_hook("lib", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+# One thread: the tests' networks are far too small for more.
+torch.set_num_threads(1)
+
+# The same examples each time, and no time limit for each, since the first one may have to be compiled.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def spiking_network():
+    """Three features to four classes through six and five neurons, in float64; as drawn they would stay silent."""
+    from lib.networks import SpikingClassifier
+
+    network = SpikingClassifier(3, 4, (6, 5), dropout=0.5).double()
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.norm.weight.uniform_(2, 5)
+            layer.norm.bias.uniform_(0, 1)
+        network.norm.running_mean.uniform_(0, 0.5)
+        network.norm.running_var.uniform_(0.05, 0.2)
+    return network

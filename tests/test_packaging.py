@@ -1,0 +1,195 @@
+"""The declarations agree: what is imported, declared, locked and built, on a visitor's machine and on Binder."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK_LINES = (ROOT / "requirements.txt").read_text().splitlines()
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
+
+
+def locked(name: str, python: str, platform: str) -> list[Version]:
+    """The versions that the lock gives a distribution on one Python (such as 3.11.9) and platform."""
+    place = {
+        "python_version": python.rpartition(".")[0],
+        "python_full_version": python,
+        "sys_platform": platform,
+        "platform_system": platform.capitalize(),
+        "implementation_name": "cpython",
+    }
+    return [
+        Version(next(iter(line.specifier)).version)
+        for line in map(Requirement, LOCK_LINES)
+        if canonicalize_name(line.name) == canonicalize_name(name)
+        and (line.marker is None or line.marker.evaluate(place))
+    ]
+
+
+def imported_by(*paths: Path) -> set[str]:
+    """Distributions whose modules some files import."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.partition(".")[0])
+    ours = {"lib", "tests", "conftest"}
+    known = packages_distributions()
+    return {canonicalize_name(known[name][0]) for name in names - sys.stdlib_module_names - ours}
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.9", "3.12.4", "3.13.1"])
+def test_the_lock_holds_one_version_that_each_declaration_allows(python: str, platform: str) -> None:
+    for requirement in DECLARED + TESTED_WITH:
+        versions = locked(requirement.name, python, platform)
+        assert len(versions) == 1, requirement
+        assert requirement.specifier.contains(versions[0]), requirement
+
+
+def test_the_lock_pins_all_and_names_no_index_and_nothing_of_cuda() -> None:
+    for line in LOCK_LINES:
+        requirement = Requirement(line)
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="], line
+        assert requirement.url is None, line
+        assert not re.match("nvidia|cuda|triton", requirement.name), line
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
+    assert imported_by(*(ROOT / "lib").rglob("*.py")) <= declared
+
+
+def test_what_the_tests_import_is_declared() -> None:
+    declared = {canonicalize_name(requirement.name) for requirement in DECLARED + TESTED_WITH}
+    assert imported_by(*(ROOT / "tests").rglob("*.py")) <= declared
+
+
+def test_torch_and_torchaudio_are_of_one_release() -> None:
+    (torch,), (torchaudio,) = (locked(name, "3.11.9", "linux") for name in ("torch", "torchaudio"))
+    assert torch.release[:2] == torchaudio.release[:2]
+
+
+def test_binder_builds_the_lock_with_the_cpu_build_of_torch() -> None:
+    (python,) = (line.partition("=")[2] for line in ENVIRONMENT if str(line).startswith("python="))
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python)
+    (pip,) = (entry["pip"] for entry in ENVIRONMENT if isinstance(entry, dict))
+    assert "pip" in ENVIRONMENT
+    for name in ("torch", "torchaudio"):
+        (version,) = locked(name, f"{python}.9", "linux")
+        assert f"{name}=={version}+cpu" in pip
+    assert "--extra-index-url https://download.pytorch.org/whl/cpu" in pip
+    assert pip[-2:] == ["-r requirements.txt", "-e ."]
+
+
+def test_the_readme_points_at_what_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#]+)", text)
+    assert targets
+    for target in targets:
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    assert len(text.splitlines()) < 80
+
+
+# The Makefile, on a stand-in for Python
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "$0 $*" >> calls\n{script}\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the Makefile, the declarations and a stand-in for Python, whose venv makes programs that work."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("python", "pip", "ruff", "lint-imports", "pytest"):
+        program(tmp_path / "programs" / name, "exit 0")
+    program(tmp_path / "python3", 'case "$*" in "-m venv .venv") mkdir .venv && cp -R programs .venv/bin;; esac')
+    return tmp_path
+
+
+def calls(folder: Path) -> list[str]:
+    """The programs called since the last time, each with its arguments."""
+    lines = (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+    (folder / "calls").unlink(missing_ok=True)
+    return [line.removeprefix(".venv/bin/") for line in lines]
+
+
+@needs_make
+def test_the_environment_is_made_once_and_again_when_the_lock_changes(folder: Path) -> None:
+    assert make(folder, "book", "PYTHON=./python3").returncode == 0
+    first = calls(folder)
+    assert [call.split()[0] for call in first] == ["./python3", "./python3", "pip", "pip", "python"]
+    assert first[-1] == "python -m lib.pipeline --params book/params/quick.yml"
+    assert make(folder, "book", "PYTHON=./python3").returncode == 0
+    assert calls(folder) == first[-1:]
+    (folder / ".venv/left-over").touch()
+    os.utime(folder / "requirements.txt", (2**31, 2**31))
+    assert make(folder, "book", "PYTHON=./python3").returncode == 0
+    assert calls(folder) == first
+    assert not (folder / ".venv/left-over").exists()
+
+
+@needs_make
+def test_a_broken_installation_is_not_taken_for_whole(folder: Path) -> None:
+    program(folder / "programs/pip", "exit 1")
+    assert make(folder, "book", "PYTHON=./python3").returncode != 0
+    assert calls(folder)[-1].startswith("pip install")
+    program(folder / "programs/pip", "exit 0")
+    assert make(folder, "book", "PYTHON=./python3").returncode == 0
+    assert calls(folder)[-1].startswith("python -m lib.pipeline")
+
+
+@needs_make
+@pytest.mark.parametrize("python", ["./old", "./absent"])
+def test_a_python_that_is_too_old_or_absent_is_refused_in_one_sentence(folder: Path, python: str) -> None:
+    program(folder / "old", "exit 1")
+    refused = make(folder, "book", f"PYTHON={python}")
+    assert refused.returncode != 0
+    assert "Python 3.11 or newer is needed" in refused.stderr
+    assert not (folder / ".venv").exists()
+
+
+@needs_make
+def test_make_test_checks_the_cheap_first_and_stops_where_one_fails(folder: Path) -> None:
+    checks = ["ruff check", "ruff format --check", "lint-imports", "pytest tests", "pytest --nbval book"]
+    assert make(folder, "test", "PYTHON=./python3").returncode == 0
+    assert [call.rstrip() for call in calls(folder)[4:]] == checks
+    program(folder / ".venv/bin/lint-imports", "exit 1")
+    assert make(folder, "test", "PYTHON=./python3").returncode != 0
+    assert [call.rstrip() for call in calls(folder)] == checks[:3]
+
+
+@needs_make
+def test_make_paper_runs_the_paper_s_settings(folder: Path) -> None:
+    assert make(folder, "paper", "PYTHON=./python3").returncode == 0
+    assert calls(folder)[-1] == "python -m lib.pipeline --params book/params/paper.yml"

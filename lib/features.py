@@ -1,14 +1,10 @@
 """Log-mel filterbank features: a waveform becomes frames of `num_mel_bins` values, 100 frames a second."""
 
 import json
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,6 +14,7 @@ from torchaudio.compliance import kaldi
 from tqdm import tqdm
 
 from lib.datasets import PARTS, Speech
+from lib.downloads import written_aside
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
@@ -95,7 +92,6 @@ def extract(
     )
     # The settings are written last, so where they stand the features are whole.
     if not settings_path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
         with written_aside(features_path) as aside:
             compute(speech, aside, num_mel_bins, frames, settings["sample_rate"], workers)
         with written_aside(settings_path) as aside:
@@ -195,14 +191,3 @@ def filterbanks(
         dither=0.0,
     ).numpy()
     return [log_mel[place] for place in places]
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes `path`'s place if, and only if, the block ends well."""
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

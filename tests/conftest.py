@@ -35,8 +35,8 @@ def spiking_network():
     network = SpikingClassifier(3, 4, (6, 5), dropout=0.5).double()
     with torch.no_grad():
         for layer in network.layers:
-            layer.norm.weight.uniform_(2, 5)
-            layer.norm.bias.uniform_(0, 1)
+            layer.norm.weight.uniform_(5, 10)
+            layer.norm.bias.uniform_(0, 2)
         network.norm.running_mean.uniform_(0, 0.5)
         network.norm.running_var.uniform_(0.05, 0.2)
     return network

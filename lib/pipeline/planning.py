@@ -14,7 +14,7 @@ from typing import Any
 import papermill
 import yaml
 
-from lib.settings import checked
+from lib.settings import DEFAULTS, checked
 
 AXES = {"dataset": str, "method": str, "seed": int}
 FOLDERS = ("data_root", "results_root")
@@ -140,9 +140,12 @@ def parameters_of(
         for axis in AXES
     }
     values = of_dataset(settings, place["dataset"]) | place
+    assumed = defaults
     if isinstance(place["method"], str):
         values |= of_dataset(settings.get(place["method"], {}), place["dataset"])
-    given = {key: values[key] for key in defaults if key in values and values[key] != defaults[key]}
+        own = DEFAULTS.get(place["method"], {})  # which None stands for
+        assumed = {key: own.get(key) if value is None else value for key, value in defaults.items()}
+    given = {key: values[key] for key in defaults if key in values and values[key] != assumed[key]}
     checked(defaults | given, notebook)
     return {key: absolute(value) if key in FOLDERS else value for key, value in given.items()}
 

@@ -1,0 +1,219 @@
+"""The committed book: its notebooks as they are stored, and its pages as they are built, strictly."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from bs4 import BeautifulSoup, Tag
+from IPython.core.inputtransformer2 import TransformerManager
+
+from lib.pipeline.pages import clean, render, stage
+from lib.pipeline.planning import SEQUENCE, notebooks_of, plan, read_defaults, read_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+# The first cell of each notebook that needs the library. A notebook on Colab knows nothing of where it came from, so
+# the cell has to repeat the repository's address. Colab has its own PyTorch, which is left alone.
+COLAB_LACKS = ["espeakng-loader", "ivon-opt", "jaxtyping", "myst-nb", "pooch", "soundfile"]
+COLAB_HAS = {"IPython", "matplotlib", "numba", "numpy", "pandas", "requests", "torch", "torchaudio", "tqdm"}
+COLAB_CELL = f"""import sys
+
+if "google.colab" in sys.modules:
+    !git clone --quiet --depth 1 {REPOSITORY} /content/companion
+    %pip install --quiet {" ".join(COLAB_LACKS)}
+    %cd /content/companion/book
+    sys.path.insert(0, "/content/companion")"""
+
+
+def read(stem: str) -> nbformat.NotebookNode:
+    return nbformat.read(BOOK / f"{stem}.ipynb", 4)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def syntax(cell: nbformat.NotebookNode) -> ast.Module:
+    """A cell's Python, its IPython commands turned into calls."""
+    return ast.parse(TransformerManager().transform_cell(cell.source))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The modules that some Python imports, without their submodules."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+# The notebooks
+
+
+def test_the_contents_list_every_page_and_notebook() -> None:
+    listed = set(re.findall(r"(?:file|root): book/(\S+)", (ROOT / "_toc.yml").read_text()))
+    assert listed == {path.stem for path in BOOK.iterdir() if path.suffix in (".md", ".ipynb")}
+    assert set(NOTEBOOKS) == set(notebooks_of(ROOT))
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_notebook_is_stored_executed_and_clean(stem: str) -> None:
+    notebook = read(stem)
+    nbformat.validate(notebook)
+    assert [cell.execution_count for cell in code_cells(notebook)] == list(range(1, len(code_cells(notebook)) + 1))
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert clean(read(stem), ROOT) == notebook
+    for cell in notebook.cells:
+        for text in strings([cell.source, cell.get("outputs", [])]):
+            assert not re.search(r"/(home|root|tmp|Users)/", re.sub(r"data:[\w/-]+;base64,[\w/+=]+", "", text))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string inside some outputs, pictures apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("image/png", "image/jpeg"):
+                yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_notebook_begins_with_the_colab_cell_and_its_parameters(stem: str) -> None:
+    first, *others = code_cells(read(stem))
+    assert first.source == COLAB_CELL
+    assert {"colab", "remove-cell"} <= tags(first)
+    with_parameters = [position for position, cell in enumerate(others) if "parameters" in tags(cell)]
+    assert with_parameters == ([0] if stem in SEQUENCE else [])
+
+
+@pytest.mark.parametrize("stem", SEQUENCE)
+def test_papermill_sees_every_parameter(stem: str) -> None:
+    (cell,) = (cell for cell in code_cells(read(stem)) if "parameters" in tags(cell))
+    names = {node.id for node in ast.walk(syntax(cell)) if isinstance(node, ast.Name)}
+    assert set(papermill.inspect_notebook(BOOK / f"{stem}.ipynb")) == names
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_notebook_is_thin(stem: str) -> None:
+    for cell in code_cells(read(stem)):
+        for node in ast.walk(syntax(cell)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 5, node.name
+
+
+def test_colab_is_given_what_it_lacks() -> None:
+    """What the notebooks and the rooms behind them import; the pipeline and the search are run elsewhere."""
+    rooms = [path for path in (ROOT / "lib").rglob("*.py") if not {"pipeline", "tuning.py"} & set(path.parts)]
+    trees = [ast.parse(path.read_text()) for path in rooms]
+    trees += [syntax(cell) for stem in NOTEBOOKS for cell in code_cells(read(stem))]
+    modules = set.union(*map(imported, trees)) - {"lib"}
+    installed = {"espeakng-loader": "espeakng_loader", "ivon-opt": "ivon", "myst-nb": "myst_nb"}
+    assert modules - sys.stdlib_module_names - COLAB_HAS == {installed.get(name, name) for name in COLAB_LACKS}
+
+
+def test_the_repository_s_address_stands_in_one_place() -> None:
+    """And in the cell that Colab needs."""
+    outside = [path for path in ROOT.glob("*") if path.is_file()]
+    outside += [path for folder in ("lib", "tests", "book") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    naming = {path.relative_to(ROOT) for path in outside if REPOSITORY.encode() in path.read_bytes()}
+    assert naming == {Path("_config.yml"), *(Path("book") / f"{stem}.ipynb" for stem in NOTEBOOKS)}
+
+
+def test_the_quick_settings_are_the_notebooks_own() -> None:
+    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in notebooks_of(ROOT)}
+    steps = plan(read_settings(BOOK / "params/quick.yml"), declared)
+    assert {step.notebook: step.parameters for step in steps if step.shown} == {stem: {} for stem in NOTEBOOKS}
+
+
+def test_the_paper_s_settings_can_be_run() -> None:
+    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in notebooks_of(ROOT)}
+    steps = plan(read_settings(BOOK / "params/paper.yml"), declared)
+    assert {"02_training-hd-map-1", "02_training-sc-ivon-1"} <= {step.name for step in steps}
+
+
+# The pages
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, BeautifulSoup]:
+    """The chapters of the built book by their place; building fails on any warning."""
+    build = tmp_path_factory.mktemp("book")
+    stage(ROOT, build / "source", {})
+    render(build / "source", build / "html")
+    return {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in [build / "html/index.html", *sorted((build / "html/book").glob("*.html"))]
+    }
+
+
+def chapters(pages: dict[Path, BeautifulSoup]) -> Iterator[tuple[Path, Tag]]:
+    """What is the book's own of each page."""
+    for path, page in pages.items():
+        if path.name != "index.html":
+            yield path, page.select_one("article")
+
+
+def test_every_chapter_has_its_page(pages: dict[Path, BeautifulSoup]) -> None:
+    listed = re.findall(r"(?:file|root): book/(\S+)", (ROOT / "_toc.yml").read_text())
+    assert sorted(path.stem for path, _ in chapters(pages)) == sorted(listed)
+    for path, chapter in chapters(pages):
+        assert len(chapter.find_all("h1")) == 1, path.name
+    assert "book/intro.html" in str(pages[next(iter(pages))])
+
+
+def test_every_internal_link_and_source_resolves(pages: dict[Path, BeautifulSoup]) -> None:
+    seen = 0
+    for path, page in pages.items():
+        anchors = page.find_all(["a", "link"], href=True)
+        sources = page.find_all(["img", "audio", "source", "script"], src=True)
+        for target in [tag["href"] for tag in anchors] + [tag["src"] for tag in sources]:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert file.is_file(), f"{path.name}: {target}"
+            if parts.fragment and file in pages:
+                assert pages[file].find(id=unquote(parts.fragment)), f"{path.name}: {target}"
+            seen += 1
+    assert seen
+
+
+def test_every_picture_is_described_in_words(pages: dict[Path, BeautifulSoup]) -> None:
+    pictures = [(path.name, image) for path, chapter in chapters(pages) for image in chapter.find_all("img")]
+    assert pictures
+    for name, image in pictures:
+        described = image.get("alt", "").strip()
+        assert len(described.split()) >= 3, f"{name}: {image}"
+
+
+def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:
+    for path, chapter in chapters(pages):
+        assert "google.colab" not in chapter.get_text(), path.name
+        if path.stem in NOTEBOOKS:
+            targets = [anchor["href"] for anchor in pages[path].find_all("a", href=True)]
+            on_github = REPOSITORY.removeprefix("https://github.com/")
+            assert f"https://colab.research.google.com/github/{on_github}/blob/main/book/{path.stem}.ipynb" in targets
+            assert any(target.startswith(f"https://mybinder.org/v2/gh/{on_github}/main") for target in targets)

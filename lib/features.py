@@ -38,12 +38,7 @@ class Frames:
         if name not in PARTS:
             raise ValueError(f"No part is called {name!r}; the parts are {', '.join(PARTS)}.")
         chosen = np.flatnonzero(self.parts == name)
-        return replace(
-            self,
-            features=self.features[chosen],
-            labels=self.labels[chosen],
-            parts=self.parts[chosen],
-        )
+        return replace(self, features=self.features[chosen], labels=self.labels[chosen], parts=self.parts[chosen])
 
 
 def extract(
@@ -67,11 +62,7 @@ def extract(
     Raises:
         ValueError: if a setting is out of range, or an utterance is shorter than one frame or does not decode.
     """
-    for setting, value in (
-        ("num_mel_bins", num_mel_bins),
-        ("frames", frames),
-        ("sample_rate", sample_rate),
-    ):
+    for setting, value in (("num_mel_bins", num_mel_bins), ("frames", frames), ("sample_rate", sample_rate)):
         if value is not None and value < 1:
             raise ValueError(f"`{setting}` is {value}; it has to be at least 1.")
     fingerprint = speech.fingerprint()
@@ -86,10 +77,7 @@ def extract(
     }
     key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     cache = Path(cache)
-    features_path, settings_path = (
-        cache / f"{speech.name}-{key}.npy",
-        cache / f"{speech.name}-{key}.json",
-    )
+    features_path, settings_path = (cache / f"{speech.name}-{key}.npy", cache / f"{speech.name}-{key}.json")
     # The settings are written last, so where they stand the features are whole.
     if not settings_path.is_file():
         with written_aside(features_path) as aside:
@@ -113,14 +101,7 @@ def extract(
     )
 
 
-def compute(
-    speech: Speech,
-    path: Path,
-    num_mel_bins: int,
-    frames: int,
-    sample_rate: int,
-    workers: int | None,
-) -> None:
+def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_rate: int, workers: int | None) -> None:
     """Write the standardised features of a set to `path`, a batch of utterances in memory at a time."""
     shape = (len(speech), frames, num_mel_bins)
     features = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
@@ -167,10 +148,7 @@ def filterbanks(
     A frame depends on its own samples alone, so the utterances are joined, each beginning where a frame begins,
     and the frames that lie inside one utterance are those of the utterance by itself.
     """
-    length, shift = (
-        sample_rate * FRAME_LENGTH_MS // 1000,
-        sample_rate * FRAME_SHIFT_MS // 1000,
-    )
+    length, shift = (sample_rate * FRAME_LENGTH_MS // 1000, sample_rate * FRAME_SHIFT_MS // 1000)
     joined, places, first = [], [], 0
     for index in batch:
         waveform, _ = speech.audio(index)

@@ -12,18 +12,7 @@ from lib.datasets.speech import PARTS, Speech, Utterance, assemble, check_counts
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SPLITS = ("official", *(f"speaker-{speaker}" for speaker in SPEAKERS))
 SAMPLE_RATE = 8_000
-CLASS_NAMES = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-)
+CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 FILE_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 

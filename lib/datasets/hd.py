@@ -7,14 +7,7 @@ train_filenames.txt  test_filenames.txt
 import re
 from pathlib import Path
 
-from lib.datasets.speech import (
-    Speech,
-    Utterance,
-    assemble,
-    check_counts,
-    check_present,
-    read_list,
-)
+from lib.datasets.speech import Speech, Utterance, assemble, check_counts, check_present, read_list
 
 SPLITS = ("official",)
 
@@ -26,18 +19,7 @@ VALIDATION_SPEAKERS = ("10", "11")
 PUBLISHED_COUNTS = {"train": 8_332, "test": 2_088}
 CLASS_NAMES = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-    *(
-        "null",
-        "eins",
-        "zwei",
-        "drei",
-        "vier",
-        "fünf",
-        "sechs",
-        "sieben",
-        "acht",
-        "neun",
-    ),
+    *("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
 )
 
 FILE_NAME = re.compile(r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac")
@@ -58,12 +40,7 @@ def load(name: str, split: str, root: Path, validation: str) -> Speech:
     both = sorted(set(listed["train"]) & set(listed["test"]))
     if both:
         raise ValueError(f"{root}: both lists name {both[0]!r}; restore train_filenames.txt and test_filenames.txt.")
-    check_counts(
-        name,
-        split,
-        {part: len(names) for part, names in listed.items()},
-        PUBLISHED_COUNTS,
-    )
+    check_counts(name, split, {part: len(names) for part, names in listed.items()}, PUBLISHED_COUNTS)
 
     utterances = [parse(file_name, part) for part, names in listed.items() for file_name in names]
     if validation == "speaker":

@@ -9,15 +9,7 @@ from collections import Counter
 from hashlib import sha1
 from pathlib import Path
 
-from lib.datasets.speech import (
-    PARTS,
-    Speech,
-    Utterance,
-    assemble,
-    check_counts,
-    check_present,
-    read_list,
-)
+from lib.datasets.speech import PARTS, Speech, Utterance, assemble, check_counts, check_present, read_list
 
 SPLITS = ("official", "70-10-20")
 SAMPLE_RATE = 16_000
@@ -62,10 +54,7 @@ def load(name: str, split: str, root: Path) -> Speech:
 def listed_parts(root: Path, recordings: dict) -> dict[str, str]:
     """The part of each recording that the official lists name; the rest is training."""
     parts = {}
-    for part, file_name in (
-        ("validation", "validation_list.txt"),
-        ("test", "testing_list.txt"),
-    ):
+    for part, file_name in (("validation", "validation_list.txt"), ("test", "testing_list.txt")):
         names = read_list(root / file_name)
         check_present(root / file_name, names, recordings.keys())
         for recording in names:

@@ -86,9 +86,7 @@ class Mixture:
 def network_state(network: nn.Module) -> State:
     """A copy of the network's parameters and floating-point buffers."""
     return {
-        name: tensor.detach().clone()
-        for name, tensor in network.state_dict().items()
-        if tensor.is_floating_point()
+        name: tensor.detach().clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()
     }
 
 
@@ -97,8 +95,7 @@ def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> Sta
     if unknown := direction.keys() - state.keys():
         raise ValueError(f"the direction moves {sorted(unknown)}, which the network does not have")
     return {
-        name: tensor + distance * direction[name] if name in direction else tensor
-        for name, tensor in state.items()
+        name: tensor + distance * direction[name] if name in direction else tensor for name, tensor in state.items()
     }
 
 
@@ -117,14 +114,14 @@ def predict(
     """
     if samples < 1:
         raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
-    was_training = network.training
+    # Module by module: frozen batch norm evaluates inside a network that trains.
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        return torch.stack(
-            [_probabilities(network, posterior.sample(generator), features) for _ in range(samples)]
-        )
+        return torch.stack([_probabilities(network, posterior.sample(generator), features) for _ in range(samples)])
     finally:
-        network.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def _probabilities(network: nn.Module, state: State, features: Tensor) -> Tensor:
@@ -140,9 +137,7 @@ def to_dict(posterior: Posterior) -> dict:
     """Plain tensors, names and lists, such as ``torch.load(weights_only=True)`` accepts."""
     if isinstance(posterior, Mixture):
         return {"family": "Mixture", "components": [to_dict(component) for component in posterior.components]}
-    return {"family": type(posterior).__name__} | {
-        name: dict(value) for name, value in vars(posterior).items()
-    }
+    return {"family": type(posterior).__name__} | {name: dict(value) for name, value in vars(posterior).items()}
 
 
 def from_dict(stored: Mapping) -> Posterior:
@@ -163,4 +158,10 @@ def save(posterior: Posterior, path: Path) -> None:
 
 
 def load(path: Path) -> Posterior:
-    return from_dict(torch.load(path, weights_only=True))
+    """Raises ``ValueError`` for a file that does not hold a whole posterior; nothing in it is executed."""
+    try:
+        return from_dict(torch.load(path, weights_only=True))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged bytes can lead to any
+        raise ValueError(f"{path} does not hold a whole posterior: delete its folder and train again") from error

@@ -1,0 +1,369 @@
+"""One set of properties for every family of posteriors, and what belongs to each alone."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib import metrics, posteriors
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, predict
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+def gaussian_around(state, std=0.3):
+    """Noise on the parameters, none on the batch-norm statistics."""
+    return MeanFieldGaussian(
+        state, {name: torch.full_like(tensor, std) for name, tensor in state.items() if "running" not in name}
+    )
+
+
+def family(name, state):
+    """A posterior of each family; without spread in its components where the name says so."""
+    other = {name: 0.5 * tensor + 0.1 for name, tensor in state.items()}
+    return {
+        "PointMass": PointMass(state),
+        "MeanFieldGaussian": gaussian_around(state),
+        "Mixture of points": Mixture((PointMass(state), PointMass(other))),
+        "Mixture of Gaussians": Mixture((gaussian_around(state), gaussian_around(other, 0.1))),
+        "Mixture of mixtures": Mixture((Mixture((PointMass(state), gaussian_around(other))), PointMass(other))),
+    }[name]
+
+
+FAMILIES = ["PointMass", "MeanFieldGaussian", "Mixture of points", "Mixture of Gaussians", "Mixture of mixtures"]
+
+
+@pytest.fixture
+def state(spiking_network):
+    return posteriors.network_state(spiking_network)
+
+
+@pytest.fixture(params=FAMILIES)
+def posterior(request, state):
+    return family(request.param, state)
+
+
+@pytest.fixture
+def features():
+    return torch.randn(10, 12, 3, dtype=torch.float64)
+
+
+LABELS = torch.arange(10) % 4
+
+
+def assert_states_equal(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert first[name].dtype == second[name].dtype
+        assert torch.equal(first[name], second[name]), name
+
+
+def flat(state):
+    return torch.cat([state[name].flatten() for name in sorted(state)])
+
+
+# Every family
+
+
+def test_samples_follow_from_the_generator_alone(posterior):
+    first = [posterior.sample(generator) for generator in [seed(1)] for _ in range(8)]
+    torch.manual_seed(99)
+    again = [posterior.sample(generator) for generator in [seed(1)] for _ in range(8)]
+    other = [posterior.sample(generator) for generator in [seed(2)] for _ in range(8)]
+    for one, two in zip(first, again, strict=True):
+        assert_states_equal(one, two)
+    same = all(torch.equal(flat(one), flat(two)) for one, two in zip(first, other, strict=True))
+    assert same == isinstance(posterior, PointMass)
+
+
+def test_a_sample_is_a_full_set_of_the_network_s_tensors(posterior, spiking_network, generator):
+    sample = posterior.sample(generator)
+    missing, unexpected = spiking_network.load_state_dict(sample, strict=False)
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    assert not unexpected
+
+
+def test_sampling_leaves_torch_s_own_generator_alone(posterior, generator):
+    before = torch.get_rng_state()
+    posterior.sample(generator)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior, spiking_network, features, training):
+    predicted = predict(spiking_network.train(training), posterior, features, 3, seed(4))
+    generator, expected = seed(4), []
+    network = copy.deepcopy(spiking_network).eval()
+    for _ in range(3):
+        network.load_state_dict(posterior.sample(generator), strict=False)
+        expected.append(network(features).softmax(dim=-1))
+    assert predicted.shape == (3, 10, 4)
+    assert not predicted.requires_grad
+    torch.testing.assert_close(predicted, torch.stack(expected).detach())
+
+
+def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, spiking_network, features, monkeypatch):
+    whole = predict(spiking_network, posterior, features, 2, seed(4))
+    monkeypatch.setattr(posteriors, "PREDICTION_BATCH", 3)
+    torch.testing.assert_close(predict(spiking_network, posterior, features, 2, seed(4)), whole)
+
+
+def test_averaging_predictions_costs_no_more_than_the_samples_do_on_average(posterior, spiking_network, features):
+    # Jensen's inequality: -log of a mean is at most the mean of -log.
+    predicted = predict(spiking_network, posterior, features, 6, seed(4))
+    each = [metrics.negative_log_likelihood(sample, LABELS) for sample in predicted]
+    averaged = metrics.negative_log_likelihood(predicted, LABELS)
+    assert averaged <= np.mean(each) + 1e-12
+    if not isinstance(posterior, PointMass):
+        assert averaged < np.mean(each) - 1e-4
+
+
+def snapshot(network):
+    return (
+        copy.deepcopy(network.state_dict()),
+        {name: module.training for name, module in network.named_modules()},
+        [(parameter.requires_grad, parameter.grad) for parameter in network.parameters()],
+        [parameter.data_ptr() for parameter in network.parameters()],
+    )
+
+
+def assert_untouched(network, before):
+    after = snapshot(network)
+    assert_states_equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.parametrize("frozen_norm", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_predicting_leaves_the_network_as_it_was(posterior, spiking_network, features, training, frozen_norm):
+    network = spiking_network.train(training)
+    if frozen_norm:
+        network.layers[0].norm.eval()
+    before = snapshot(network)
+    predict(network, posterior, features, 2, seed(4))
+    assert_untouched(network, before)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_forward_pass_that_raises_leaves_the_network_as_it_was(posterior, spiking_network, features, training):
+    network = spiking_network.train(training)
+    before = snapshot(network)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    handle = network.readout.register_forward_hook(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict(network, posterior, features, 2, seed(4))
+    handle.remove()
+    assert_untouched(network, before)
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_predicting_needs_a_sample(posterior, spiking_network, features, generator, samples):
+    with pytest.raises(ValueError, match=f"at least 1 sample of the weights, not {samples}"):
+        predict(spiking_network, posterior, features, samples, generator)
+
+
+def test_shifting_moves_every_sample_alike_and_no_noise(posterior):
+    before = posterior.sample(seed(3))
+    moving = ["layers.0.linear.weight", "readout.bias"]
+    direction = {name: torch.randn_like(before[name]) for name in moving}
+    moved = posterior.shifted(direction, -1.5).sample(seed(3))
+    for name, tensor in moved.items():
+        if name in moving:
+            torch.testing.assert_close(tensor - before[name], -1.5 * direction[name])
+        else:
+            assert torch.equal(tensor, before[name])
+    assert_states_equal(posterior.sample(seed(3)), before)  # the one shifted is as it was
+
+
+def test_shifting_there_and_back_is_no_shift(posterior):
+    direction = {"readout.bias": torch.ones(4, dtype=torch.float64)}
+    back = posterior.shifted(direction, 0.7).shifted(direction, -0.7)
+    torch.testing.assert_close(flat(back.sample(seed(3))), flat(posterior.sample(seed(3))))
+
+
+def test_shifting_along_what_the_network_lacks_is_refused(posterior):
+    with pytest.raises(ValueError, match=r"moves \['readout\.height'\], which the network does not have"):
+        posterior.shifted({"readout.height": torch.ones(4)}, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_saved_is_loaded_exactly(name, dtype, state, tmp_path):
+    posterior = family(name, {name: tensor.to(dtype) for name, tensor in state.items()})
+    path = tmp_path / "posterior.pt"
+    posteriors.save(posterior, path)
+    loaded = posteriors.load(path)
+    assert type(loaded) is type(posterior)
+    for number in range(8):
+        assert_states_equal(loaded.sample(seed(number)), posterior.sample(seed(number)))
+    torch.load(path, weights_only=True)  # nothing but tensors, names and lists
+    assert [entry.name for entry in tmp_path.iterdir()] == ["posterior.pt"]
+
+
+def test_saving_that_fails_leaves_what_was_there(posterior, state, tmp_path, monkeypatch):
+    path = tmp_path / "posterior.pt"
+    posteriors.save(PointMass({"weight": torch.ones(2)}), path)
+    before = path.read_bytes()
+
+    def full_disk(stored, aside):
+        aside.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        posteriors.save(posterior, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["posterior.pt"]
+
+
+# What belongs to one family
+
+
+def test_a_point_has_no_spread(state, spiking_network, features, generator):
+    predicted = predict(spiking_network, PointMass(state), features, 3, generator)
+    assert torch.equal(predicted[0], predicted[1])
+    assert torch.equal(predicted[0], predicted[2])
+
+
+@pytest.mark.parametrize("family_of", [lambda point, still: still, lambda point, still: Mixture((point, still, point))])
+def test_without_spread_every_family_predicts_as_the_point_does(state, spiking_network, features, generator, family_of):
+    point, still = PointMass(state), gaussian_around(state, 0.0)
+    expected = predict(spiking_network, point, features, 3, generator)
+    assert torch.equal(predict(spiking_network, family_of(point, still), features, 3, generator), expected)
+
+
+def draws(posterior, count):
+    generator = seed(7)
+    return torch.stack([flat(posterior.sample(generator)) for _ in range(count)])
+
+
+def test_gaussian_samples_have_the_mean_and_spread_of_the_posterior():
+    mean = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([[0.0], [30.0]])}
+    std = {"a": torch.tensor([0.5, 2.0]), "b": torch.tensor([[0.1], [4.0]])}
+    count = 20_000
+    samples = draws(MeanFieldGaussian(mean, std), count)
+    # Five standard errors: sigma / sqrt(n) of a mean, sigma / sqrt(2 n) of a standard deviation.
+    assert ((samples.mean(dim=0) - flat(mean)).abs() < 5 * flat(std) / count**0.5).all()
+    assert ((samples.std(dim=0) - flat(std)).abs() < 5 * flat(std) / (2 * count) ** 0.5).all()
+    correlations = torch.corrcoef(samples.T) - torch.eye(4)
+    assert (correlations.abs() < 5 / count**0.5).all()
+
+
+def test_what_has_no_standard_deviation_is_certain(generator):
+    mean = {"weight": torch.zeros(3), "running_mean": torch.arange(3.0)}
+    posterior = MeanFieldGaussian(mean, {"weight": torch.ones(3)})
+    sample = posterior.sample(generator)
+    assert torch.equal(sample["running_mean"], mean["running_mean"])
+    assert (sample["weight"] != 0).all()
+
+
+def test_components_are_drawn_equally_often_and_whole():
+    components = tuple(PointMass({"a": torch.tensor([float(i)]), "b": torch.tensor([10.0 * i])}) for i in range(3))
+    count = 6_000
+    samples = draws(Mixture(components), count)
+    assert torch.equal(samples[:, 1], 10 * samples[:, 0])
+    shares = samples[:, 0].long().bincount(minlength=3) / count
+    # Five standard deviations of a binomial share.
+    assert ((shares - 1 / 3).abs() < 5 * (2 / 9 / count) ** 0.5).all()
+
+
+def test_the_spread_of_a_mixture_is_within_and_between_its_components():
+    parts = [
+        MeanFieldGaussian({"w": torch.tensor([m])}, {"w": torch.tensor([s])}) for m, s in ((-3.0, 1.0), (3.0, 2.0))
+    ]
+    samples = draws(Mixture(tuple(parts)), 20_000)
+    # Mean (-3 + 3) / 2; variance ((1 + 4) / 2) within and 9 between: 11.5.
+    assert float(samples.mean()) == pytest.approx(0, abs=5 * (11.5 / 20_000) ** 0.5)
+    assert float(samples.var()) == pytest.approx(11.5, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "std",
+    [{"bias": torch.ones(2)}, {"weight": torch.ones(3)}, {"weight": torch.ones(2, 1)}],
+    ids=["no mean", "3", "2x1"],
+)
+def test_a_standard_deviation_without_a_mean_of_its_shape_is_refused(std):
+    with pytest.raises(ValueError, match="has no mean of the same shape"):
+        MeanFieldGaussian({"weight": torch.ones(2)}, std)
+
+
+# States and files
+
+
+def test_a_network_s_state_is_a_copy_of_parameters_and_statistics(spiking_network):
+    state = posteriors.network_state(spiking_network)
+    named = {*dict(spiking_network.named_parameters()), *dict(spiking_network.named_buffers())}
+    assert state.keys() == {name for name in named if not name.endswith("num_batches_tracked")}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    with torch.no_grad():
+        for tensor in spiking_network.state_dict().values():
+            tensor.add_(1)
+    assert_states_equal(state, before)
+    assert not any(tensor.requires_grad for tensor in state.values())
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'Laplace' is not a family of posteriors: expected one of PointMass"):
+        posteriors.from_dict({"family": "Laplace", "mean": {}})
+    with pytest.raises(ValueError, match="None is not a family"):
+        posteriors.from_dict({"weight": torch.ones(2)})
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused_by_name(share, state, tmp_path):
+    path = tmp_path / "posterior.pt"
+    posteriors.save(PointMass(state), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"posterior\.pt does not hold a whole posterior"):
+        posteriors.load(path)
+
+
+def test_a_file_of_something_else_is_refused_by_name(tmp_path):
+    path = tmp_path / "posterior.pt"
+    torch.save([torch.ones(2)], path)
+    with pytest.raises(ValueError, match=r"posterior\.pt does not hold a whole posterior"):
+        posteriors.load(path)
+
+
+class Trap:
+    sprung = False
+
+    def __reduce__(self):
+        return Trap.spring, ()
+
+    @staticmethod
+    def spring():
+        Trap.sprung = True
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: torch.save(Trap(), path), lambda path: path.write_bytes(pickle.dumps(Trap(), protocol=2))]
+)
+def test_nothing_in_a_file_is_run(write, tmp_path):
+    path = tmp_path / "posterior.pt"
+    write(path)
+    with pytest.raises(ValueError, match=r"posterior\.pt does not hold a whole posterior"):
+        posteriors.load(path)
+    assert not Trap.sprung
+
+
+def test_an_absent_file_is_said_to_be_absent(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        posteriors.load(tmp_path / "posterior.pt")
+
+
+def test_prediction_takes_any_network_of_batch_norm_and_dropout():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2))
+    features = torch.randn(5, 2, 3)
+    predicted = predict(network, PointMass(posteriors.network_state(network)), features, 2, seed(0))
+    expected = network.eval()(features).softmax(-1)
+    torch.testing.assert_close(predicted, expected.detach().expand(2, -1, -1))

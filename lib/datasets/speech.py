@@ -1,5 +1,6 @@
 """What every loader returns: utterances with their audio, labels, speakers and parts."""
 
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -177,7 +178,7 @@ def read_list(path: Path) -> list[str]:
     return lines
 
 
-def check_present(list_path: Path, names: list[str], present: set[str]) -> None:
+def check_present(list_path: Path, names: list[str], present: Container[str]) -> None:
     """Raise FileNotFoundError if the list names recordings that are not there, with their number and the first."""
     missing = [name for name in names if name not in present]
     if missing:

@@ -63,12 +63,12 @@ def fit(
 ) -> tuple[Posterior, pd.DataFrame]:
     """Train, and return the posterior of the epoch with the lowest validation NLL, and the history.
 
-    The learning rate is halved after ``patience`` epochs without a lower validation NLL. Each epoch's
+    The learning rate is halved when more than ``patience`` epochs in a row bring no lower validation NLL. Each epoch's
     randomness follows from (seed, epoch) alone, so that a run resumed from ``checkpoint``, which is
     written after each epoch, ends in the same numbers as an undisturbed one.
 
-    Raises ``FloatingPointError`` when the loss is not finite or has diverged, and ``ValueError`` for
-    fewer than two training utterances (batch normalisation needs two) or none to validate on.
+    Raises ``FloatingPointError`` when the loss or a weight is not finite or the loss has diverged, and ``ValueError``
+    for fewer than two training utterances (batch normalisation needs two) or none to validate on.
     """
     if len(training.labels) < 2 or len(validation.labels) < 1:
         raise ValueError(
@@ -124,11 +124,12 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
         labels = training.labels[batch]
         loss, logits = method.step(training.features[batch], labels)
         if not math.isfinite(loss) or loss > limit:
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate"
-            )
+            raise FloatingPointError(f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate")
         total_loss += loss * len(batch)
         correct += int((logits.argmax(dim=-1) == labels).sum())
+    # A potential that is not a number fires no spike, so that such weights need not show in the loss.
+    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+        raise FloatingPointError(f"training diverged in epoch {epoch + 1} (weights not finite): lower learning_rate")
     return {"train_loss": total_loss / len(training.labels), "train_accuracy": correct / len(training.labels)}
 
 

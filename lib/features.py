@@ -62,9 +62,10 @@ def extract(
     Raises:
         ValueError: if a setting is out of range, or an utterance is shorter than one frame or does not decode.
     """
-    for setting, value in (("num_mel_bins", num_mel_bins), ("frames", frames), ("sample_rate", sample_rate)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{setting}` is {value}; it has to be at least 1.")
+    limits = {"num_mel_bins": (num_mel_bins, 4), "frames": (frames, 1), "sample_rate": (sample_rate, 1_000)}
+    for setting, (value, least) in limits.items():
+        if value is not None and value < least:
+            raise ValueError(f"`{setting}` is {value}; it has to be at least {least}.")
     fingerprint = speech.fingerprint()
     settings = {
         "data": fingerprint,

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -50,8 +51,9 @@ HD_VARIANTS = ("f1", "m1", "f2", "m2", "f3", "m3", "f4", "m4", "Annie", "Alex", 
 HD_TEST_SPEAKERS = ("04", "05")
 HD_TEST_SHARE = 0.05
 
-# Fewer training speakers than SC's own 80 %, so that a small set has enough others to be tested on.
-SC_SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
+# Of the speakers, more than SC's own tenth in the validation and the test part each, so that a small set is tested on
+# enough of them.
+SC_HELD_OUT_SHARE = 0.15
 
 
 class Speaker(NamedTuple):
@@ -92,6 +94,9 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         "name": name,
         "utterances": DEFAULT_UTTERANCES[name] if utterances is None else utterances,
         "seed": seed,
+        "espeakng_loader": version("espeakng_loader"),
+        "voices": HD_VARIANTS if name == "synthetic-hd" else FEMALE + MALE,
+        "accents": ACCENTS,
         "snr_db": SNR_DB[name],
         "noise_exponent": NOISE_EXPONENT,
         "level_db": LEVEL_DB,
@@ -109,7 +114,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
 
     plan = {"synthetic-hd": plan_hd, "synthetic-sc": plan_sc}[name]
     recordings, lists = plan(settings["utterances"], seed)
-    with written_aside(root) as aside, espeak() as say:
+    with written_aside(root) as aside, espeak(root.parent) as say:
         for folder in {(aside / recording.path).parent for recording in recordings}:
             folder.mkdir(parents=True)
         for recording in tqdm(recordings, desc=name, unit="utterance"):
@@ -122,9 +127,10 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
 
 def plan_hd(utterances: int, seed: int) -> tuple[list[Recording], dict[str, list[str]]]:
     """The recordings and the file lists of "synthetic-hd"."""
-    trials = round(utterances / (len(HD_VARIANTS) * len(hd.CLASS_NAMES)))
-    if trials < 1:
-        raise ValueError(f"'synthetic-hd' has at least 240 utterances, not {utterances}.")
+    once = len(HD_VARIANTS) * len(hd.CLASS_NAMES)
+    if utterances < once:
+        raise ValueError(f"'synthetic-hd' has at least {once} utterances, not {utterances}.")
+    trials = round(utterances / once)
     recordings, lists = [], {"train_filenames.txt": [], "test_filenames.txt": []}
     for number, variant in enumerate(HD_VARIANTS):
         identity = f"{number:02d}"
@@ -141,17 +147,19 @@ def plan_hd(utterances: int, seed: int) -> tuple[list[Recording], dict[str, list
 
 def plan_sc(utterances: int, seed: int) -> tuple[list[Recording], dict[str, list[str]]]:
     """The recordings and the file lists of "synthetic-sc"; speakers are named so that SC's hash gives their part."""
-    speakers = round(utterances / len(sc.WORDS))
-    wanted = {part: round(share * speakers) for part, share in SC_SHARES.items()}
-    if min(wanted.values()) < 1:
+    if utterances < 4 * len(sc.WORDS):
         raise ValueError(f"'synthetic-sc' has at least {4 * len(sc.WORDS)} utterances, not {utterances}.")
+    speakers = round(utterances / len(sc.WORDS))
+    held_out = round(SC_HELD_OUT_SHARE * speakers)
+    wanted = {"train": speakers - 2 * held_out, "validation": held_out, "test": held_out}
     recordings, lists = [], {"validation_list.txt": [], "testing_list.txt": []}
-    names = generator(seed, "names")
+    names, taken = generator(seed, "names"), set()
     while any(wanted.values()):
         identity = names.bytes(4).hex()
         part = sc.hashed_part(identity, 10, 20)
-        if not wanted[part]:
+        if identity in taken or not wanted[part]:
             continue
+        taken.add(identity)
         wanted[part] -= 1
         speaker = draw_speaker(generator(seed, identity))
         paths = [f"{word}/{identity}_nohash_0.wav" for word in sc.WORDS]
@@ -244,15 +252,15 @@ def decibels(level: float | Float[np.ndarray, " _"]) -> float | Float[np.ndarray
 
 
 @contextmanager
-def espeak() -> Iterator[Callable[..., Int16[np.ndarray, " samples"]]]:
+def espeak(folder: Path) -> Iterator[Callable[..., Int16[np.ndarray, " samples"]]]:
     """A function that says a word through eSpeak NG: `say(word, voice, rate, pitch, pitch_range)` at 22,050 Hz.
 
     eSpeak NG keeps its state (the phase of a voice's flutter, random numbers) in the library's global variables,
     and starting it again does not reset them. So each call loads a copy of the library of its own: what it says
-    depends on the words said through this one since, and on nothing before.
+    depends on the words said through this one since, and on nothing before. The copy lies in `folder` meanwhile.
     """
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder))
+    with TemporaryDirectory(dir=folder, prefix=".espeak-", ignore_cleanup_errors=True) as own:
+        library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), own))
         chunks = []
 
         @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)

@@ -1,0 +1,307 @@
+"""Features against torchaudio's own, one utterance at a time; what the cache keeps, and what it never passes on."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchaudio.compliance import kaldi
+
+from lib import features
+from lib.datasets import load
+from lib.features import extract
+
+RATE = 16_000
+# Seconds: two of one frame, some shorter than the window of 100 frames, some longer; more than one batch of them.
+SECONDS = (0.025, 0.0349, *np.linspace(0.3, 1.8, 22))
+
+
+def write(root, number, waveform, rate=RATE, part="train"):
+    digit = number % 10
+    path = root / "recordings" / f"{digit}_{part}_{number}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, waveform, rate, subtype="FLOAT")
+    return path
+
+
+def speech(root, parts=None, rate=RATE):
+    """The recordings of `root` as a set, without a loader's rules for names and sizes."""
+    paths = sorted((root / "recordings").iterdir(), key=lambda path: int(path.stem.split("_")[2]))
+    return features.Speech(
+        name="toy",
+        split="toy",
+        root=root,
+        sample_rate=rate,
+        class_names=tuple("0123456789"),
+        paths=tuple(str(path.relative_to(root)) for path in paths),
+        labels=np.array([int(path.name[0]) for path in paths]),
+        speakers=np.array(["a"] * len(paths)),
+        parts=np.array(parts or [path.stem.split("_")[1] for path in paths]),
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Coloured noise of `SECONDS`; every third for validation, every fourth of the rest for the test."""
+    random = np.random.default_rng(0)
+    for number, seconds in enumerate(SECONDS):
+        part = "validation" if number % 3 == 2 else "test" if number % 4 == 3 else "train"
+        noise = np.cumsum(random.normal(size=round(seconds * RATE)))
+        write(tmp_path, number, 0.3 * noise / np.abs(noise).max(), part=part)
+    return tmp_path
+
+
+def one_by_one(loaded, rate=None, num_mel_bins=40):
+    """Log-mel filterbanks of each utterance from a call of its own."""
+    spectra = []
+    for index in range(len(loaded)):
+        waveform, own_rate = loaded.audio(index)
+        options = {"num_mel_bins": num_mel_bins, "sample_frequency": rate or own_rate, "dither": 0.0}
+        spectra.append(kaldi.fbank(torch.from_numpy(waveform)[None], **options))
+    return spectra
+
+
+def test_features_are_torchaudios_standardised_by_the_training_part(root, tmp_path):
+    loaded = speech(root)
+    extracted = extract(loaded, tmp_path / "cache")
+    assert extracted.features.shape == (len(SECONDS), 100, 40)
+    assert extracted.features.dtype == torch.float32
+
+    windows = []
+    for log_mel in one_by_one(loaded):
+        surplus = max(0, len(log_mel) - 100)
+        windows.append(log_mel[surplus // 2 : surplus // 2 + 100])
+    assert {len(window) for window in windows} > {1, 100}
+    heard = torch.cat([w for w, part in zip(windows, loaded.parts, strict=True) if part == "train"]).double()
+    for window, row in zip(windows, extracted.features, strict=True):
+        expected = (window.double() - heard.mean(dim=0)) / heard.std(dim=0, correction=0)
+        torch.testing.assert_close(row[: len(window)], expected.float(), atol=1e-5, rtol=1e-5)
+        assert (row[len(window) :] == 0).all()
+
+
+def test_training_frames_have_mean_zero_and_deviation_one(root, tmp_path):
+    train = extract(speech(root), tmp_path / "cache", frames=1).part("train").features
+    torch.testing.assert_close(train.mean(dim=(0, 1)), torch.zeros(40), atol=1e-5, rtol=0)
+    torch.testing.assert_close(train.std(dim=(0, 1), correction=0), torch.ones(40), atol=1e-5, rtol=0)
+
+
+def test_other_parts_do_not_enter_the_statistics(root, tmp_path):
+    before = extract(speech(root), tmp_path / "cache").part("train").features
+    for path in (root / "recordings").glob("*_validation_*"):
+        soundfile.write(path, 0.9 * np.sin(np.arange(RATE)), RATE, subtype="FLOAT")
+    after = extract(speech(root), tmp_path / "cache").part("train").features
+    assert torch.equal(before, after)
+
+
+def test_joining_utterances_changes_nothing(root):
+    loaded = speech(root)
+    together = features.filterbanks(loaded, range(len(loaded)), 40, RATE)
+    for joined, alone in zip(together, one_by_one(loaded), strict=True):
+        np.testing.assert_allclose(joined, alone, atol=1e-5)
+
+
+@given(rate=st.integers(4_000, 48_000), samples=st.lists(st.integers(1_200, 5_000), min_size=1, max_size=4))
+def test_joining_gives_each_utterance_its_own_frames_at_any_rate(tmp_path_factory, rate, samples):
+    root = tmp_path_factory.mktemp("rates")
+    random = np.random.default_rng(0)
+    for number, length in enumerate(samples):
+        write(root, number, random.uniform(-0.5, 0.5, length), rate)
+    loaded = speech(root, rate=rate)
+    together = features.filterbanks(loaded, range(len(loaded)), 8, rate)
+    for joined, alone in zip(together, one_by_one(loaded, num_mel_bins=8), strict=True):
+        np.testing.assert_allclose(joined, alone, atol=1e-4)
+
+
+def loudest_bin(log_mel):
+    return int(log_mel.mean(axis=0).argmax())
+
+
+def bin_of(frequency, rate):
+    """Nearest of the 40 centres, equally spaced from 20 Hz to half the rate on the scale 1127 log(1 + f / 700)."""
+    mel = 1127 * np.log(1 + np.array([20, rate / 2, frequency]) / 700)
+    centres = np.linspace(mel[0], mel[1], 42)[1:-1]
+    return int(np.abs(centres - mel[2]).argmin())
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize("frequency", [500, 1_000, 3_000])
+def test_a_tone_is_loudest_in_its_mel_bin_by_the_files_own_rate(tmp_path, rate, frequency):
+    write(tmp_path, 0, 0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate), rate)
+    log_mel = features.filterbanks(speech(tmp_path, rate=rate), range(1), 40, rate)[0]
+    assert loudest_bin(log_mel) == bin_of(frequency, rate)
+
+
+def test_the_named_rate_puts_a_48_khz_tone_a_third_as_high(tmp_path):
+    write(tmp_path, 0, 0.5 * np.sin(2 * np.pi * 3_000 * np.arange(48_000) / 48_000), 48_000)
+    log_mel = features.filterbanks(speech(tmp_path, rate=48_000), range(1), 40, 16_000)[0]
+    assert loudest_bin(log_mel) == bin_of(1_000, 16_000)
+    assert len(log_mel) == 1 + (48_000 - 400) // 160
+
+
+def test_silence_gives_zeros(tmp_path):
+    for number in range(3):
+        write(tmp_path, number, np.zeros(RATE))
+    assert (extract(speech(tmp_path), tmp_path / "cache").features == 0).all()
+
+
+def test_labels_parts_and_names_are_those_of_the_speech(root, tmp_path):
+    loaded = speech(root)
+    extracted = extract(loaded, tmp_path / "cache")
+    assert extracted.labels.tolist() == loaded.labels.tolist()
+    assert extracted.class_names == loaded.class_names
+    assert extracted.fingerprint == loaded.fingerprint()
+    chosen = extracted.part("validation")
+    assert torch.equal(chosen.features, extracted.features[torch.from_numpy(loaded.parts == "validation")])
+    assert chosen.labels.tolist() == loaded.part("validation").labels.tolist()
+    with pytest.raises(ValueError, match="No part is called 'dev'"):
+        extracted.part("dev")
+
+
+def test_the_number_of_workers_changes_nothing(root, tmp_path):
+    alone = extract(speech(root), tmp_path / "one", workers=1)
+    assert torch.equal(alone.features, extract(speech(root), tmp_path / "three", workers=3).features)
+
+
+# The cache
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """A list that grows by one with each extraction that is really carried out."""
+    calls = []
+    compute = features.compute
+    monkeypatch.setattr(features, "compute", lambda *arguments: calls.append(1) or compute(*arguments))
+    return calls
+
+
+def test_the_same_data_and_settings_are_extracted_once(root, tmp_path, computed):
+    first = extract(speech(root), tmp_path / "cache")
+    second = extract(speech(root), tmp_path / "cache")
+    assert len(computed) == 1
+    assert torch.equal(first.features, second.features)
+    record = json.loads(next((tmp_path / "cache").glob("*.json")).read_text())
+    assert record["data"] == first.fingerprint
+    assert (record["num_mel_bins"], record["frames"], record["sample_rate"]) == (40, 100, RATE)
+
+
+@pytest.mark.parametrize("setting", [{"num_mel_bins": 20}, {"frames": 50}, {"sample_rate": 8_000}])
+def test_another_setting_is_another_extraction(root, tmp_path, computed, setting):
+    extract(speech(root), tmp_path / "cache")
+    extract(speech(root), tmp_path / "cache", **setting)
+    assert len(computed) == 2
+
+
+def test_the_files_own_rate_by_name_is_the_same_setting(root, tmp_path, computed):
+    extract(speech(root), tmp_path / "cache")
+    extract(speech(root), tmp_path / "cache", sample_rate=RATE)
+    assert len(computed) == 1
+
+
+def test_changed_audio_or_parts_are_another_extraction(root, tmp_path, computed):
+    loaded = speech(root)
+    extract(loaded, tmp_path / "cache")
+    extract(replace(loaded, parts=np.roll(loaded.parts, 1)), tmp_path / "cache")
+    assert len(computed) == 2
+    write(root, 0, np.full(800, 0.1))
+    extract(speech(root), tmp_path / "cache")
+    assert len(computed) == 3
+
+
+def test_what_a_reader_writes_does_not_reach_the_cache(root, tmp_path):
+    first = extract(speech(root), tmp_path / "cache").features
+    before = first.clone()
+    first += 1
+    assert torch.equal(extract(speech(root), tmp_path / "cache").features, before)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_extraction_leaves_nothing(root, tmp_path, monkeypatch, interruption):
+    filterbanks = features.filterbanks
+
+    def interrupted(speech, batch, *settings):
+        if batch.start > 0:
+            raise interruption
+        return filterbanks(speech, batch, *settings)
+
+    monkeypatch.setattr(features, "filterbanks", interrupted)
+    with pytest.raises(interruption):
+        extract(speech(root), tmp_path / "cache", workers=1)
+    assert list((tmp_path / "cache").iterdir()) == []
+    monkeypatch.undo()
+    after = extract(speech(root), tmp_path / "cache")
+    assert torch.equal(after.features, extract(speech(root), tmp_path / "fresh").features)
+
+
+def test_features_without_their_settings_do_not_pass_for_whole(root, tmp_path, computed):
+    """As a crash between the two leaves them."""
+    extract(speech(root), tmp_path / "cache")
+    next((tmp_path / "cache").glob("*.json")).unlink()
+    extract(speech(root), tmp_path / "cache")
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "not numpy's", "another shape", "another type", "objects"])
+def test_damaged_features_are_refused_in_a_sentence(root, tmp_path, damage):
+    shape = extract(speech(root), tmp_path / "cache").features.shape
+    path = next((tmp_path / "cache").glob("*.npy"))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "not numpy's":
+        path.write_bytes(b"hello")
+    elif damage == "another shape":
+        np.save(path, np.zeros((2, 3, 4), dtype=np.float32))
+    elif damage == "another type":
+        np.save(path, np.zeros(shape))
+    else:
+        np.save(path, np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError, match=re.escape(path.name) + r".*delete .*\.json"):
+        extract(speech(root), tmp_path / "cache")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("samples", [0, 1, 399])
+def test_an_utterance_shorter_than_a_frame_is_named(root, tmp_path, samples):
+    path = write(root, 20, np.zeros(samples))
+    with pytest.raises(ValueError, match=re.escape(str(path)) + f" has {samples} samples, fewer than one frame"):
+        extract(speech(root), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_file_of_another_rate_is_named(root, tmp_path):
+    path = write(root, 20, np.zeros(8_000), rate=8_000)
+    with pytest.raises(ValueError, match=re.escape(str(path)) + " has a sample rate of 8000 Hz"):
+        extract(speech(root), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("num_mel_bins", 3), ("num_mel_bins", -1), ("frames", 0), ("sample_rate", 80)]
+)
+def test_settings_out_of_range_are_refused(root, tmp_path, setting, value):
+    with pytest.raises(ValueError, match=f"`{setting}` is {value}; it has to be at least"):
+        extract(speech(root), tmp_path / "cache", **{setting: value})
+    assert not (tmp_path / "cache").exists()
+
+
+REAL = Path(__file__).parents[2] / "shared" / "speech" / "free-spoken-digit-dataset"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings beside the repository")
+def test_real_speech(tmp_path):
+    """Standardised speech of one speaker, extracted at its own 8 kHz."""
+    loaded = load("fsdd", "official", REAL).part("train")
+    loaded = replace(loaded, parts=np.where(loaded.speakers == "theo", "train", "test")).part("train")
+    extracted = extract(loaded, tmp_path)
+    assert extracted.features.shape == (400, 100, 40)
+    assert extracted.features.isfinite().all()
+    spoken = extracted.features[(extracted.features != 0).any(dim=2)]
+    torch.testing.assert_close(spoken.mean(dim=0), torch.zeros(40), atol=1e-4, rtol=0)

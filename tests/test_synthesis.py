@@ -1,0 +1,285 @@
+"""Synthetic speech: layouts that the loaders read, the same bytes each time, sound that is what it claims."""
+
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from lib import synthesis
+from lib.datasets import hd, load, sc
+from lib.synthesis import Recording, Speaker, espeak, generator, make, utter
+
+SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Both sets at their smallest."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    for name, utterances in SMALLEST.items():
+        make(name, folder / name, utterances)
+    return {name: folder / name for name in SMALLEST}
+
+
+def contents(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+# Layout
+
+
+def test_hd_has_twelve_speakers_who_say_every_digit_in_both_languages(roots):
+    loaded = load("synthetic-hd", None, roots["synthetic-hd"])
+    assert len(loaded) == 240
+    assert Counter(loaded.speakers.tolist()) == {f"{number:02d}": 20 for number in range(12)}
+    assert Counter(loaded.labels.tolist()) == dict.fromkeys(range(20), 12)
+    test = loaded.part("test")
+    assert (test.speakers == "04").sum() == (test.speakers == "05").sum() == 20
+    assert 0 < len(test) - 40 < 40  # about a twentieth of the other 200
+    assert set(loaded.part("validation").speakers) == set(hd.VALIDATION_SPEAKERS)
+
+
+@pytest.mark.parametrize("split", sc.SPLITS)
+def test_sc_speakers_say_every_word_in_the_part_that_their_name_hashes_to(roots, split):
+    loaded = load("synthetic-sc", split, roots["synthetic-sc"])
+    assert len(loaded) == 140
+    assert loaded.class_names == sc.WORDS
+    assert set(Counter(loaded.speakers.tolist()).values()) == {35}
+    test_below = 20 if split == "official" else 30
+    assert [sc.hashed_part(speaker, 10, test_below) for speaker in loaded.speakers] == loaded.parts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("speakers", "parts"), [(4, (2, 1, 1)), (5, (3, 1, 1)), (60, (42, 9, 9)), (100, (70, 15, 15))], ids="{}".format
+)
+def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
+    recordings, lists = synthesis.plan_sc(35 * speakers, seed=0)
+    assert len({recording.path for recording in recordings}) == 35 * speakers
+    assert {name: len(lines) for name, lines in lists.items()} == {
+        "validation_list.txt": 35 * parts[1],
+        "testing_list.txt": 35 * parts[2],
+    }
+
+
+def test_every_file_is_planned_with_the_word_in_its_name():
+    for recording in synthesis.plan_hd(240, seed=0)[0]:
+        utterance = hd.parse(Path(recording.path).name, "train")
+        assert recording.word == hd.CLASS_NAMES[utterance.label]
+        assert (recording.accent == "de") == (utterance.label >= 10)
+    for recording in synthesis.plan_sc(140, seed=0)[0]:
+        assert recording.path.startswith(f"{recording.word}/")
+        assert recording.accent.startswith("en")
+
+
+def test_the_number_of_utterances_goes_to_whole_rounds():
+    assert len(synthesis.plan_hd(700, seed=0)[0]) == 720
+    assert len(synthesis.plan_sc(370, seed=0)[0]) == 385
+
+
+def test_all_voices_are_there(tmp_path):
+    voices = [*synthesis.HD_VARIANTS, *synthesis.FEMALE, *synthesis.MALE]
+    with espeak(tmp_path) as say:
+        for accent in (*synthesis.ACCENTS, "de"):
+            for variant in voices:
+                assert len(say("eins", f"{accent}+{variant}", 170, 50, 50)) > 2_000
+
+
+# The same bytes each time
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_set_is_the_same_in_one_process_and_in_another(roots, tmp_path, name):
+    with espeak(tmp_path) as say:
+        say("something else", "en+m3", 200, 20, 90)
+    make(name, tmp_path / "again", SMALLEST[name])
+    code = f"from lib.synthesis import make; make({name!r}, {str(tmp_path / 'other')!r}, {SMALLEST[name]})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], capture_output=True)
+    first = contents(roots[name])
+    assert len(first) == SMALLEST[name] + 3
+    assert contents(tmp_path / "again") == first
+    assert contents(tmp_path / "other") == first
+
+
+def test_another_seed_is_another_set_of_the_same_layout(roots, tmp_path):
+    make("synthetic-hd", tmp_path / "hd", 240, seed=1)
+    first, second = contents(roots["synthetic-hd"]), contents(tmp_path / "hd")
+    assert first.keys() == second.keys()
+    assert all(first[path] != second[path] for path in first if path.endswith(".flac"))
+
+
+def test_speech_depends_on_what_the_same_copy_of_espeak_said_before_and_on_nothing_else(tmp_path):
+    """The first half is why each set has a copy of its own, and would show if eSpeak NG came to reset its state."""
+    said = []
+    for _ in range(2):
+        with espeak(tmp_path) as say:
+            said.append([say("seven", "en-us+f1", 170, 50, 50).tobytes() for _ in range(2)])
+    assert said[0][0] != said[0][1]
+    assert said[0] == said[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_that_is_there_is_left_as_it_is(roots):
+    path = roots["synthetic-sc"] / "testing_list.txt"
+    before = path.stat()
+    make("synthetic-sc", roots["synthetic-sc"], 140)
+    assert path.stat() == before
+
+
+# The sound
+
+
+def test_hd_lasts_as_long_as_the_word_and_sc_a_second(roots):
+    lengths = {}
+    for name, root in roots.items():
+        loaded = load(name, None, root)
+        audio = [loaded.audio(index) for index in range(len(loaded))]
+        assert {rate for _, rate in audio} == {16_000}
+        lengths[name] = [len(waveform) for waveform, _ in audio]
+        assert max(np.abs(waveform).max() for waveform, _ in audio) < 1
+    assert set(lengths["synthetic-sc"]) == {16_000}
+    assert min(lengths["synthetic-hd"]) > 4_000
+    assert max(lengths["synthetic-hd"]) < 24_000
+    assert len(set(lengths["synthetic-hd"])) > 50
+
+
+def test_utterances_differ_in_loudness_place_and_noise(roots):
+    loaded = load("synthetic-sc", None, roots["synthetic-sc"])
+    loudness, place, quietest = [], [], []
+    for index in range(len(loaded)):
+        power = (loaded.audio(index)[0].reshape(100, 160) ** 2).mean(axis=1)
+        loudness.append(10 * np.log10(power.mean()))
+        place.append(np.average(np.arange(100), weights=power) / 100)
+        quietest.append(10 * np.log10(np.sort(power)[:20].mean()))
+    assert np.std(loudness) > 1
+    assert np.ptp(place) > 0.3
+    assert np.ptp(quietest) > 15
+
+
+FLAT = Speaker("f1", "en", 170, 50, 50, tilt=0.0, ripple=np.zeros((4, 2)))
+
+
+def tone(word, voice, rate, pitch, pitch_range):
+    """Stands in for eSpeak NG: 0.3 s of 1 kHz at 22,050 Hz, as long as 4,800 samples at 16 kHz."""
+    return np.round(9_000 * np.sin(2 * np.pi * 1_000 * np.arange(6_615) / 22_050)).astype(np.int16)
+
+
+def test_a_tone_keeps_its_frequency_and_length(tmp_path):
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000), (200, 200), generator(0, "a"))
+    heard = np.flatnonzero(np.abs(samples) > 100)
+    assert abs(heard[-1] - heard[0] - 4_800) < 30
+    spectrum = np.abs(np.fft.rfft(samples))  # one line for each Hz
+    assert spectrum.argmax() == 1_000
+
+
+@pytest.mark.parametrize("snr_db", [0, 20])
+def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
+    monkeypatch.setattr(synthesis, "LEVEL_DB", (-20, -20))
+    recording = Recording("a.wav", FLAT, "en", "word", 16_000)
+    clean = utter(tone, recording, (200, 200), generator(0, "a")) / 32_767
+    noisy = utter(tone, recording, (snr_db, snr_db), generator(0, "a")) / 32_767
+    heard = slice(*np.flatnonzero(np.abs(clean) > 0.01)[[0, -1]])
+
+    def level(signal):
+        return 10 * np.log10(np.mean(signal**2))
+
+    assert level(clean[heard]) == pytest.approx(-20, abs=0.1)
+    assert level(noisy - clean) == pytest.approx(-20 - snr_db, abs=0.1)
+
+
+def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
+    monkeypatch.setattr(synthesis, "NOISE_EXPONENT", (1, 1))
+    recording = Recording("a.wav", FLAT, "en", "word", 160_000)
+    noise = utter(tone, recording, (-20, -20), generator(0, "a")).astype(float)
+    power = np.abs(np.fft.rfft(noise)) ** 2  # ten lines for each Hz
+    octaves = [power[10 * low : 20 * low].mean() for low in (250, 2_000, 4_000)]
+    assert 10 * np.log10(octaves[0] / octaves[1]) == pytest.approx(9, abs=0.5)
+    assert 10 * np.log10(octaves[1] / octaves[2]) == pytest.approx(3, abs=0.5)
+
+
+def test_the_microphone_tilts_by_so_many_decibels_an_octave():
+    tilted = FLAT._replace(tilt=3.0)
+    gain = 20 * np.log10(synthesis.response(tilted, np.array([250.0, 500.0, 1_000.0, 2_000.0, 4_000.0])))
+    np.testing.assert_allclose(gain, [-6, -3, 0, 3, 6], atol=1e-9)
+
+
+def test_the_microphones_waves_go_through_whole_octaves():
+    """cos(pi / 4 k x octaves): one of 2 dB with k = 4 turns over at each octave."""
+    ripple = np.zeros((4, 2))
+    ripple[3, 0] = 2
+    gain = 20 * np.log10(synthesis.response(FLAT._replace(ripple=ripple), 1_000 * 2.0 ** np.arange(-2, 3)))
+    np.testing.assert_allclose(gain, [2, -2, 2, -2, 2], atol=1e-9)
+
+
+def test_a_word_longer_than_the_recording_is_cut():
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 3_200), (200, 200), generator(0, "a"))
+    assert len(samples) == 3_200
+    assert (np.abs(samples.reshape(10, 320)).max(axis=1) > 100).all()
+
+
+def test_rate_and_pitch_reach_espeak(tmp_path):
+    with espeak(tmp_path) as say:
+        lengths = [len(say("marvin", "en-us+m1", rate, 50, 50)) for rate in (120, 170, 240)]
+        assert all(slower > faster for slower, faster in pairwise(lengths))
+        low, high = (say("eight", "en-us+m1", 170, pitch, 0).astype(float) for pitch in (10, 90))
+
+    def fundamental(signal):
+        middle = signal[1_000:4_000]
+        similarity = np.correlate(middle, middle, "full")[len(middle) - 1 :]
+        lags = np.arange(22_050 // 180, 22_050 // 60)  # of a man's voice
+        return 22_050 / lags[similarity[lags].argmax()]
+
+    assert fundamental(high) > 1.3 * fundamental(low)
+
+
+# Bad input
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(ValueError, match="No synthetic set is called 'hd'; there are synthetic-hd, synthetic-sc"):
+        make("hd", tmp_path / "hd")
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("fewer", [1, 1_000])
+def test_too_few_utterances(tmp_path, name, fewer):
+    with pytest.raises(ValueError, match=f"'{name}' has at least {SMALLEST[name]} utterances"):
+        make(name, tmp_path / name, SMALLEST[name] - fewer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_synthetic_set_is_not_written_over(roots):
+    before = contents(roots["synthetic-sc"])
+    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+        make("synthetic-sc", roots["synthetic-sc"], 140, seed=1)
+    assert contents(roots["synthetic-sc"]) == before
+
+
+def test_anything_else_is_not_written_over(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+        make("synthetic-hd", tmp_path, 240)
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_an_interrupted_set_is_absent(tmp_path, monkeypatch):
+    write = soundfile.write
+
+    def interrupted(path, *arguments, **options):
+        if "speaker-03" in str(path):
+            raise KeyboardInterrupt
+        write(path, *arguments, **options)
+
+    monkeypatch.setattr(soundfile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make("synthetic-hd", tmp_path / "hd", 240)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_voice_that_espeak_does_not_have(tmp_path):
+    with espeak(tmp_path) as say, pytest.raises(RuntimeError, match=r"does not say 'one' with the voice 'xx\+f1'"):
+        say("one", "xx+f1", 170, 50, 50)

@@ -80,16 +80,12 @@ def draw_drops(weighted: Tensor, dropout: float) -> UInt16[Tensor, "time batch u
         return None
     seed = int(torch.randint(2**62, ()))
     words = np.random.SFC64(seed).random_raw(-(-weighted.numel() // 4))
-    return (
-        torch.from_numpy(words.view(np.uint16)[: weighted.numel()]).view(weighted.shape).to(weighted.device)
-    )
+    return torch.from_numpy(words.view(np.uint16)[: weighted.numel()]).view(weighted.shape).to(weighted.device)
 
 
 class _Spikes(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, drops, dropout, threshold
-    ):
+    def forward(ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, drops, dropout, threshold):
         weighted, leak = weighted.contiguous(), leak.contiguous()
         factor = scale * reciprocal_std
         offset = shift - mean * factor
@@ -101,7 +97,7 @@ class _Spikes(torch.autograd.Function):
             DROP_LEVELS / (DROP_LEVELS - level),
         )
         _over_examples(
-            _forward, weighted.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), threshold, *kept,
+            _forward, factor.numpy(), weighted.numpy(), offset.numpy(), leak.numpy(), threshold, *kept,
             potential.numpy(), dropped.numpy(),
         )  # fmt: skip
         ctx.save_for_backward(weighted, potential, leak, mean, reciprocal_std, factor, offset)
@@ -113,41 +109,44 @@ class _Spikes(torch.autograd.Function):
         weighted, potential, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
         # A readout of firing rates sends the same gradient to every time step; it need not be written out.
         grad = grad[:1] if grad.stride(0) == 0 else grad
-        grad_weighted = torch.empty_like(weighted)
+        adjoint = torch.empty_like(weighted)
+        _over_examples(
+            _adjoint, grad.contiguous().numpy(), potential.numpy(), leak.numpy(), ctx.threshold, *ctx.kept,
+            adjoint.numpy(),
+        )  # fmt: skip
         sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
         _over_examples(
-            _backward, weighted.numpy(), grad.contiguous().numpy(), potential.numpy(), leak.numpy(), mean.numpy(),
-            factor.numpy(), offset.numpy(), ctx.threshold, *ctx.kept, grad_weighted.numpy(), sums.numpy(),
-        )  # fmt: skip
-        grad_shift, grad_centred, grad_leak = sums.sum(dim=0)
+            _sums, adjoint.numpy(), weighted.numpy(), potential.numpy(), mean.numpy(), ctx.threshold, sums.numpy()
+        )
+        of_one, of_centred, of_rest = sums.sum(dim=0)
+        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
+        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
         if ctx.batch_statistics:
             examples = weighted.shape[0] * weighted.shape[1]
-            slope = grad_centred * reciprocal_std**2 / examples
-            constant = grad_shift / examples - mean * slope
+            slope = factor * grad_centred * reciprocal_std**2 / examples
+            constant = factor * grad_shift / examples - mean * slope
             _over_examples(
-                _through_statistics, weighted.numpy(), factor.numpy(), slope.numpy(), constant.numpy(),
-                grad_weighted.numpy(),
+                _through_statistics, (factor * (1 - leak)).numpy(), weighted.numpy(), slope.numpy(),
+                constant.numpy(), adjoint.numpy(),
             )  # fmt: skip
         else:
-            grad_weighted *= factor
-        return grad_weighted, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 6
+            adjoint *= factor * (1 - leak)
+        return adjoint, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 6
 
 
-def _over_examples(kernel: Callable, weighted: np.ndarray, *rest) -> None:
-    """Run ``kernel(weighted, *rest, first, last)`` on as many threads as torch uses, each its share of the batch.
+def _over_examples(kernel: Callable, *arrays) -> None:
+    """Run ``kernel(*arrays, first, last)`` on as many threads as torch uses, each its share of the batch.
 
     Plain threads, since a second OpenMP pool beside torch's own makes the two wait for each other.
     """
-    batch = weighted.shape[1]
-    threads = min(torch.get_num_threads(), batch, weighted.size // ELEMENTS_PER_THREAD)
+    time, batch, units = arrays[1].shape
+    threads = min(torch.get_num_threads(), batch, time * batch * units // ELEMENTS_PER_THREAD)
     if threads < 2:
-        kernel(weighted, *rest, 0, batch)
+        kernel(*arrays, 0, batch)
         return
     edges = [batch * thread // threads for thread in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
-        for done in [
-            pool.submit(kernel, weighted, *rest, *share) for share in itertools.pairwise(edges)
-        ]:
+        for done in [pool.submit(kernel, *arrays, *share) for share in itertools.pairwise(edges)]:
             done.result()
 
 
@@ -157,8 +156,9 @@ compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 @compiled
 @no_type_check
-def _forward(weighted, factor, offset, leak, threshold, drops, level, gain, potential, dropped, first, last):
+def _forward(factor, weighted, offset, leak, threshold, drops, level, gain, potential, dropped, first, last):
     time, _, units = weighted.shape
+    level = np.uint16(level)
     one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     for b in range(first, last):
@@ -178,18 +178,17 @@ def _forward(weighted, factor, offset, leak, threshold, drops, level, gain, pote
 
 @compiled
 @no_type_check
-def _backward(
-    weighted, grad, potential, leak, mean, factor, offset, threshold, drops, level, gain, grad_current, sums,
-    first, last,
-):  # fmt: skip
-    """Writes the gradient of the current, and each example's sums for shift, centred input and leak."""
-    time, _, units = weighted.shape
-    one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
-    threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
+def _adjoint(grad, potential, leak, threshold, drops, level, gain, adjoint, first, last):
+    """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1."""
+    time, _, units = potential.shape
+    zero, half = potential.dtype.type(0), potential.dtype.type(0.5)
+    threshold, gain, level = potential.dtype.type(threshold), potential.dtype.type(gain), np.uint16(level)
+    # From an array, since LLVM vectorises nothing inside a loop that counts down.
+    backwards = np.arange(time)[::-1].copy()
     for b in range(first, last):
-        adjoint = np.zeros(units, weighted.dtype)
-        arriving = np.zeros(units, weighted.dtype)
-        for t in range(time - 1, -1, -1):
+        following = np.zeros(units, potential.dtype)
+        arriving = np.zeros(units, potential.dtype)
+        for t in backwards:
             g = t if len(grad) > 1 else 0
             for n in range(units):
                 arriving[n] = grad[g, b, n] * gain
@@ -197,25 +196,35 @@ def _backward(
                 for n in range(units):
                     arriving[n] = arriving[n] if drops[t, b, n] >= level else zero
             for n in range(units):
-                # dL/du_t = leak dL/du_{t+1} + window (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
                 inside = abs(potential[t, b, n] - threshold) <= half
-                adjoint[n] = arriving[n] if inside else leak[n] * adjoint[n]
-                of_current = (one - leak[n]) * adjoint[n]
-                grad_current[t, b, n] = of_current
-                sums[b, 0, n] += of_current
-                sums[b, 1, n] += of_current * (weighted[t, b, n] - mean[n])
-                sums[b, 2, n] -= adjoint[n] * (weighted[t, b, n] * factor[n] + offset[n])
-            if t > 0:
-                for n in range(units):
-                    u = potential[t - 1, b, n]
-                    sums[b, 2, n] += adjoint[n] * (u - one if u > threshold else u)
+                following[n] = arriving[n] if inside else leak[n] * following[n]
+                adjoint[t, b, n] = following[n]
 
 
 @compiled
 @no_type_check
-def _through_statistics(weighted, factor, slope, constant, grad, first, last):
+def _sums(adjoint, weighted, potential, mean, threshold, sums, first, last):
+    """For each example, the adjoint summed over time, times 1, the centred input, the rest after the last spike."""
+    time, _, units = weighted.shape
+    one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
+    threshold = weighted.dtype.type(threshold)
+    for b in range(first, last):
+        for t in range(time):
+            for n in range(units):
+                sums[b, 0, n] += adjoint[t, b, n]
+            for n in range(units):
+                sums[b, 1, n] += adjoint[t, b, n] * (weighted[t, b, n] - mean[n])
+        for t in range(1, time):
+            for n in range(units):
+                u = potential[t - 1, b, n]
+                sums[b, 2, n] += adjoint[t, b, n] * (u - (one if u > threshold else zero))
+
+
+@compiled
+@no_type_check
+def _through_statistics(factor, weighted, slope, constant, grad, first, last):
     time, _, units = weighted.shape
     for t in range(time):
         for b in range(first, last):
             for n in range(units):
-                grad[t, b, n] = factor[n] * (grad[t, b, n] - constant[n] - weighted[t, b, n] * slope[n])
+                grad[t, b, n] = factor[n] * grad[t, b, n] - constant[n] - weighted[t, b, n] * slope[n]

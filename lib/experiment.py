@@ -89,9 +89,7 @@ def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
 
 def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
     """The features of a data set, extracted once."""
-    return features.extract(
-        load_speech(chosen, dataset), DATA / "features", frames=chosen.get("num_frames", 100)
-    )
+    return features.extract(load_speech(chosen, dataset), DATA / "features", frames=chosen.get("num_frames", 100))
 
 
 def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
@@ -144,9 +142,7 @@ def results_folder(chosen: Mapping[str, Any]) -> Path:
 def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
     """The stored run on this data, method and seed that was last asked for, whatever its other settings."""
     pattern = f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-*/run.json"
-    records = sorted(
-        results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True
-    )
+    records = sorted(results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     runs = (Run(path.parent) for path in records)
     return next((run for run in runs if run.record["data"] == frames.fingerprint), None)
 
@@ -176,9 +172,7 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
         with written_aside(averaged) as aside, aside.open("wb") as file:
             np.save(file, metrics.model_average(predicted).float().numpy())
         write_json(path, metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)})
-    return Evaluation(
-        json.loads(path.read_text(encoding="utf-8")), torch.from_numpy(np.load(averaged)), test.labels
-    )
+    return Evaluation(json.loads(path.read_text(encoding="utf-8")), torch.from_numpy(np.load(averaged)), test.labels)
 
 
 def slices_of(

@@ -104,13 +104,7 @@ def reliability_bins(probabilities: Probabilities, labels: Labels, bins: int = 1
             "accuracy": (answer == labels).double().cpu().numpy(),
         }
     ).groupby("bin")
-    return (
-        table.mean()
-        .assign(count=table.size())
-        .reindex(range(bins))
-        .fillna({"count": 0})
-        .astype({"count": int})
-    )
+    return table.mean().assign(count=table.size()).reindex(range(bins)).fillna({"count": 0}).astype({"count": int})
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
@@ -136,15 +130,11 @@ def summary(probabilities: Probabilities, labels: Labels, bins: int = 15) -> dic
 def _check_probabilities(probabilities: Tensor) -> None:
     shape = list(probabilities.shape)
     if probabilities.ndim not in (2, 3):
-        raise ValueError(
-            f"Probabilities are [samples, examples, classes] or [examples, classes], not {shape}."
-        )
+        raise ValueError(f"Probabilities are [samples, examples, classes] or [examples, classes], not {shape}.")
     if 0 in shape:
         raise ValueError(f"Probabilities of shape {shape} hold no prediction to measure.")
     if not probabilities.isfinite().all() or (probabilities < 0).any():
-        raise ValueError(
-            "Probabilities must be finite and not negative; were logits given, or did training diverge?"
-        )
+        raise ValueError("Probabilities must be finite and not negative; were logits given, or did training diverge?")
     furthest = float((probabilities.double().sum(dim=-1) - 1).abs().max())
     if furthest > SUM_TOLERANCE:
         raise ValueError(f"Probabilities must sum to one over the classes; one sum is off by {furthest:.2g}.")

@@ -50,16 +50,13 @@ class SpikingClassifier(nn.Module):
             raise ValueError("a network needs at least one hidden layer, and every size at least 1")
         sizes = [num_features, *hidden_sizes]
         self.layers = nn.ModuleList(
-            SpikingLayer(inputs, units, neuron, dropout)
-            for inputs, units in itertools.pairwise(sizes)
+            SpikingLayer(inputs, units, neuron, dropout) for inputs, units in itertools.pairwise(sizes)
         )
         self.norm = nn.BatchNorm1d(sizes[-1], momentum=0.05)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(sizes[-1], num_classes)
 
-    def hidden_spikes(
-        self, features: Float[Tensor, "batch time features"]
-    ) -> list[Float[Tensor, "time batch _"]]:
+    def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
         """The spike trains of each hidden layer, first to last."""
         trains = [features.transpose(0, 1)]
         for layer in self.layers:

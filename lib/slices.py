@@ -15,8 +15,7 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 def random_direction(parameters: Iterable[tuple[str, Tensor]], generator: torch.Generator) -> State:
     """A direction of unit norm, uniform over all the named parameters taken together."""
     direction = {
-        name: torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-        for name, tensor in parameters
+        name: torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) for name, tensor in parameters
     }
     length = torch.sqrt(sum((tensor.double() ** 2).sum() for tensor in direction.values()))
     return {name: tensor / length.to(tensor.dtype) for name, tensor in direction.items()}

@@ -60,9 +60,7 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
             raise optuna.TrialPruned
 
     for frames in sets:
-        network = experiment.network_for(
-            frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout}
-        )
+        network = experiment.network_for(frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout})
         training, validation = frames.part("train"), frames.part("validation")
         try:
             _, history = METHODS[method](
@@ -80,9 +78,7 @@ def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
     folder.mkdir(parents=True, exist_ok=True)
     # A part of SC is another task than the whole: the number of classes belongs to the name.
     name = "+".join(f"{name}-{len(frames.class_names)}" for name, frames in sets.items()) + f"-{method}"
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(folder / f"{name}.log"))
-    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / f"{name}.log")))
     study = optuna.create_study(
         study_name=name,
         storage=storage,
@@ -93,9 +89,7 @@ def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
     finished = study.get_trials(
         states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), deepcopy=False
     )
-    study.optimize(
-        lambda trial: objective(trial, list(sets.values()), method), n_trials=max(0, trials - len(finished))
-    )
+    study.optimize(lambda trial: objective(trial, list(sets.values()), method), n_trials=max(0, trials - len(finished)))
     return study
 
 
@@ -108,9 +102,7 @@ def trial_table(study: optuna.Study) -> pd.DataFrame:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        "python -m lib.tuning", description="Choose settings on validation data."
-    )
+    parser = argparse.ArgumentParser("python -m lib.tuning", description="Choose settings on validation data.")
     parser.add_argument("--dataset", nargs="+", choices=settings.DATASETS, required=True)
     parser.add_argument("--data-root", type=Path, help="the folder of the set, where only one is named")
     parser.add_argument("--split", help="a named split of the set")

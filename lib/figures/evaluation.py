@@ -63,18 +63,14 @@ def reliability(bins_by_method: dict[str, pd.DataFrame], source: str) -> Figure:
 
     A frame has a row for each bin, in order, and the columns confidence, accuracy and count (equation 18).
     """
-    figure, axes = panels(
-        2, len(bins_by_method), 4.2, source, sharex=True, sharey="row", height_ratios=(3, 1)
-    )
+    figure, axes = panels(2, len(bins_by_method), 4.2, source, sharex=True, sharey="row", height_ratios=(3, 1))
     for (above, below), (method, bins), colour in zip(
         axes.T, bins_by_method.items(), colours(bins_by_method).values(), strict=True
     ):
         width = 1 / len(bins)
         centres = (np.arange(len(bins)) + 0.5) * width
         filled = (bins["count"] > 0).to_numpy()
-        above.bar(
-            centres[filled], bins["accuracy"][filled], width, color=colour, alpha=0.4, edgecolor="white"
-        )
+        above.bar(centres[filled], bins["accuracy"][filled], width, color=colour, alpha=0.4, edgecolor="white")
         above.plot(bins["confidence"][filled], bins["accuracy"][filled], "o", color=colour, markersize=4)
         above.plot([0, 1], [0, 1], "--", color=NEUTRAL, linewidth=1)
         above.set(title=label(method), xlim=(0, 1), ylim=(0, 1.02))

@@ -32,9 +32,7 @@ styled = plt.rc_context(
 )
 
 
-def panels(
-    rows: int, columns: int, height: float, source: str | None = None, **options
-) -> tuple[Figure, np.ndarray]:
+def panels(rows: int, columns: int, height: float, source: str | None = None, **options) -> tuple[Figure, np.ndarray]:
     """A closed white figure ``height`` inches high and its axes [rows, columns].
 
     The ground is white, not transparent, so that the picture reads on a dark page as well.

@@ -52,9 +52,7 @@ def posterior_spread(std_by_group: dict[str, Float[np.ndarray, "..."]], source: 
     """How the posterior's standard deviations are distributed in each group of parameters, on a log scale."""
     smallest, largest = (end([end(std) for std in std_by_group.values()]) for end in (np.min, np.max))
     if smallest <= 0:
-        raise ValueError(
-            "A spread of zero has no place on a log scale; draw the groups that have a posterior."
-        )
+        raise ValueError("A spread of zero has no place on a log scale; draw the groups that have a posterior.")
     figure, ((axis,),) = panels(1, 1, 2.8, source)
     edges = np.geomspace(0.9 * smallest, 1.1 * largest, 61)
     for (name, std), colour, line in zip(std_by_group.items(), colours(std_by_group).values(), cycle(LINES)):
@@ -95,6 +93,4 @@ def slices(
 
 
 def _line_handles(names) -> list[Line2D]:
-    return [
-        Line2D([], [], color=NEUTRAL, linestyle=line, label=name) for name, line in zip(names, cycle(LINES))
-    ]
+    return [Line2D([], [], color=NEUTRAL, linestyle=line, label=name) for name, line in zip(names, cycle(LINES))]

@@ -17,7 +17,6 @@ import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
-from traitlets.config import Config
 
 from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
@@ -103,7 +102,7 @@ def execute_step(step: Step, root: Path, reports: Path, executed: Path) -> str:
             kernel_name="python3",
             progress_bar=False,
             coalesce_streams=True,
-            config=Config(KernelManager={"transport_encryption": "auto"}),
+            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own remarks would break into the display
         )
     except PapermillExecutionError as error:
         lines = error.evalue.strip().splitlines() or [""]

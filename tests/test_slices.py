@@ -1,0 +1,225 @@
+"""Slices against PyTorch's cross-entropy at shifted weights, and against closed forms on linear models."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lib import slices
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, network_state
+
+ALPHAS = [-1.0, -0.25, 0.0, 0.5, 2.0]
+
+
+def minibatches(sizes=(4, 4, 4), seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randn(size, 12, 3, generator=generator, dtype=torch.float64),
+            torch.randint(4, (size,), generator=generator),
+        )
+        for size in sizes
+    ]
+
+
+@pytest.fixture
+def centre(spiking_network):
+    return network_state(spiking_network)
+
+
+@pytest.fixture
+def direction(spiking_network, generator):
+    return slices.random_direction(spiking_network.named_parameters(), generator)
+
+
+@pytest.fixture
+def posterior(spiking_network, centre):
+    return MeanFieldGaussian(
+        centre, {name: torch.full_like(weight.detach(), 0.2) for name, weight in spiking_network.named_parameters()}
+    )
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+# Directions
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_direction_has_unit_norm_over_all_parameters_together(dtype):
+    network = nn.Linear(300, 40, dtype=dtype)
+    direction = slices.random_direction(network.named_parameters(), seed(0))
+    assert {name: tensor.shape for name, tensor in direction.items()} == {"weight": (40, 300), "bias": (40,)}
+    assert all(tensor.dtype == dtype and not tensor.requires_grad for tensor in direction.values())
+    squares = {name: float(tensor.double().square().sum()) for name, tensor in direction.items()}
+    assert sum(squares.values()) == pytest.approx(1, abs=1e-6)
+    # The weights are 300 / 301 of the parameters; the share of the 40 others has a standard deviation of 7e-4.
+    assert squares["bias"] == pytest.approx(1 / 301, abs=4e-3)
+
+
+def test_a_direction_follows_from_the_generator():
+    network = nn.Linear(5, 2)
+    first, again, other = (slices.random_direction(network.named_parameters(), seed(n)) for n in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["weight"], other["weight"])
+
+
+def test_directions_are_uniform_on_the_sphere():
+    generator, model = seed(0), nn.Linear(2, 1)
+    drawn = [slices.random_direction(model.named_parameters(), generator) for _ in range(3_000)]
+    points = torch.stack([torch.cat([d["weight"].flatten(), d["bias"]]) for d in drawn])
+    # On the sphere in three dimensions each coordinate is uniform on [-1, 1] (Archimedes): mean 0, variance 1/3.
+    assert (points.mean(dim=0).abs() < 5 * (1 / 3 / 3_000) ** 0.5).all()
+    for coordinate in points.T:
+        quantiles = torch.quantile(coordinate, torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9]))
+        torch.testing.assert_close(quantiles, torch.tensor([-0.8, -0.5, 0.0, 0.5, 0.8]), rtol=0, atol=0.06)
+
+
+# Equation 19
+
+
+def test_the_deterministic_slice_is_pytorch_s_cross_entropy_at_the_shifted_weights(spiking_network, centre, direction):
+    batches = minibatches()
+    direction = {name: 5 * tensor for name, tensor in direction.items()}
+    losses = slices.deterministic_loss(spiking_network, centre, direction, ALPHAS, batches)
+    shifted, expected = copy.deepcopy(spiking_network).eval(), []
+    for alpha in ALPHAS:
+        state = {name: tensor + alpha * direction.get(name, 0) for name, tensor in centre.items()}
+        shifted.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            expected.append(np.mean([cross_entropy(shifted(x), y).item() for x, y in batches]))
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    assert len(set(losses)) == len(ALPHAS)  # far enough apart for the comparison to say something
+
+
+def test_a_slice_does_not_depend_on_the_network_s_mode_or_weights(spiking_network, centre, direction):
+    given = centre, direction, ALPHAS, minibatches()
+    losses = slices.deterministic_loss(spiking_network.train(), *given)
+    assert spiking_network.training
+    with torch.no_grad():
+        for parameter in spiking_network.parameters():
+            parameter.add_(1)
+    np.testing.assert_array_equal(slices.deterministic_loss(spiking_network.eval(), *given), losses)
+    after = network_state(spiking_network)
+    assert all(torch.equal(after[name], tensor) for name, tensor in centre.items() if "running" in name)
+
+
+class Logistic(nn.Module):
+    """Logits [w x, 0] for frames of one constant x: the probability of class 0 is sigmoid(w x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, features):
+        score = self.weight * features[:, 0, 0]
+        return torch.stack([score, torch.zeros_like(score)], dim=-1)
+
+
+def of_ones(size, label):
+    return torch.ones(size, 2, 1, dtype=torch.float64), torch.full((size,), label)
+
+
+def scalar(value):
+    return {"weight": torch.tensor(float(value), dtype=torch.float64)}
+
+
+def test_a_logistic_slice_has_its_closed_form():
+    # Cross-entropy of class 0 at w = 0.5 + 2 alpha is log(1 + exp(-w)).
+    losses = slices.deterministic_loss(Logistic(), scalar(0.5), scalar(2), ALPHAS, [of_ones(3, 0)])
+    np.testing.assert_allclose(losses, [math.log1p(math.exp(-(0.5 + 2 * alpha))) for alpha in ALPHAS], rtol=1e-13)
+
+
+def test_minibatches_count_alike_whatever_their_size():
+    # log(1 + exp(-1)) for class 0 and log(1 + exp(1)) for class 1: their mean, not one to three.
+    batches = [of_ones(1, 0), of_ones(3, 1)]
+    (loss,) = slices.deterministic_loss(Logistic(), scalar(1), scalar(1), [0.0], batches)
+    assert loss == pytest.approx((0.31326168751822286 + 1.3132616875182228) / 2, rel=1e-13)
+
+
+# Equation 20
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_bayesian_logistic_slice_is_the_integral_over_the_shifted_gaussian(alpha):
+    # -log of the integral of sigmoid(w) over N(0.3 + alpha, 1.5^2), by Gauss-Hermite quadrature.
+    nodes, quadrature = np.polynomial.hermite_e.hermegauss(60)
+    expected = -np.log(np.sum(quadrature / (1 + np.exp(-(0.3 + alpha + 1.5 * nodes)))) / np.sum(quadrature))
+    (loss,) = slices.bayesian_loss(
+        Logistic(), MeanFieldGaussian(scalar(0.3), scalar(1.5)), scalar(1), [alpha], [of_ones(2, 0)], 4_000, seed(1)
+    )
+    # A sigmoid's standard deviation is at most 1/2, so the mean's is below 0.008, relative to 0.35 or more.
+    assert loss == pytest.approx(expected, abs=0.05)
+
+
+def test_the_prediction_is_averaged_before_its_logarithm():
+    # Half the samples are surely right, half surely wrong: -log 1/2. The mean of their losses would be 10.
+    sure = Mixture((PointMass(scalar(20)), PointMass(scalar(-20))))
+    (loss,) = slices.bayesian_loss(Logistic(), sure, scalar(0), [0.0], [of_ones(2, 0)], 2_000, seed(1))
+    assert loss == pytest.approx(math.log(2), abs=0.11)  # five standard errors of the share, 1 / (2 sqrt(2000))
+
+
+def test_the_bayesian_slice_is_that_of_the_samples_themselves(spiking_network, posterior, direction):
+    batches, noise = minibatches(), seed(5)
+    losses = slices.bayesian_loss(spiking_network, posterior, direction, ALPHAS, batches, 3, seed(5))
+    samples = [posterior.sample(noise) for _ in range(3)]
+    network, expected = copy.deepcopy(spiking_network).eval(), []
+    for alpha in ALPHAS:
+        probabilities = []
+        for sample in samples:
+            state = {name: tensor + alpha * direction.get(name, 0) for name, tensor in sample.items()}
+            network.load_state_dict(state, strict=False)
+            with torch.no_grad():
+                probabilities.append([network(x).softmax(-1)[range(len(y)), y] for x, y in batches])
+        averaged = [torch.stack(of_batch).mean(dim=0) for of_batch in zip(*probabilities, strict=True)]
+        expected.append(np.mean([-float(of_batch.log().mean()) for of_batch in averaged]))
+    np.testing.assert_allclose(losses, expected, rtol=1e-10)
+
+
+def test_every_alpha_sees_the_same_noise_in_whatever_order(spiking_network, posterior, direction):
+    def losses(alphas):
+        return slices.bayesian_loss(spiking_network, posterior, direction, alphas, minibatches(), 4, seed(5))
+
+    forwards = losses(ALPHAS)
+    np.testing.assert_array_equal(losses(ALPHAS[::-1])[::-1], forwards)
+    np.testing.assert_array_equal([losses([alpha])[0] for alpha in ALPHAS], forwards)
+    np.testing.assert_array_equal(losses([0.5] * 3), np.full(3, forwards[3]))
+
+
+def test_other_noise_gives_another_slice(spiking_network, posterior, direction):
+    first, other = (
+        slices.bayesian_loss(spiking_network, posterior, direction, ALPHAS, minibatches(), 4, seed(number))
+        for number in (5, 6)
+    )
+    assert (first != other).all()
+
+
+def test_without_spread_the_bayesian_slice_is_the_deterministic_one(spiking_network, centre, direction):
+    still = MeanFieldGaussian(centre, {name: torch.zeros_like(tensor) for name, tensor in centre.items()})
+    bayesian = slices.bayesian_loss(spiking_network, still, direction, ALPHAS, minibatches(), 3, seed(5))
+    deterministic = slices.deterministic_loss(spiking_network, centre, direction, ALPHAS, minibatches())
+    np.testing.assert_allclose(bayesian, deterministic, rtol=1e-12)
+
+
+# Bad input
+
+
+def test_a_slice_on_no_minibatch_is_refused(spiking_network, centre, direction, posterior):
+    with pytest.raises(ValueError, match="at least one minibatch"):
+        slices.deterministic_loss(spiking_network, centre, direction, ALPHAS, [])
+    with pytest.raises(ValueError, match="at least one minibatch"):
+        slices.bayesian_loss(spiking_network, posterior, direction, ALPHAS, [], 3, seed(0))
+
+
+def test_a_direction_of_another_network_is_refused(spiking_network, centre):
+    with pytest.raises(ValueError, match="which the network does not have"):
+        slices.deterministic_loss(spiking_network, centre, {"height": torch.ones(3)}, ALPHAS, minibatches())
+
+
+def test_no_alphas_give_no_losses(spiking_network, centre, direction):
+    assert slices.deterministic_loss(spiking_network, centre, direction, [], minibatches()).shape == (0,)

@@ -170,8 +170,9 @@ def test_hd_needs_its_validation_speakers(hd_root):
         load("hd", None, hd_root)
 
 
-def test_full_hd_is_held_to_its_counts(tmp_path, hd_root):
-    """Lists of the published lengths, their files empty but the first: 8,332 of which one is then taken out."""
+@pytest.mark.parametrize("training", [8_332, 8_156])
+def test_full_hd_is_held_to_its_counts(tmp_path, training):
+    """Lists of the published lengths in both versions; of the files only the first holds sound."""
     root = tmp_path / "full"
     (root / "audio").mkdir(parents=True)
     names = [
@@ -184,11 +185,12 @@ def test_full_hd_is_held_to_its_counts(tmp_path, hd_root):
     for name in names[:10_420]:
         (root / "audio" / name).touch()
     write_audio(root / "audio" / names[0], 48_000)
-    write_lines(root / "train_filenames.txt", names[:8_332])
-    write_lines(root / "test_filenames.txt", names[8_332:10_420])
+    write_lines(root / "train_filenames.txt", names[:training])
+    write_lines(root / "test_filenames.txt", names[training:10_420])
     assert len(load("hd", None, root)) == 10_420
-    write_lines(root / "train_filenames.txt", names[:8_331])
-    with pytest.raises(ValueError, match=r"other counts than published: train 8,331 \(published: 8,332\)"):
+    write_lines(root / "train_filenames.txt", names[: training - 1])
+    difference = rf"other counts than published: train {training - 1:,} \(published: {training:,}\)\."
+    with pytest.raises(ValueError, match=difference):
         load("hd", None, root)
 
 
@@ -302,7 +304,7 @@ def test_published_counts_add_up():
         "official": 105_829,
         "70-10-20": 105_829,
     }
-    assert sum(hd.PUBLISHED_COUNTS.values()) == 10_420
+    assert [sum(counts.values()) for counts in hd.PUBLISHED_COUNTS] == [10_420, 10_420]
     assert len(sc.WORDS) == len(set(sc.WORDS)) == 35
 
 
@@ -455,6 +457,12 @@ def test_audio_must_be_mono_and_finite(sc_root):
 
 def test_a_set_below_its_published_size_is_not_held_to_it():
     speech.check_counts("hd", "official", {"train": 10, "test": 5}, {"train": 100, "test": 50})
+
+
+def test_a_whole_set_divided_otherwise_is_refused():
+    versions = {"train": 100, "test": 50}, {"train": 90, "test": 60}
+    with pytest.raises(ValueError, match=r"train 80 \(published: 100\), test 70 \(published: 50\)"):
+        speech.check_counts("hd", "official", {"train": 80, "test": 70}, *versions)
 
 
 # Real recordings

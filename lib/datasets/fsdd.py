@@ -1,6 +1,6 @@
 """Free Spoken Digit Dataset (Jakobovski and contributors): English digits by six speakers.
 
-recordings/<digit>_<speaker>_<index>.wav
+Layout: `recordings/<digit>_<speaker>_<index>.wav`.
 """
 
 import re

@@ -1,7 +1,6 @@
 """Speech Commands v0.02 (Warden, 2018): one-second recordings of 35 words by many speakers.
 
-<word>/<speaker>_nohash_<n>.wav
-validation_list.txt  testing_list.txt
+Layout: `<word>/<speaker>_nohash_<n>.wav`, `validation_list.txt`, `testing_list.txt`.
 """
 
 import re
@@ -69,7 +68,7 @@ def listed_parts(root: Path, recordings: dict) -> dict[str, str]:
 def hashed_part(speaker: str, validation_below: float, test_below: float) -> str:
     """The part of a speaker by the rule in the README of Speech Commands: SHA-1 of the name as a percentage.
 
-    (10, 20) is the rule behind the official lists; (10, 30) gives 70-10-20.
+    (10, 20) is the rule behind the official lists; (10, 30) gives 70-10-20, whose counts are those of the paper.
     """
     percentage = int(sha1(speaker.encode()).hexdigest(), 16) % 2**27 * 100 / (2**27 - 1)
     if percentage < validation_below:

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,13 @@ BOOK = ROOT / "book"
 NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 
-# The first cell of each notebook that needs the library. A notebook on Colab knows nothing of where it came from, so
-# the cell has to repeat the repository's address. Colab has its own PyTorch, which is left alone.
-COLAB_LACKS = ["espeakng-loader", "ivon-opt", "jaxtyping", "myst-nb", "pooch", "soundfile"]
-COLAB_HAS = {"IPython", "matplotlib", "numba", "numpy", "pandas", "requests", "torch", "torchaudio", "tqdm"}
+# The first cell of each notebook. On Colab a notebook knows nothing of where it came from, so the cell has to repeat
+# the repository's address. What it installs, tests/test_packaging.py compares with what is imported.
 COLAB_CELL = f"""import sys
 
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {REPOSITORY} /content/companion
-    %pip install --quiet {" ".join(COLAB_LACKS)}
+    %pip install --quiet espeakng-loader ivon-opt jaxtyping myst-nb pooch soundfile
     %cd /content/companion/book
     sys.path.insert(0, "/content/companion")"""
 
@@ -51,17 +48,6 @@ def tags(cell: nbformat.NotebookNode) -> set[str]:
 def syntax(cell: nbformat.NotebookNode) -> ast.Module:
     """A cell's Python, its IPython commands turned into calls."""
     return ast.parse(TransformerManager().transform_cell(cell.source))
-
-
-def imported(tree: ast.AST) -> set[str]:
-    """The modules that some Python imports, without their submodules."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module.partition(".")[0])
-    return names
 
 
 # The notebooks
@@ -122,16 +108,6 @@ def test_a_notebook_is_thin(stem: str) -> None:
         for node in ast.walk(syntax(cell)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
                 assert node.end_lineno - node.lineno < 5, node.name
-
-
-def test_colab_is_given_what_it_lacks() -> None:
-    """What the notebooks and the rooms behind them import; the pipeline and the search are run elsewhere."""
-    rooms = [path for path in (ROOT / "lib").rglob("*.py") if not {"pipeline", "tuning.py"} & set(path.parts)]
-    trees = [ast.parse(path.read_text()) for path in rooms]
-    trees += [syntax(cell) for stem in NOTEBOOKS for cell in code_cells(read(stem))]
-    modules = set.union(*map(imported, trees)) - {"lib"}
-    installed = {"espeakng-loader": "espeakng_loader", "ivon-opt": "ivon", "myst-nb": "myst_nb"}
-    assert modules - sys.stdlib_module_names - COLAB_HAS == {installed.get(name, name) for name in COLAB_LACKS}
 
 
 def test_the_repository_s_address_stands_in_one_place() -> None:

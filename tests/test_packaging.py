@@ -10,8 +10,10 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -23,6 +25,9 @@ LOCK_LINES = (ROOT / "requirements.txt").read_text().splitlines()
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
+NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
+CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
+CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 
 
 def locked(name: str, python: str, platform: str) -> list[Version]:
@@ -42,18 +47,24 @@ def locked(name: str, python: str, platform: str) -> list[Version]:
     ]
 
 
-def imported_by(*paths: Path) -> set[str]:
-    """Distributions whose modules some files import."""
+def imported(*trees: ast.AST) -> set[str]:
+    """Top-level modules that some Python imports, neither ours nor the standard library's."""
     names = set()
-    for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names.add(node.module.partition(".")[0])
-    ours = {"lib", "tests", "conftest"}
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"lib", "tests", "conftest"}
+
+
+def parsed(folder: str) -> dict[Path, ast.AST]:
+    return {path: ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")}
+
+
+def distributions(modules: set[str]) -> set[str]:
     known = packages_distributions()
-    return {canonicalize_name(known[name][0]) for name in names - sys.stdlib_module_names - ours}
+    return {canonicalize_name(known[module][0]) for module in modules}
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -73,14 +84,22 @@ def test_the_lock_pins_all_and_names_no_index_and_nothing_of_cuda() -> None:
         assert not re.match("nvidia|cuda|triton", requirement.name), line
 
 
-def test_what_the_library_imports_is_declared() -> None:
+def test_what_the_library_and_the_notebooks_import_is_declared() -> None:
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
-    assert imported_by(*(ROOT / "lib").rglob("*.py")) <= declared
+    assert distributions(imported(*parsed("lib").values(), *CELLS)) <= declared
 
 
 def test_what_the_tests_import_is_declared() -> None:
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED + TESTED_WITH}
-    assert imported_by(*(ROOT / "tests").rglob("*.py")) <= declared
+    assert distributions(imported(*parsed("tests").values())) <= declared
+
+
+def test_colab_is_given_what_it_lacks() -> None:
+    """The pipeline and the search for settings are run elsewhere; PyTorch is Colab's own."""
+    has = {"ipython", "matplotlib", "numba", "numpy", "pandas", "requests", "torch", "torchaudio", "tqdm"}
+    rooms = [tree for path, tree in parsed("lib").items() if not {"pipeline", "tuning.py"} & set(path.parts)]
+    (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
+    assert distributions(imported(*rooms, *CELLS)) - has == set(installed.split()[3:])
 
 
 def test_torch_and_torchaudio_are_of_one_release() -> None:

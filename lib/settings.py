@@ -3,7 +3,6 @@
 papermill only warns of a parameter that a notebook does not have; ``checked`` refuses it.
 """
 
-import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
@@ -67,7 +66,7 @@ def whole(low: int, high: int = 2**31) -> tuple[Check, str]:
 
 def real(low: float, high: float, *, above: bool = False) -> tuple[Check, str]:
     def check(value):
-        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, Real) and not isinstance(value, bool)
         return number and (low < value if above else low <= value) and value <= high
 
     return check, f"a number {'above' if above else 'from'} {low:g} up to {high:g}"
@@ -78,14 +77,18 @@ def choice(names: Iterable[str]) -> tuple[Check, str]:
     return (lambda value: isinstance(value, str) and value in names), f"one of {', '.join(names)}"
 
 
-def each(of: tuple[Check, str]) -> tuple[Check, str]:
+def several(of: tuple[Check, str]) -> tuple[Check, str]:
     check, words = of
 
     def check_all(value):
-        values = value if isinstance(value, list | tuple) else [value]
-        return len(values) > 0 and all(check(item) for item in values)
+        return isinstance(value, list | tuple) and len(value) > 0 and all(check(item) for item in value)
 
-    return check_all, f"{words}, or a list of such"
+    return check_all, f"a list, of each item {words}"
+
+
+def each(of: tuple[Check, str]) -> tuple[Check, str]:
+    (check, words), (check_all, _) = of, several(of)
+    return (lambda value: check(value) or check_all(value)), f"{words}, or a list of such"
 
 
 def optional(of: tuple[Check, str]) -> tuple[Check, str]:
@@ -96,10 +99,15 @@ def optional(of: tuple[Check, str]) -> tuple[Check, str]:
 TEXT = (lambda value: isinstance(value, str) and value != ""), "a name"
 FOLDER = (lambda value: isinstance(value, str | Path) and str(value) != ""), "a folder"
 
+
+def maps_folders(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(name in DATASETS and FOLDER[0](value[name]) for name in value)
+
+
 PARAMETERS = {
     "dataset": each(choice(DATASETS)),
     "data_root": (
-        lambda value: value is None or FOLDER[0](value) or isinstance(value, Mapping),
+        lambda value: value is None or FOLDER[0](value) or maps_folders(value),
         "a folder, a mapping from data sets to folders, or None",
     ),
     "split": optional(TEXT),
@@ -108,7 +116,7 @@ PARAMETERS = {
     "seed": each(whole(0)),
     "results_root": optional(FOLDER),
     "num_frames": whole(2, 10_000),
-    "hidden_sizes": each(whole(1, 100_000)),
+    "hidden_sizes": several(whole(1, 100_000)),
     "epochs": whole(1, 100_000),
     "samples": whole(1, 100_000),
     "bins": whole(1, 10_000),

@@ -18,8 +18,9 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lib.pipeline.__main__ import ROOT, main
+from lib.pipeline.execution import execute
 from lib.pipeline.pages import clean, render, stage, without_paths
-from lib.pipeline.planning import SEQUENCE, notebooks_of, plan, read_defaults, read_settings
+from lib.pipeline.planning import SEQUENCE, Step, notebooks_of, plan, read_defaults, read_settings
 
 PARAMETERS = {
     "01_data": 'dataset = "hd"\ndata_root = None\nsplit = None\nresults_root = "results"',
@@ -324,6 +325,17 @@ def test_a_failure_is_named_and_nothing_is_built_on_it(toy: Path, capfd) -> None
     assert any(output.output_type == "error" for cell in report.cells for output in cell.get("outputs", []))
     assert {stem for stem, _ in ran(toy)} == {"01_data"}
     assert (toy / "_build/html/index.html").read_text() == "an earlier book"
+
+
+def test_the_kernel_is_this_environment_s_whatever_others_there_are(toy: Path, monkeypatch) -> None:
+    elsewhere = toy / "elsewhere/kernels/python3"
+    elsewhere.mkdir(parents=True)
+    other = {"argv": ["/absent/python"], "display_name": "Python 3", "language": "python"}
+    (elsewhere / "kernel.json").write_text(json.dumps(other))
+    monkeypatch.setenv("JUPYTER_PATH", str(toy / "elsewhere"))
+    write_notebook(toy / "book", "extra", "import sys\nprint(sys.prefix)")
+    execute([Step("extra", {}, {}, True, frozenset())], toy)
+    assert nbformat.read(toy / "_build/executed/extra.ipynb", 4).cells[1].outputs[0].text == "$PREFIX\n"
 
 
 @pytest.mark.parametrize(("victim", "sentence"), [("getpid", "Kernel died"), ("getppid", "ended from outside")])

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -140,11 +140,22 @@ def results_folder(chosen: Mapping[str, Any]) -> Path:
 
 
 def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
-    """The stored run on this data, method and seed that was last asked for, whatever its other settings."""
+    """The stored run of this method and seed on this data that was last asked for, whatever its other settings.
+
+    The same recordings split otherwise are other data: a test part would hold what the run was trained on.
+    """
     pattern = f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-*/run.json"
     records = sorted(results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     runs = (Run(path.parent) for path in records)
-    return next((run for run in runs if run.record["data"] == frames.fingerprint), None)
+    data = {name: chosen.get(name) for name in ("split", "validation", "num_frames")}
+    return next(
+        (
+            run
+            for run in runs
+            if run.record["data"] == frames.fingerprint and data.items() <= run.record["settings"].items()
+        ),
+        None,
+    )
 
 
 def runs(chosen: Mapping[str, Any]) -> Iterator[tuple[Run, Frames]]:
@@ -181,7 +192,7 @@ def slices_of(
     network: SpikingClassifier,
     batches: Batches,
     *,
-    alphas: Sequence[float],
+    alphas: Collection[float],
     directions: int,
     samples: int,
 ) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """One-dimensional slices of the loss through weight space (the paper's equations 5, 19 and 20)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ def deterministic_loss(
     network: nn.Module,
     centre: State,
     direction: Mapping[str, Tensor],
-    alphas: Sequence[float],
+    alphas: Collection[float],
     batches: Batches,
 ) -> np.ndarray:
     """Cross-entropy at ``centre + alpha * direction``, averaged over fixed minibatches (equation 19).
@@ -39,7 +39,7 @@ def bayesian_loss(
     network: nn.Module,
     posterior: Posterior,
     direction: Mapping[str, Tensor],
-    alphas: Sequence[float],
+    alphas: Collection[float],
     batches: Batches,
     samples: int,
     generator: torch.Generator,

@@ -221,5 +221,11 @@ def test_a_direction_of_another_network_is_refused(spiking_network, centre):
         slices.deterministic_loss(spiking_network, centre, {"height": torch.ones(3)}, ALPHAS, minibatches())
 
 
+def test_alphas_may_be_an_array(spiking_network, centre, direction):
+    given = spiking_network, centre, direction
+    losses = slices.deterministic_loss(*given, np.array(ALPHAS), minibatches())
+    np.testing.assert_array_equal(losses, slices.deterministic_loss(*given, ALPHAS, minibatches()))
+
+
 def test_no_alphas_give_no_losses(spiking_network, centre, direction):
     assert slices.deterministic_loss(spiking_network, centre, direction, [], minibatches()).shape == (0,)

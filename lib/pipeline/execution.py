@@ -38,7 +38,8 @@ def execute(steps: list[Step], root: Path) -> None:
     waiting, running, ended, failures = list(steps), {}, set(), []
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, initializer=prepare_worker, initargs=(cores // workers,))
-    with tqdm(total=len(steps), unit="notebook", disable=None) as bar:
+    shape = "{bar:20} {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+    with tqdm(total=len(steps), bar_format=shape, disable=None) as bar:
         try:
             while running or (waiting and not failures):
                 ready = [] if failures else [step for step in waiting if step.after <= ended]

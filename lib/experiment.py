@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import datasets, features, metrics, posteriors, settings, slices, synthesis
+from lib import datasets, downloads, features, metrics, posteriors, settings, slices, synthesis
 from lib.datasets import Speech
 from lib.downloads import written_aside
 from lib.features import Frames
@@ -76,7 +76,7 @@ class Evaluation:
 
 
 def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
-    """A data set from its folder under the chosen split; synthetic speech is made where it is absent."""
+    """A data set from its folder under the chosen split; made or downloaded where it is absent."""
     root = chosen.get("data_root")
     if isinstance(root, Mapping):
         root = root.get(dataset)
@@ -84,6 +84,8 @@ def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
         root = DATA / dataset
         if dataset in synthesis.DEFAULT_UTTERANCES:
             synthesis.make(dataset, root)
+        elif not root.exists():
+            downloads.fetch(dataset, root)
     return datasets.load(dataset, chosen.get("split"), Path(root), chosen.get("validation"))
 
 
@@ -227,18 +229,26 @@ def table(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
     return pd.DataFrame(rows)[TABLE].sort_values(["dataset", "method", "seed"], ignore_index=True)
 
 
-def write_table(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Path:
-    """Put the rows into ``table1.csv``, in place of those of the same data set, method and seed."""
-    path = results_folder(chosen) / "table1.csv"
-    if path.exists():
-        rows = pd.concat([pd.read_csv(path), rows]).drop_duplicates(TABLE[:3], keep="last")
-        rows = rows.sort_values(TABLE[:3], ignore_index=True)
-    with written_aside(path) as aside:
-        rows.to_csv(aside, index=False)
-    return path
+def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> pd.DataFrame:
+    """The evaluations' rows; put into ``table1.csv`` in place of those of the same data set, method and seed.
+
+    ``runs.json`` beside it gets the record of each run: what produced the row.
+    """
+    rows = table(evaluations)
+    folder = results_folder(chosen)
+    stored, records = folder / "table1.csv", folder / "runs.json"
+    kept = [pd.read_csv(stored)] if stored.exists() else []
+    merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])
+    with written_aside(stored) as aside:
+        merged.to_csv(aside, index=False)
+    known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
+    new = [{"run": run.folder.name} | run.record for run in evaluations]
+    of_rows = {tuple(record["settings"][name] for name in TABLE[:3]): record for record in known + new}
+    write_json(records, list(of_rows.values()))
+    return rows
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict | list) -> None:
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -64,7 +64,7 @@ def test_the_whole_sequence_runs_at_a_toy_size_and_is_not_computed_twice(tmp_pat
     assert (root / "_build/html/index.html").is_file()
     table = pd.read_csv(results / "table1.csv")
     assert list(table.columns) == experiment.TABLE
-    assert list(table.itertuples(index=False, name=None))[0][:3] == ("synthetic-hd", "ivon", 1)
+    assert next(iter(table.itertuples(index=False, name=None)))[:3] == ("synthetic-hd", "ivon", 1)
     assert len(table) == 2
     posteriors = {path: path.stat().st_mtime_ns for path in results.glob("*/posterior.pt")}
     assert len(posteriors) == 2

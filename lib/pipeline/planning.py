@@ -14,8 +14,6 @@ from typing import Any
 import papermill
 import yaml
 
-from lib.settings import DEFAULTS as METHOD_DEFAULTS
-
 from lib.settings import DEFAULTS, checked
 
 AXES = {"dataset": str, "method": str, "seed": int}

@@ -34,7 +34,7 @@ DEFAULT_UTTERANCES = {"synthetic-hd": 1_440, "synthetic-sc": 2_100}
 # next come what sets speakers apart: the microphone, the accents, the voice variants. Whispers, robots and eSpeak
 # NG's second synthesiser are left out: among a few dozen speakers such a voice is heard in the test part only, and
 # nearly everything it says is misunderstood.
-SNR_DB = {"synthetic-hd": (20, 40), "synthetic-sc": (12, 32)}
+SNR_DB = (13, 33)
 NOISE_EXPONENT = (0, 1.5)  # noise power falls as 1 / frequency^exponent: 0 is white noise, 1 pink
 LEVEL_DB = (-26, -20)  # root mean square of the word, relative to full scale
 TILT_DB_PER_OCTAVE = (-2, 2)  # of a speaker's microphone
@@ -47,7 +47,7 @@ ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us-nyc")
 
 # Twelve voices, as HD has, women and men in turn. Speakers 04 and 05 stand in the test part only; of the others'
 # recordings it takes a twentieth.
-HD_VARIANTS = ("f1", "m1", "f2", "m2", "f3", "m3", "f4", "m4", "Annie", "Alex", "f5", "m7")
+HD_VARIANTS = ("f1", "m1", "f3", "m2", "f2", "m3", "f4", "m4", "Annie", "Alex", "f5", "m7")
 HD_TEST_SPEAKERS = ("04", "05")
 HD_TEST_SHARE = 0.05
 
@@ -97,7 +97,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         "espeakng_loader": version("espeakng_loader"),
         "voices": HD_VARIANTS if name == "synthetic-hd" else FEMALE + MALE,
         "accents": ACCENTS,
-        "snr_db": SNR_DB[name],
+        "snr_db": SNR_DB,
         "noise_exponent": NOISE_EXPONENT,
         "level_db": LEVEL_DB,
         "tilt_db_per_octave": TILT_DB_PER_OCTAVE,
@@ -118,7 +118,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         for folder in {(aside / recording.path).parent for recording in recordings}:
             folder.mkdir(parents=True)
         for recording in tqdm(recordings, desc=name, unit="utterance"):
-            samples = utter(say, recording, SNR_DB[name], generator(seed, recording.path))
+            samples = utter(say, recording, generator(seed, recording.path))
             soundfile.write(aside / recording.path, samples, SAMPLE_RATE, subtype="PCM_16")
         for file_name, lines in lists.items():
             (aside / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -188,9 +188,7 @@ def draw_speaker(random: np.random.Generator) -> Speaker:
     )
 
 
-def utter(
-    say: Callable, recording: Recording, snr_db: tuple[float, float], random: np.random.Generator
-) -> Int16[np.ndarray, " samples"]:
+def utter(say: Callable, recording: Recording, random: np.random.Generator) -> Int16[np.ndarray, " samples"]:
     """One recording: the word through the speaker's microphone, somewhere between silence, in noise."""
     speaker = recording.speaker
     spoken = say(
@@ -217,7 +215,7 @@ def utter(
     exponent = random.uniform(*NOISE_EXPONENT)
     noise = random.normal(size=len(word))
     noise = shaped(noise, len(noise), lambda frequency: frequency ** (-exponent / 2))
-    noise *= level / decibels(random.uniform(*snr_db)) / root_mean_square(noise)
+    noise *= level / decibels(random.uniform(*SNR_DB)) / root_mean_square(noise)
     return np.round(np.clip(word + noise, -1, 1) * 32767).astype(np.int16)
 
 

@@ -168,8 +168,9 @@ def tone(word, voice, rate, pitch, pitch_range):
     return np.round(9_000 * np.sin(2 * np.pi * 1_000 * np.arange(6_615) / 22_050)).astype(np.int16)
 
 
-def test_a_tone_keeps_its_frequency_and_length(tmp_path):
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000), (200, 200), generator(0, "a"))
+def test_a_tone_keeps_its_frequency_and_length(monkeypatch):
+    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000), generator(0, "a"))
     heard = np.flatnonzero(np.abs(samples) > 100)
     assert abs(heard[-1] - heard[0] - 4_800) < 30
     spectrum = np.abs(np.fft.rfft(samples))  # one line for each Hz
@@ -180,8 +181,10 @@ def test_a_tone_keeps_its_frequency_and_length(tmp_path):
 def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
     monkeypatch.setattr(synthesis, "LEVEL_DB", (-20, -20))
     recording = Recording("a.wav", FLAT, "en", "word", 16_000)
-    clean = utter(tone, recording, (200, 200), generator(0, "a")) / 32_767
-    noisy = utter(tone, recording, (snr_db, snr_db), generator(0, "a")) / 32_767
+    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
+    clean = utter(tone, recording, generator(0, "a")) / 32_767
+    monkeypatch.setattr(synthesis, "SNR_DB", (snr_db, snr_db))
+    noisy = utter(tone, recording, generator(0, "a")) / 32_767
     heard = slice(*np.flatnonzero(np.abs(clean) > 0.01)[[0, -1]])
 
     def level(signal):
@@ -193,8 +196,9 @@ def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
 
 def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
     monkeypatch.setattr(synthesis, "NOISE_EXPONENT", (1, 1))
-    recording = Recording("a.wav", FLAT, "en", "word", 160_000)
-    noise = utter(tone, recording, (-20, -20), generator(0, "a")).astype(float)
+    monkeypatch.setattr(synthesis, "SNR_DB", (-20, -20))
+    monkeypatch.setattr(synthesis, "LEVEL_DB", (-40, -40))
+    noise = utter(tone, Recording("a.wav", FLAT, "en", "word", 160_000), generator(0, "a")).astype(float)
     power = np.abs(np.fft.rfft(noise)) ** 2  # ten lines for each Hz
     octaves = [power[10 * low : 20 * low].mean() for low in (250, 2_000, 4_000)]
     assert 10 * np.log10(octaves[0] / octaves[1]) == pytest.approx(9, abs=0.5)
@@ -215,8 +219,9 @@ def test_the_microphones_waves_go_through_whole_octaves():
     np.testing.assert_allclose(gain, [2, -2, 2, -2, 2], atol=1e-9)
 
 
-def test_a_word_longer_than_the_recording_is_cut():
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 3_200), (200, 200), generator(0, "a"))
+def test_a_word_longer_than_the_recording_is_cut(monkeypatch):
+    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 3_200), generator(0, "a"))
     assert len(samples) == 3_200
     assert (np.abs(samples.reshape(10, 320)).max(axis=1) > 100).all()
 

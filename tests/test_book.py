@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup, Tag
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.pipeline.pages import clean, render, stage
-from lib.pipeline.planning import SEQUENCE, notebooks_of, plan, read_defaults, read_settings
+from lib.pipeline.planning import SEQUENCE, notebooks_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -116,18 +116,6 @@ def test_the_repository_s_address_stands_in_one_place() -> None:
     outside += [path for folder in ("lib", "tests", "book") for path in (ROOT / folder).rglob("*") if path.is_file()]
     naming = {path.relative_to(ROOT) for path in outside if REPOSITORY.encode() in path.read_bytes()}
     assert naming == {Path("_config.yml"), *(Path("book") / f"{stem}.ipynb" for stem in NOTEBOOKS)}
-
-
-def test_the_quick_settings_are_the_notebooks_own() -> None:
-    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in notebooks_of(ROOT)}
-    steps = plan(read_settings(BOOK / "params/quick.yml"), declared)
-    assert {step.notebook: step.parameters for step in steps if step.shown} == {stem: {} for stem in NOTEBOOKS}
-
-
-def test_the_paper_s_settings_can_be_run() -> None:
-    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in notebooks_of(ROOT)}
-    steps = plan(read_settings(BOOK / "params/paper.yml"), declared)
-    assert {"02_training-hd-map-1", "02_training-sc-ivon-1"} <= {step.name for step in steps}
 
 
 # The pages

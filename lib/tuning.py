@@ -22,6 +22,7 @@ from lib.trainers import METHODS
 # The trials' own seed: none of those that results are reported with.
 SEED = 0
 EPOCHS = 30
+FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 HIDDEN_SIZES = [128, 128]
 
 
@@ -94,10 +95,10 @@ def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
 
 
 def trial_table(study: optuna.Study) -> pd.DataFrame:
-    """One row a trial: number, state, validation NLL (pruned: the last seen) and the settings tried."""
+    """One row a finished trial: number, state, validation NLL (pruned: the last seen) and the settings tried."""
     return pd.DataFrame(
         {"trial": trial.number, "state": trial.state.name, "validation_nll": trial.value} | trial.params
-        for trial in study.trials
+        for trial in study.get_trials(states=FINISHED)
     )
 
 

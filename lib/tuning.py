@@ -56,11 +56,14 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
     steps = itertools.count()
 
     def report(row):
-        trial.report(sum(lowest) + row["validation_loss"], next(steps))
+        # The lowest so far is the trial's score: an epoch that happens to be bad is no reason to end it.
+        so_far[0] = min(so_far[0], row["validation_loss"])
+        trial.report(sum(lowest) + so_far[0], next(steps))
         if trial.should_prune():
             raise optuna.TrialPruned
 
     for frames in sets:
+        so_far = [float("inf")]
         network = experiment.network_for(frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout})
         training, validation = frames.part("train"), frames.part("validation")
         try:
@@ -83,7 +86,6 @@ def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
     study = optuna.create_study(
         study_name=name,
         storage=storage,
-        sampler=optuna.samplers.TPESampler(seed=SEED, n_startup_trials=trials // 2),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
         load_if_exists=True,
     )

@@ -7,6 +7,7 @@ The study is kept beside the stored runs; the same command goes on with it where
 
 import argparse
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -57,22 +58,19 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
 
     def report(row):
         # The lowest so far is the trial's score: an epoch that happens to be bad is no reason to end it.
-        so_far[0] = min(so_far[0], row["validation_loss"])
-        trial.report(sum(lowest) + so_far[0], next(steps))
+        lowest[-1] = min(lowest[-1], row["validation_loss"])
+        trial.report(sum(lowest), next(steps))
         if trial.should_prune():
             raise optuna.TrialPruned
 
     for frames in sets:
-        so_far = [float("inf")]
+        lowest.append(math.inf)
         network = experiment.network_for(frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout})
         training, validation = frames.part("train"), frames.part("validation")
         try:
-            _, history = METHODS[method](
-                network, training, validation, epochs=EPOCHS, seed=SEED, after_epoch=report, **chosen
-            )
+            METHODS[method](network, training, validation, epochs=EPOCHS, seed=SEED, after_epoch=report, **chosen)
         except FloatingPointError:
-            return float("inf")
-        lowest.append(history["validation_loss"].min())
+            return math.inf
     return sum(lowest) / len(sets)
 
 

@@ -56,6 +56,6 @@ def raster(spikes: Shaped[np.ndarray, "time units"], source: str) -> Figure:
     """A mark for each spike of each unit of one layer, while one utterance passes."""
     steps, units = spikes.shape
     figure, ((axis,),) = panels(1, 1, 3.2, source)
-    axis.plot(*np.nonzero(spikes), "|", color=SPIKE, markersize=min(4, 180 / units), markeredgewidth=0.8)
+    axis.plot(*np.nonzero(spikes), "|", color=SPIKE, markersize=min(5, 400 / units), markeredgewidth=1.2)
     axis.set(xlabel="time step", ylabel="unit", xlim=(-0.5, steps - 0.5), ylim=(-0.5, units - 0.5))
     return figure

@@ -30,7 +30,9 @@ def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         if cell.cell_type == "code":
-            cell.outputs = without_paths(cell.outputs, root)
+            # Progress and warnings are for whoever watches the run, not for the reader of the page.
+            shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = without_paths(shown, root)
     return notebook
 
 

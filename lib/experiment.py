@@ -75,18 +75,23 @@ class Evaluation:
     labels: torch.Tensor  # [examples]
 
 
+def for_dataset(chosen: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """The choices for one data set, where some are given as a mapping from data sets."""
+    resolved = {name: value.get(dataset) if isinstance(value, Mapping) else value for name, value in chosen.items()}
+    return resolved | {"dataset": dataset}
+
+
 def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
     """A data set from its folder under the chosen split; made or downloaded where it is absent."""
-    root = chosen.get("data_root")
-    if isinstance(root, Mapping):
-        root = root.get(dataset)
+    one = for_dataset(chosen, dataset)
+    root = one.get("data_root")
     if root is None:
         root = DATA / dataset
         if dataset in synthesis.DEFAULT_UTTERANCES:
             synthesis.make(dataset, root)
         elif not root.exists():
             downloads.fetch(dataset, root)
-    return datasets.load(dataset, chosen.get("split"), Path(root), chosen.get("validation"))
+    return datasets.load(dataset, one.get("split"), Path(root), one.get("validation"))
 
 
 def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
@@ -165,7 +170,7 @@ def runs(chosen: Mapping[str, Any]) -> Iterator[tuple[Run, Frames]]:
     for dataset in as_list(chosen["dataset"]):
         frames = load_frames(chosen, dataset)
         for method, seed in itertools.product(as_list(chosen["method"]), as_list(chosen["seed"])):
-            one = {**settings.SHARED_DEFAULTS, **chosen, "dataset": dataset, "method": method, "seed": seed}
+            one = settings.SHARED_DEFAULTS | for_dataset(chosen, dataset) | {"method": method, "seed": seed}
             yield find(frames, one) or train(frames, one), frames
 
 

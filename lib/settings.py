@@ -100,18 +100,21 @@ TEXT = (lambda value: isinstance(value, str) and value != ""), "a name"
 FOLDER = (lambda value: isinstance(value, str | Path) and str(value) != ""), "a folder"
 
 
-def maps_folders(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(name in DATASETS and FOLDER[0](value[name]) for name in value)
+def by_dataset(of: tuple[Check, str]) -> tuple[Check, str]:
+    check, words = of
+
+    def check_each(value):
+        mapping = isinstance(value, Mapping) and all(name in DATASETS and check(value[name]) for name in value)
+        return mapping or check(value)
+
+    return check_each, f"{words}, or a mapping from data sets to such"
 
 
 PARAMETERS = {
     "dataset": each(choice(DATASETS)),
-    "data_root": (
-        lambda value: value is None or FOLDER[0](value) or maps_folders(value),
-        "a folder, a mapping from data sets to folders, or None",
-    ),
-    "split": optional(TEXT),
-    "validation": optional(choice(("speaker", "test"))),
+    "data_root": by_dataset(optional(FOLDER)),
+    "split": by_dataset(optional(TEXT)),
+    "validation": by_dataset(optional(choice(("speaker", "test")))),
     "method": each(choice(DEFAULTS)),
     "seed": each(whole(0)),
     "results_root": optional(FOLDER),

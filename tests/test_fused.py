@@ -95,6 +95,27 @@ def test_a_layer_of_ordinary_size_gives_what_the_plain_form_gives(dtype, trainin
     assert_same(weighted, norm, leak, 0.2, "mean rate")
 
 
+def identity(units):
+    """A norm that changes nothing: 1 + eps is 1 in floating point."""
+    return nn.BatchNorm1d(units, eps=1e-30).eval()
+
+
+def test_spikes_are_those_worked_out_by_hand():
+    # Leak 0.5: u1 = 0.5 * 2 = 1, not above the threshold;  u2 = 0.5 * 1 + 1 = 1.5, a spike;
+    # u3 = 0.5 * (1.5 - 1) + 1 = 1.25, a spike;  u4 = 0.5 * (1.25 - 1) - 0.5 = -0.375.
+    weighted = torch.tensor([2.0, 2.0, 2.0, -1.0])[:, None, None]
+    assert fused.spikes(weighted, identity(1), torch.tensor([0.5])).flatten().tolist() == [0, 1, 1, 0]
+
+
+def test_potentials_exactly_on_an_edge_are_treated_as_the_plain_form_does():
+    # Multiples of a quarter and a leak of one half are exact, and often fall on the threshold or the boxcar's edges.
+    weighted = torch.randint(-8, 17, (6, 40, 5)) / 4
+    leak = torch.full((5,), 0.5)
+    potential = neurons.lif_potential(weighted, leak)
+    assert all((potential == edge).any() for edge in (0.5, 1.0, 1.5))
+    assert_same(weighted, identity(5), leak, 0.0)
+
+
 def test_statistics_are_those_of_the_norm_itself():
     weighted = 3 * torch.randn(20, 8, 5) - 1
     norm, leak = layer_state(5)
@@ -128,7 +149,7 @@ def test_gradients_are_the_leaky_sum_s_where_every_potential_is_near_the_thresho
     # With the norm an identity (scale 1, shift 0, mean 0, variance 1) the current is the input, held at
     # u = 0.9 by I_1 = 0.9 / (1 - leak) and I_t = 0.9.
     leak = torch.tensor([0.85, 0.95], dtype=torch.float64)
-    norm = nn.BatchNorm1d(2, eps=0.0, dtype=torch.float64).eval()
+    norm = identity(2).double()
     weighted = torch.full((5, 3, 2), 0.9, dtype=torch.float64)
     weighted[0] = 0.9 / (1 - leak)
     spikes, (of_weighted, of_scale, of_shift, of_leak), _ = run(fused.spikes, weighted, norm, leak, 0.0, "sum")
@@ -223,9 +244,8 @@ def test_drops_follow_from_the_seed_and_differ_from_call_to_call():
 
 def test_a_dropped_spike_passes_no_gradient():
     # One step: du/dI = 1 - leak, which comes back scaled up where the spike is kept, and not where it is dropped.
-    norm = nn.BatchNorm1d(50, eps=0.0).eval()
     weighted, leak = torch.full((1, 8, 50), 12.0), torch.full((50,), 0.9)  # u = 0.1 * 12 = 1.2
-    spikes, (of_weighted, *_), _ = run(fused.spikes, weighted, norm, leak, 0.5, "sum")
+    spikes, (of_weighted, *_), _ = run(fused.spikes, weighted, identity(50), leak, 0.5, "sum")
     assert 0 < (spikes == 0).sum() < spikes.numel()
     torch.testing.assert_close(of_weighted, (1 - leak) * spikes / 3)
 

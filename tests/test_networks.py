@@ -112,6 +112,17 @@ def test_dropout_falls_on_every_layer_s_spikes(spiking_network, features):
         assert set(train.unique().tolist()) == {0.0, 2.0}
 
 
+def test_the_readout_drops_out_normalised_rates(spiking_network, features):
+    # Half of what the linear map gets is zero, the rest twice what the norm gives.
+    normal, dropped = [], []
+    spiking_network.norm.register_forward_hook(lambda _, __, output: normal.append(output))
+    spiking_network.readout.register_forward_pre_hook(lambda _, inputs: dropped.append(inputs[0]))
+    spiking_network.train()(features)
+    kept = dropped[0] != 0
+    assert 0 < kept.sum() < kept.numel()
+    torch.testing.assert_close(dropped[0], 2 * normal[0] * kept)
+
+
 def test_leaks_are_kept_in_their_range(spiking_network, features):
     network = spiking_network.eval()
     shortest, longest = neurons.LEAK_RANGE

@@ -158,6 +158,24 @@ def test_recorded_firing_rates_are_those_of_evaluation(method):
         assert history[f"firing_rate_{layer}"].iloc[-1] == pytest.approx(fired / places, rel=1e-6)
 
 
+def test_recorded_training_figures_are_means_over_the_utterances(method):
+    network, correct, losses = network_of(), [], []
+
+    def look(_, inputs, logits):
+        if network.training:
+            same = (inputs[0][:, None] == TRAINING.features).all(dim=(2, 3))
+            labels = TRAINING.labels[same.int().argmax(dim=1)]
+            losses.extend(cross_entropy(logits.detach(), labels, reduction="none").tolist())
+            correct.extend((logits.argmax(dim=1) == labels).tolist())
+
+    network.register_forward_hook(look)
+    _, history = train(method, network, epochs=2)
+    for epoch in range(2):
+        of_epoch = slice(26 * epoch, 26 * (epoch + 1))
+        assert history["train_loss"][epoch] == pytest.approx(np.mean(losses[of_epoch]), rel=1e-5)
+        assert history["train_accuracy"][epoch] == pytest.approx(np.mean(correct[of_epoch]))
+
+
 @pytest.mark.parametrize("patience", [0, 2])
 def test_the_learning_rate_is_halved_once_patience_runs_out(method, monkeypatch, patience):
     # Lower, then never again: of the epochs after the best, `patience` are let pass and one more halves.
@@ -191,6 +209,26 @@ def test_a_resumed_run_ends_in_the_numbers_of_an_undisturbed_one(method, interru
     assert seen == list(range(interrupted_after + 1, 5))
     assert_same_outcome(resumed, expected)
     assert [entry.name for entry in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2, 3, 4])
+def test_resuming_remembers_the_best_epoch_and_the_patience_used_up(method, interrupted_after, tmp_path, monkeypatch):
+    def scripted():  # the first epoch is the best, and then the rate is halved after every second
+        nll = iter([1.0, 2.0, 3.0, 2.5, 2.0, 4.0])
+        monkeypatch.setattr(loop, "_validate", lambda *_: {"validation_loss": next(nll)})
+
+    def interrupt(row):
+        if row["epoch"] == interrupted_after:
+            raise KeyboardInterrupt
+
+    scripted()
+    expected = train(method, epochs=6)
+    rate = SETTINGS[method]["learning_rate"]
+    assert expected[1]["learning_rate"].tolist() == [rate, rate, rate, rate / 2, rate / 2, rate / 4]
+    scripted()
+    with pytest.raises(KeyboardInterrupt):
+        train(method, checkpoint=tmp_path / "checkpoint.pt", epochs=6, after_epoch=interrupt)
+    assert_same_outcome(train(method, network_of(77), checkpoint=tmp_path / "checkpoint.pt", epochs=6), expected)
 
 
 def test_an_epoch_interrupted_half_way_is_run_again_from_its_start(method, tmp_path):
@@ -513,13 +551,13 @@ def test_ivon_finds_the_known_posterior_of_a_bayesian_linear_regression():
     model = nn.Linear(3, 1, bias=False).double()
     optimizer = IVON(model.parameters(), lr=0.02, ess=count, hess_init=1.0, beta2=0.998, weight_decay=decay)
     means, stds = [], []
-    for step in range(3_000):
+    for step in range(2_000):
         optimizer.zero_grad()
         with ivon.sampled_weights(optimizer):
             loss = (model(inputs).squeeze(-1) - targets).square().mean() / (2 * variance)
             loss.backward()
         optimizer.step()
-        if step >= 1_500:
+        if step >= 1_000:
             posterior = ivon.gaussian(model, optimizer)
             means.append(posterior.mean["weight"].flatten().numpy())
             stds.append(posterior.std["weight"].flatten().numpy())

@@ -135,7 +135,7 @@ def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_r
         count += len(utterance)
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    deviation[deviation == 0] = 1
+    deviation[deviation < 1e-4] = 1  # a bin that does not vary, up to the rounding of its values
     for index, length in enumerate(lengths):
         features[index, :length] = (features[index, :length] - mean) / deviation
     features.flush()

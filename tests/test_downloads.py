@@ -107,6 +107,11 @@ def test_the_layout_lands_directly_under_root(hd, tmp_path, prefix):
     assert [path.name for path in root.parent.iterdir()] == ["hd"]
 
 
+def test_the_layout_is_the_outermost_that_looks_like_it(hd, tmp_path):
+    hd({"hd/aside/train_filenames.txt": b"an older list", "hd/test/aside/train_filenames.txt": b"and another"} | LAYOUT)
+    assert files(fetch("hd", tmp_path / "hd"))["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
+
+
 def test_a_known_checksum_needs_no_list(server, tmp_path, monkeypatch):
     folder, address = server
     path = archive(folder / "v1.tar.gz", {"digits-1/recordings/0_theo_0.wav": b"sound"})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.compliance import kaldi
 
@@ -106,6 +106,7 @@ def test_joining_utterances_changes_nothing(root):
         np.testing.assert_allclose(joined, alone, atol=1e-5)
 
 
+@settings(max_examples=25)
 @given(rate=st.integers(4_000, 48_000), samples=st.lists(st.integers(1_200, 5_000), min_size=1, max_size=4))
 def test_joining_gives_each_utterance_its_own_frames_at_any_rate(tmp_path_factory, rate, samples):
     root = tmp_path_factory.mktemp("rates")
@@ -144,10 +145,15 @@ def test_the_named_rate_puts_a_48_khz_tone_a_third_as_high(tmp_path):
     assert len(log_mel) == 1 + (48_000 - 400) // 160
 
 
-def test_silence_gives_zeros(tmp_path):
-    for number in range(3):
-        write(tmp_path, number, np.zeros(RATE))
-    assert (extract(speech(tmp_path), tmp_path / "cache").features == 0).all()
+def test_silence_in_training_is_not_scaled_up(tmp_path):
+    for number, samples in enumerate((RATE, 9_000, 12_345)):
+        write(tmp_path, number, np.zeros(samples))
+    write(tmp_path, 3, np.random.default_rng(0).uniform(-1, 1, RATE), part="validation")
+    extracted = extract(speech(tmp_path), tmp_path / "cache")
+    assert extracted.part("train").features.abs().max() < 1e-4
+    noise = one_by_one(speech(tmp_path))[3]
+    floor = np.log(torch.finfo(torch.float32).eps)
+    torch.testing.assert_close(extracted.features[3, : len(noise)], noise - floor, atol=1e-4, rtol=0)
 
 
 def test_labels_parts_and_names_are_those_of_the_speech(root, tmp_path):

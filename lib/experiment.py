@@ -247,7 +247,10 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
     with written_aside(stored) as aside:
         merged.to_csv(aside, index=False)
     known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
-    new = [{"run": run.folder.name} | run.record for run in evaluations]
+    new = [
+        {"run": run.folder.name, "validation_nll": run.history["validation_loss"].min()} | run.record
+        for run in evaluations
+    ]
     of_rows = {tuple(record["settings"][name] for name in TABLE[:3]): record for record in known + new}
     write_json(records, list(of_rows.values()))
     return rows

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 
 from lib import datasets, downloads, features, metrics, posteriors, settings, slices, synthesis
 from lib.datasets import Speech
@@ -232,6 +233,19 @@ def table(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
     """One row a run, as in the paper's Table 1; accuracy in percent."""
     rows = [run.record["settings"] | evaluation.figures for run, evaluation in evaluations.items()]
     return pd.DataFrame(rows)[TABLE].sort_values(["dataset", "method", "seed"], ignore_index=True)
+
+
+def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
+    """The method's figures less the reference's, seed by seed: mean and 95 % interval (Student's t) over seeds.
+
+    One row a data set and measure; the interval is NaN for a single seed.
+    """
+    wide = rows.pivot(index=["dataset", "seed"], columns="method", values=["accuracy", "nll", "brier", "ece"])
+    differences = wide.xs(method, axis=1, level=1) - wide.xs(reference, axis=1, level=1)
+    long = differences.melt(ignore_index=False, var_name="measure").dropna().reset_index()
+    found = long.groupby(["dataset", "measure"])["value"].agg(["mean", "sem", "size"])
+    half = found["sem"] * stats.t.ppf(0.975, found["size"] - 1)
+    return pd.DataFrame({"difference": found["mean"], "from": found["mean"] - half, "to": found["mean"] + half})
 
 
 def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> pd.DataFrame:

@@ -106,7 +106,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         "pitch_offset": PITCH_OFFSET,
     }
     written = json.dumps(settings, indent=2) + "\n"
-    if root.exists() and any(root.iterdir()):
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         path = root / "synthesis.json"
         if path.is_file() and path.read_text(encoding="utf-8") == written:
             return

@@ -128,6 +128,12 @@ def test_hd_list_with_a_line_twice(hd_root):
         load("hd", None, hd_root)
 
 
+def test_hd_list_that_is_not_text(hd_root):
+    (hd_root / "test_filenames.txt").write_bytes(bytes(range(128, 200)))
+    with pytest.raises(FileNotFoundError, match=r"test_filenames\.txt names 1 of 1 recordings that are not there"):
+        load("hd", None, hd_root)
+
+
 def test_hd_recording_in_both_lists(hd_root):
     path = hd_root / "train_filenames.txt"
     path.write_text(path.read_text() + hd_name("german", "04", 0, 9) + "\n")

@@ -68,9 +68,7 @@ def every_figure(generator):
         "membrane": lambda source: figures.membrane(noise(size=9), np.zeros(9), noise(size=9), 1.0, source),
         "raster": lambda source: figures.raster(np.eye(6), source),
         "reliability": lambda source: figures.reliability({"map": bins()}, source),
-        "entropies": lambda source: figures.entropies(
-            {"map": noise(size=5) ** 2}, {"map": np.ones(2)}, source
-        ),
+        "entropies": lambda source: figures.entropies({"map": noise(size=5) ** 2}, {"map": np.ones(2)}, source),
         "confusion": lambda source: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), source),
         "spread": lambda source: figures.spread(runs(), source),
         "slices": lambda source: figures.slices(np.arange(4.0), {"map": noise(size=4)}, "alpha", source),
@@ -138,9 +136,7 @@ def test_learning_curves_draw_every_column():
     loss, accuracy, rate, firing = figures.learning_curves(histories, SOURCE).axes
     drawn = [line.get_ydata().tolist() for line in loss.get_lines()]
     assert drawn == [
-        histories[method][column].tolist()
-        for method in ("map", "ivon")
-        for column in ("train_loss", "validation_loss")
+        histories[method][column].tolist() for method in ("map", "ivon") for column in ("train_loss", "validation_loss")
     ]
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "validation"]
     assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["Adam (MAP)", "IVON"]
@@ -186,9 +182,7 @@ def test_surrogate_draws_the_step_and_the_gradient():
     potentials = np.array([0.0, 0.4, 1.0, 1.2, 2.0])
     gradient = np.array([0.0, 0.0, 1.0, 1.0, 0.0])
     figure = figures.surrogate(potentials, gradient, 1.0)
-    (step,), (backward,) = (
-        lines_of(figure, name) for name in ("spike (forward)", "surrogate gradient (backward)")
-    )
+    (step,), (backward,) = (lines_of(figure, name) for name in ("spike (forward)", "surrogate gradient (backward)"))
     assert step.get_ydata().tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(backward.get_ydata(), gradient)
 

@@ -47,9 +47,7 @@ def test_accuracy_agrees_with_torchmetrics(predicted):
     probabilities, labels = predicted
     reference = torchmetrics.classification.MulticlassAccuracy(CLASSES, average="micro")
     average = metrics.model_average(probabilities)
-    assert metrics.accuracy(probabilities, labels) == pytest.approx(
-        float(reference(average, labels)), abs=1e-7
-    )
+    assert metrics.accuracy(probabilities, labels) == pytest.approx(float(reference(average, labels)), abs=1e-7)
     assert metrics.correct_count(probabilities, labels) == int((average.argmax(-1) == labels).sum())
 
 
@@ -88,9 +86,7 @@ def test_calibration_error_agrees_with_torchmetrics(predicted, bins):
     probabilities, labels = predicted
     reference = torchmetrics.classification.MulticlassCalibrationError(CLASSES, n_bins=bins, norm="l1")
     expected = float(reference(metrics.model_average(probabilities), labels))
-    assert metrics.expected_calibration_error(probabilities, labels, bins) == pytest.approx(
-        expected, abs=1e-6
-    )
+    assert metrics.expected_calibration_error(probabilities, labels, bins) == pytest.approx(expected, abs=1e-6)
 
 
 def test_entropies_agree_with_scipy():

@@ -268,6 +268,8 @@ def test_anything_else_is_not_written_over(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="holds something other than this synthetic set"):
         make("synthetic-hd", tmp_path, 240)
+    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+        make("synthetic-hd", tmp_path / "thesis.tex", 240)
     assert contents(tmp_path) == {"thesis.tex": b"precious"}
 
 

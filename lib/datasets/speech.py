@@ -171,7 +171,9 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; the set's own file lists belong beside its recordings.")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()
+    ]
     seen = set()
     for line in lines:
         if line in seen:

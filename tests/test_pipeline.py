@@ -460,3 +460,14 @@ def test_a_book_with_a_broken_link_is_refused_and_the_earlier_one_stays(toy: Pat
     with pytest.raises(RuntimeError, match=r"without warnings:\n.*intro\.md:3: WARNING: .*05_absent\.md"):
         render(toy / "_build/source", html)
     assert (html / "index.html").read_text() == "an earlier book"
+
+
+def test_cleaning_leaves_sound_and_pictures_alone_and_does_not_dwell_on_them(tmp_path: Path) -> None:
+    sound = "data:audio/wav;base64," + "/tmp/" + "A" * 300_000
+    output = nbformat.v4.new_output(
+        "display_data", {"image/png": f"{tmp_path}/" + "B" * 300_000, "text/html": f"<audio src='{sound}'> {tmp_path}"}
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    data = clean(notebook, tmp_path).cells[0].outputs[0].data
+    assert data["image/png"] == f"{tmp_path}/" + "B" * 300_000
+    assert data["text/html"] == f"<audio src='{sound}'> ."

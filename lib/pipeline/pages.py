@@ -12,6 +12,9 @@ from typing import Any
 
 import nbformat
 
+PICTURES = ("image/png", "image/jpeg")
+EMBEDDED = re.compile(r"(data:[\w/-]+;base64,[\w/+=]+)")
+
 
 def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     """Take this machine's paths, clock and versions out of a notebook: they would change it at every run."""
@@ -39,12 +42,19 @@ def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
 def without_paths(value: Any, root: Path) -> Any:
     """Replace this machine's folders, in every string inside `value`, by what a reader calls them."""
     if isinstance(value, dict):
-        return type(value)({key: without_paths(item, root) for key, item in value.items()})
+        return type(value)({key: item if key in PICTURES else without_paths(item, root) for key, item in value.items()})
     if isinstance(value, list):
         return [without_paths(item, root) for item in value]
     if not isinstance(value, str):
         return value
-    text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "this cell", value)
+    # Sound and pictures inside a page are long lines of letters in which anything may be found; they have no paths.
+    parts = re.split(EMBEDDED, value)
+    return "".join(part if index % 2 else without_paths_in_text(part, root) for index, part in enumerate(parts))
+
+
+def without_paths_in_text(text: str, root: Path) -> str:
+    if "ipykernel_" in text:
+        text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "this cell", text)
     known = {
         root: ".",
         Path.home(): "~",

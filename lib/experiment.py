@@ -114,6 +114,7 @@ def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
 
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     """The run of these settings: found where it is finished, gone on with where it was interrupted."""
+    chosen = for_dataset(chosen, chosen["dataset"])
     method_settings = settings.of_method(chosen["method"], chosen)
     trained = {name: chosen.get(name) for name in TRAINED} | method_settings
     identity = json.dumps({"settings": trained, "data": frames.fingerprint}, sort_keys=True)

@@ -192,6 +192,16 @@ def test_what_training_does_not_see_makes_no_other_run(frames, map_chosen, monke
     assert experiment.train(frames, map_chosen | same) == run
 
 
+def test_choices_given_for_each_data_set_are_those_of_this_one(data, frames, map_chosen):
+    single = {"split": "official", "validation": "test", "data_root": str(data / "synthetic-hd")}
+    mapped = {name: {"synthetic-hd": value, "sc": "70-10-20"} for name, value in single.items()}
+    parts = experiment.load_speech(mapped, "synthetic-hd").parts
+    assert (parts == "validation").sum() == (parts == "test").sum() > 0
+    run = experiment.train(frames, map_chosen | mapped)
+    assert run == experiment.train(frames, map_chosen | single)
+    assert run.record["settings"]["validation"] == "test"
+
+
 def test_other_recordings_are_another_run(frames, map_chosen):
     other = replace(frames, fingerprint="0" * 32)
     assert experiment.train(frames, map_chosen).folder != experiment.train(other, map_chosen).folder

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -278,15 +279,13 @@ def write_json(path: Path, content: dict | list) -> None:
 
 def provenance() -> dict[str, Any]:
     """What was there when a result was computed."""
-    git = subprocess.run(
-        ["git", "-C", REPOSITORY, "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    commit = None
+    if shutil.which("git"):
+        describe = ["git", "-C", REPOSITORY, "describe", "--always", "--dirty", "--abbrev=12"]
+        commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        "commit": git.stdout.strip() or None,
+        "commit": commit,
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

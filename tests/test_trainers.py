@@ -570,3 +570,11 @@ def test_predicting_from_the_ivon_posterior_uses_its_spread():
     posterior, _ = train("ivon", ess_factor=0.5)
     predicted = posteriors.predict(network_of(), posterior, VALIDATION.features, 2, torch.Generator().manual_seed(1))
     assert not torch.equal(predicted[0], predicted[1])
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
+    checkpoint = tmp_path / "checkpoint.pt"
+    train("map", checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged; delete it"):
+        train("map", checkpoint=checkpoint)

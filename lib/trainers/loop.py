@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -78,7 +79,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
     rows, best, best_loss = [], None, math.inf
     if checkpoint is not None and checkpoint.exists():
-        stored = torch.load(checkpoint, weights_only=True)
+        stored = _load(checkpoint)
         network.load_state_dict(stored["network"])
         method.optimizer.load_state_dict(stored["optimizer"])
         scheduler.load_state_dict(stored["scheduler"])
@@ -114,6 +115,13 @@ def fit(
                     torch.save(state, aside)
             after_epoch(row)
     return best, pd.DataFrame(rows)
+
+
+def _load(checkpoint: Path) -> dict:
+    try:
+        return torch.load(checkpoint, weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        raise ValueError(f"{checkpoint} is damaged; delete it, and training begins anew.") from error
 
 
 def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_size: int, epoch: int) -> dict:

@@ -96,7 +96,7 @@ def test_what_the_tests_import_is_declared() -> None:
 
 def test_colab_is_given_what_it_lacks() -> None:
     """The pipeline and the search for settings are run elsewhere; PyTorch is Colab's own."""
-    has = {"ipython", "matplotlib", "numba", "numpy", "pandas", "requests", "torch", "torchaudio", "tqdm"}
+    has = {"ipython", "matplotlib", "numba", "numpy", "pandas", "requests", "scipy", "torch", "torchaudio", "tqdm"}
     rooms = [tree for path, tree in parsed("lib").items() if not {"pipeline", "tuning.py"} & set(path.parts)]
     (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
     assert distributions(imported(*rooms, *CELLS)) - has == set(installed.split()[3:])

@@ -38,7 +38,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"
 VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
-TRAINED = ("dataset", "split", "validation", "method", "seed", "num_frames", "hidden_sizes", "epochs")
+DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
+TRAINED = ("dataset", *DATA_SETTINGS, "method", "seed", "hidden_sizes", "epochs")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,12 @@ def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
 
 def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
     """The features of a data set, extracted once."""
-    return features.extract(load_speech(chosen, dataset), DATA / "features", frames=chosen.get("num_frames", 100))
+    return features.extract(
+        load_speech(chosen, dataset),
+        DATA / "features",
+        frames=chosen.get("num_frames", 100),
+        sample_rate=chosen.get("filterbank_rate"),
+    )
 
 
 def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
@@ -157,7 +163,7 @@ def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
     pattern = f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-*/run.json"
     records = sorted(results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     runs = (Run(path.parent) for path in records)
-    data = {name: chosen.get(name) for name in ("split", "validation", "num_frames")}
+    data = {name: chosen.get(name) for name in DATA_SETTINGS}
     return next(
         (
             run

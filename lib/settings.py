@@ -36,7 +36,17 @@ DEFAULTS = {
 
 SHARED_DEFAULTS = {"num_frames": 100, "hidden_sizes": [128, 128], "epochs": 30}
 
-SHARED = ("dataset", "data_root", "method", "seed", "results_root", "split", "validation", "num_frames")
+SHARED = (
+    "dataset",
+    "data_root",
+    "method",
+    "seed",
+    "results_root",
+    "split",
+    "validation",
+    "num_frames",
+    "filterbank_rate",
+)
 NOTEBOOKS = {
     "01_data": SHARED,
     "02_training": (
@@ -120,6 +130,7 @@ PARAMETERS = {
     "seed": each(whole(0)),
     "results_root": optional(FOLDER),
     "num_frames": whole(2, 10_000),
+    "filterbank_rate": optional(whole(1_000, 200_000)),
     "hidden_sizes": several(whole(1, 100_000)),
     "epochs": whole(1, 100_000),
     "samples": whole(1, 100_000),

@@ -132,6 +132,7 @@ def test_the_record_says_what_determined_the_run(frames, map_chosen):
     record = json.loads((experiment.train(frames, map_chosen).folder / "run.json").read_text())
     assert record["settings"] == {
         "dataset": "synthetic-hd", "split": None, "validation": None, "method": "map", "seed": 5, "num_frames": 20,
+        "filterbank_rate": None,
         "hidden_sizes": [6], "epochs": 2, "batch_size": 40,
         **{
             name: experiment.settings.DEFAULTS["map"][name]
@@ -507,3 +508,11 @@ def test_paired_differences_are_those_of_scipy() -> None:
     expected = scipy.stats.ttest_rel([1.5, 2.0, 3.0], [1.0, 2.0, 4.0])
     assert found["difference"] == pytest.approx(-1 / 6)
     assert (found["from"], found["to"]) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_the_filterbank_can_be_told_another_rate(data, map_chosen):
+    own, told = (
+        experiment.load_frames(map_chosen | {"filterbank_rate": rate}, "synthetic-hd") for rate in (None, 8_000)
+    )
+    assert own.fingerprint == told.fingerprint
+    assert not torch.equal(own.features, told.features)

@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--params", type=Path, required=True, help="settings, such as book/params/quick.yml")
     parser.add_argument("--results", type=Path, help="folder for stored runs, instead of the notebooks' own")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell's background job starts with it ignored, and Python then leaves it so.
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, signal.default_int_handler)
     try:
         run(options.params, options.results, root)
     except KeyboardInterrupt:

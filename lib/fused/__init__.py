@@ -1,0 +1,142 @@
+"""What stands between two matrix products, in one pass: normalise, integrate, spike, drop out.
+
+``plain_spikes`` is the reference, in PyTorch's own operations. ``spikes`` gives the same spikes to the bit, by kernels
+compiled at first use: by numba on the CPU (``cpu``), by Triton on CUDA (``cuda``). They exist because memory traffic,
+not arithmetic, is what the plain form costs; so they keep nothing but the weighted input, from which the backward
+pass integrates again, and draw dropout's numbers where they are needed.
+"""
+
+from types import ModuleType
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from lib import neurons
+from lib.fused import cpu
+
+WORDS = 2**32
+
+
+def spikes(
+    weighted: Float[Tensor, "time batch units"],
+    norm: nn.BatchNorm1d,
+    leak: Float[Tensor, " units"],
+    dropout: float = 0.0,
+    threshold: float = 1.0,
+) -> Float[Tensor, "time batch units"]:
+    """LIF spikes of the batch-normalised input, dropped with probability ``dropout`` and scaled up to make up.
+
+    ``norm`` is used, and its running statistics updated, as ``nn.BatchNorm1d`` itself would. Other devices than the
+    CPU and CUDA take the plain form.
+    """
+    seed = int(torch.randint(WORDS, ())) if dropout > 0 else 0
+    kernels = _kernels(weighted.device.type)
+    if kernels is None:
+        return plain_spikes(weighted, norm, leak, seed, dropout, threshold)
+    if norm.training:
+        mean, variance = kernels.statistics(weighted.detach())
+        _update(norm, mean, variance, weighted.shape[0] * weighted.shape[1])
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    return _Spikes.apply(
+        weighted, norm.weight, norm.bias, leak, mean, torch.rsqrt(variance + norm.eps), norm.training,
+        kernels, threshold, seed, dropout,
+    )  # fmt: skip
+
+
+def plain_spikes(
+    weighted: Float[Tensor, "time batch units"],
+    norm: nn.BatchNorm1d,
+    leak: Float[Tensor, " units"],
+    seed: int,
+    dropout: float,
+    threshold: float = 1.0,
+) -> Float[Tensor, "time batch units"]:
+    """The reference: the same in PyTorch's operations.
+
+    The batch's statistics are summed in double precision: there the order of the terms, in which the kernels differ,
+    does not show.
+    """
+    if norm.training:
+        variance, mean = torch.var_mean(weighted.double(), dim=(0, 1), correction=0)
+        mean, variance = mean.to(weighted.dtype), variance.to(weighted.dtype)
+        _update(norm, mean.detach(), variance.detach(), weighted.shape[0] * weighted.shape[1])
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    fired = neurons.lif(weighted * factor + (norm.bias - mean * factor), leak, threshold)
+    return fired * kept(seed, dropout, weighted) / (1 - dropout) if dropout > 0 else fired
+
+
+def kept(seed: int, dropout: float, like: Float[Tensor, "time batch units"]) -> Bool[Tensor, "time batch units"]:
+    """Which spikes dropout leaves: a 32-bit hash of seed, time step, example and unit reaches ``dropout * 2**32``."""
+    time, batch, units = like.shape
+    rows = mixed(torch.arange(time * batch, device=like.device) ^ seed)
+    words = mixed((rows[:, None] + torch.arange(units, device=like.device) * GOLDEN) % WORDS)
+    return (words >= drop_level(dropout)).view(like.shape)
+
+
+GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: spreads successive units over all 32 bits
+
+
+def mixed(words: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """MurmurHash3's finaliser (Appleby 2011) on numbers below 2**32: each bit of the input flips half of the output."""
+    words = (words ^ (words >> 16)) * 0x85EBCA6B % WORDS
+    words = (words ^ (words >> 13)) * 0xC2B2AE35 % WORDS
+    return words ^ (words >> 16)
+
+
+def drop_level(dropout: float) -> int:
+    """The number of 32-bit words that drop a spike."""
+    return round(dropout * WORDS)
+
+
+def _kernels(device: str) -> ModuleType | None:
+    if device == "cpu":
+        return cpu
+    if device == "cuda":
+        from lib.fused import cuda  # imports Triton, which PyTorch brings only where it can use it
+
+        return cuda
+    return None
+
+
+def _update(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, examples: int) -> None:
+    """The running statistics, with the unbiased variance, as ``nn.BatchNorm1d`` keeps them."""
+    if examples < 2:
+        raise ValueError("batch statistics need more than one value for each unit: train on larger batches")
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (examples / (examples - 1)), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+
+
+class _Spikes(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout
+    ):
+        weighted, leak = weighted.contiguous(), leak.contiguous()
+        factor = scale * reciprocal_std
+        offset = shift - mean * factor
+        ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
+        ctx.kernels, ctx.batch_statistics = kernels, batch_statistics
+        ctx.settings = threshold, seed, drop_level(dropout), 1 / (1 - dropout)
+        return kernels.forward(weighted, factor, offset, leak, *ctx.settings)
+
+    @staticmethod
+    def backward(ctx, grad):
+        weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
+        # A readout of firing rates sends the same gradient to every time step; it need not be written out.
+        grad = grad[:1] if grad.stride(0) == 0 else grad
+        adjoint, sums = ctx.kernels.adjoint(grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings)
+        of_one, of_centred, of_rest = sums
+        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
+        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
+        slope = constant = torch.zeros_like(factor)
+        if ctx.batch_statistics:
+            examples = weighted.shape[0] * weighted.shape[1]
+            slope = factor * grad_centred * reciprocal_std**2 / examples
+            constant = factor * grad_shift / examples - mean * slope
+        ctx.kernels.through_norm(adjoint, weighted, factor * (1 - leak), slope, constant)
+        return adjoint, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 7

@@ -4,7 +4,8 @@ A *state* is a full set of a network's tensors by name: its parameters and its b
 ``sample`` returns one, and ``torch.func.functional_call`` takes it to the network, which is never changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,16 +19,14 @@ from lib.downloads import written_aside
 
 State = dict[str, Tensor]
 
-PREDICTION_BATCH = 256
+# Utterances that pass through the network together: few enough for a layer's spikes to stay in the cache.
+PREDICTION_BATCH = 32
 
 
 @runtime_checkable
 class Posterior(Protocol):
     def sample(self, generator: torch.Generator) -> State:
         """One full set of the network's tensors."""
-
-    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "Posterior":
-        """The same distribution with its centre moved by ``distance * direction``."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,6 @@ class PointMass:
 
     def sample(self, generator: torch.Generator) -> State:
         return dict(self.mean)
-
-    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "PointMass":
-        return PointMass(moved(self.mean, direction, distance))
 
 
 @dataclass(frozen=True)
@@ -65,9 +61,6 @@ class MeanFieldGaussian:
             state[name] = self.mean[name] + std * noise
         return state
 
-    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "MeanFieldGaussian":
-        return MeanFieldGaussian(moved(self.mean, direction, distance), self.std)
-
 
 @dataclass(frozen=True)
 class Mixture:
@@ -79,23 +72,11 @@ class Mixture:
         choice = torch.randint(len(self.components), (), generator=generator, device=generator.device)
         return self.components[int(choice)].sample(generator)
 
-    def shifted(self, direction: Mapping[str, Tensor], distance: float) -> "Mixture":
-        return Mixture(tuple(component.shifted(direction, distance) for component in self.components))
-
 
 def network_state(network: nn.Module) -> State:
     """A copy of the network's parameters and floating-point buffers."""
     return {
         name: tensor.detach().clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()
-    }
-
-
-def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
-    """``state + distance * direction``; tensors that ``direction`` does not name stay where they are."""
-    if unknown := direction.keys() - state.keys():
-        raise ValueError(f"the direction moves {sorted(unknown)}, which the network does not have")
-    return {
-        name: tensor + distance * direction[name] if name in direction else tensor for name, tensor in state.items()
     }
 
 
@@ -114,20 +95,31 @@ def predict(
     """
     if samples < 1:
         raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
-    # Module by module: frozen batch norm evaluates inside a network that trains.
+    states = [posterior.sample(generator) for _ in range(samples)]
+    with evaluating(network):
+        batches = [
+            torch.stack([functional_call(network, state, batch).softmax(dim=-1) for state in states])
+            for batch in in_batches(features)
+        ]
+    return torch.cat(batches, dim=1)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards each module's own: frozen batch norm evaluates inside a network that trains."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        return torch.stack([_probabilities(network, posterior.sample(generator), features) for _ in range(samples)])
+        yield
     finally:
         for module, was_training in modes:
             module.training = was_training
 
 
-def _probabilities(network: nn.Module, state: State, features: Tensor) -> Tensor:
-    return torch.cat(
-        [functional_call(network, state, batch).softmax(dim=-1) for batch in features.split(PREDICTION_BATCH)]
-    )
+def in_batches(features: Float[Tensor, "batch time features"]) -> Iterator[Float[Tensor, "_ time features"]]:
+    """``PREDICTION_BATCH`` utterances at a time, laid out in memory as the network reads them: time first."""
+    for batch in features.split(PREDICTION_BATCH):
+        yield batch.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 FAMILIES = {"PointMass": PointMass, "MeanFieldGaussian": MeanFieldGaussian}

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from lib import metrics, posteriors
+from lib.networks import unmoved_layers
 from lib.posteriors import PointMass, Posterior, State
 
 Batches = Sequence[tuple[Tensor, Tensor]]
@@ -46,31 +48,46 @@ def bayesian_loss(
 ) -> np.ndarray:
     """Loss of the averaged prediction, the posterior's centre moved by ``alpha * direction`` (equation 20).
 
-    Each alpha sees the same noise, whichever order they come in: fresh noise would add a jitter that is
-    not the landscape's. Returns one loss for each alpha, in nats.
+    Each alpha sees the same samples, moved with the centre: fresh noise would add a jitter that is not the
+    landscape's. Hidden layers that the direction does not move are computed once for each sample. Returns one loss
+    for each alpha, in nats.
     """
     if not batches:
         raise ValueError("a slice needs at least one minibatch to take the loss on")
-    noise = generator.get_state()
-    losses = []
-    for alpha in alphas:
-        generator.set_state(noise)
-        shifted = posterior.shifted(direction, float(alpha))
-        losses.append(_loss(network, shifted, batches, samples, generator))
-    return np.array(losses)
+    features = list(posteriors.in_batches(torch.cat([features for features, _ in batches])))
+    still = unmoved_layers(network, direction)
+    averaged = [0.0] * len(alphas)
+    with torch.no_grad(), posteriors.evaluating(network):
+        for state in [posterior.sample(generator) for _ in range(samples)]:
+            inputs = (
+                [functional_call(network, state, batch, {"stop": still}) for batch in features] if still else features
+            )
+            for index, alpha in enumerate(alphas):
+                point = moved(state, direction, float(alpha))
+                averaged[index] += _probabilities(network, point, inputs, still) / samples
+    return np.array([_loss(probabilities, batches) for probabilities in averaged])
 
 
-def _loss(
-    network: nn.Module, posterior: Posterior, batches: Batches, samples: int, generator: torch.Generator
-) -> float:
-    features = torch.cat([features for features, _ in batches])
-    probabilities = posteriors.predict(network, posterior, features, samples, generator)
-    of_batches = probabilities.split([len(labels) for _, labels in batches], dim=1)
-    return float(
-        np.mean(
-            [
-                metrics.negative_log_likelihood(of_batch, labels)
-                for of_batch, (_, labels) in zip(of_batches, batches, strict=True)
-            ]
-        )
-    )
+def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
+    """``state + distance * direction``; tensors that ``direction`` does not name stay where they are."""
+    if unknown := direction.keys() - state.keys():
+        raise ValueError(f"the direction moves {sorted(unknown)}, which the network does not have")
+    return {
+        name: tensor + distance * direction[name] if name in direction else tensor for name, tensor in state.items()
+    }
+
+
+def _probabilities(network: nn.Module, state: State, inputs: Iterable[Tensor], start: int) -> Tensor:
+    """Class probabilities, in double precision; ``inputs`` are the spikes of the first ``start`` layers."""
+    left_out = {"start": start} if start else {}
+    logits = torch.cat([functional_call(network, state, batch, left_out) for batch in inputs])
+    return logits.softmax(dim=-1).double()
+
+
+def _loss(probabilities: Tensor, batches: Batches) -> float:
+    of_batches = probabilities.split([len(labels) for _, labels in batches])
+    losses = [
+        metrics.negative_log_likelihood(of_batch, labels)
+        for of_batch, (_, labels) in zip(of_batches, batches, strict=True)
+    ]
+    return float(np.mean(losses))

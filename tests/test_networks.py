@@ -58,6 +58,15 @@ def test_logits_are_a_linear_map_of_the_normalised_rates(spiking_network, featur
     torch.testing.assert_close(network(features).detach(), torch.from_numpy(expected))
 
 
+def test_the_network_may_be_run_in_two_parts(spiking_network, features):
+    network = spiking_network.eval()
+    for layers in range(3):
+        spikes = network(features, stop=layers)
+        assert torch.equal(network(spikes, start=layers), network(features))
+    for layers, train in enumerate(network.hidden_spikes(features), start=1):
+        assert torch.equal(network(features, stop=layers), train.transpose(0, 1))
+
+
 def test_evaluation_of_an_utterance_does_not_depend_on_its_batch(spiking_network, features):
     network = spiking_network.eval()
     together = network(features)
@@ -173,7 +182,7 @@ def test_sizes_below_one_are_refused(num_features, num_classes, hidden_sizes):
         SpikingClassifier(num_features, num_classes, hidden_sizes)
 
 
-@pytest.mark.parametrize("dropout", [-0.1, 1.1])
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.1])
 def test_a_dropout_that_is_no_probability_is_refused(dropout):
     with pytest.raises(ValueError, match="between 0 and 1"):
         SpikingClassifier(3, 4, dropout=dropout)

@@ -170,30 +170,6 @@ def test_predicting_needs_a_sample(posterior, spiking_network, features, generat
         predict(spiking_network, posterior, features, samples, generator)
 
 
-def test_shifting_moves_every_sample_alike_and_no_noise(posterior):
-    before = posterior.sample(seed(3))
-    moving = ["layers.0.linear.weight", "readout.bias"]
-    direction = {name: torch.randn_like(before[name]) for name in moving}
-    moved = posterior.shifted(direction, -1.5).sample(seed(3))
-    for name, tensor in moved.items():
-        if name in moving:
-            torch.testing.assert_close(tensor - before[name], -1.5 * direction[name])
-        else:
-            assert torch.equal(tensor, before[name])
-    assert_states_equal(posterior.sample(seed(3)), before)  # the one shifted is as it was
-
-
-def test_shifting_there_and_back_is_no_shift(posterior):
-    direction = {"readout.bias": torch.ones(4, dtype=torch.float64)}
-    back = posterior.shifted(direction, 0.7).shifted(direction, -0.7)
-    torch.testing.assert_close(flat(back.sample(seed(3))), flat(posterior.sample(seed(3))))
-
-
-def test_shifting_along_what_the_network_lacks_is_refused(posterior):
-    with pytest.raises(ValueError, match=r"moves \['readout\.height'\], which the network does not have"):
-        posterior.shifted({"readout.height": torch.ones(4)}, 1.0)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_is_saved_is_loaded_exactly(name, dtype, state, tmp_path):

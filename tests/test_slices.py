@@ -206,6 +206,27 @@ def test_without_spread_the_bayesian_slice_is_the_deterministic_one(spiking_netw
     np.testing.assert_allclose(bayesian, deterministic, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("moving", "computed"), [("readout", 0), ("layers.1", 1), ("layers.0", 2), ("norm", 0)])
+def test_layers_that_do_not_move_are_computed_once(spiking_network, posterior, direction, moving, computed):
+    """For each of 2 samples the layers from the first one that moves run at each alpha, those before it once."""
+    part = {name: 5 * tensor for name, tensor in direction.items() if name.startswith(moving)}
+    whole = {name: part.get(name, torch.zeros_like(tensor)) for name, tensor in direction.items()}
+    given = ALPHAS, minibatches(), 2
+
+    calls = []
+    handles = [
+        layer.register_forward_hook(lambda *_, index=index: calls.append(index))
+        for index, layer in enumerate(spiking_network.layers)
+    ]
+    losses = slices.bayesian_loss(spiking_network, posterior, part, *given, seed(5))
+    for handle in handles:
+        handle.remove()
+    counts = [2 * (len(ALPHAS) if index >= 2 - computed else 1) for index in range(2)]
+    assert [calls.count(index) for index in range(2)] == counts
+    np.testing.assert_array_equal(losses, slices.bayesian_loss(spiking_network, posterior, whole, *given, seed(5)))
+    assert len(set(losses)) == len(ALPHAS)
+
+
 # Bad input
 
 

@@ -20,6 +20,8 @@ from lib.downloads import written_aside
 from lib.posteriors import Posterior
 
 VALIDATION_SAMPLES = 4
+# Enough for a firing rate to two digits.
+FIRING_RATE_UTTERANCES = 256
 # A loss this many times that of a uniform guess does not come back.
 DIVERGED = 10
 
@@ -148,7 +150,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
     probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
     network.eval()
-    spikes = network.hidden_spikes(validation.features[: posteriors.PREDICTION_BATCH])
+    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES])
     return {
         "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),
         "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),

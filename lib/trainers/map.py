@@ -22,7 +22,7 @@ def train_map(
 
     ``schedule`` goes to ``loop.fit``. Returns the point estimate and the history.
     """
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
     def step(features, labels):
         optimizer.zero_grad()

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ import soundfile
 
 from lib import synthesis
 from lib.datasets import hd, load, sc
-from lib.synthesis import Recording, Speaker, espeak, generator, make, utter
+from lib.synthesis import make, plans, sound
+from lib.synthesis.__main__ import main
+from lib.synthesis.espeak import espeak
+from lib.synthesis.sound import Recording, Speaker, generator, utter
 
 SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140}
 
@@ -58,7 +62,7 @@ def test_sc_speakers_say_every_word_in_the_part_that_their_name_hashes_to(roots,
     ("speakers", "parts"), [(4, (2, 1, 1)), (5, (3, 1, 1)), (60, (42, 9, 9)), (100, (70, 15, 15))], ids="{}".format
 )
 def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
-    recordings, lists = synthesis.plan_sc(35 * speakers, seed=0)
+    recordings, lists = plans.plan_sc(35 * speakers, seed=0)
     assert len({recording.path for recording in recordings}) == 35 * speakers
     assert {name: len(lines) for name, lines in lists.items()} == {
         "validation_list.txt": 35 * parts[1],
@@ -67,24 +71,111 @@ def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
 
 
 def test_every_file_is_planned_with_the_word_in_its_name():
-    for recording in synthesis.plan_hd(240, seed=0)[0]:
+    for recording in plans.plan_hd(240, seed=0)[0]:
         utterance = hd.parse(Path(recording.path).name, "train")
         assert recording.word == hd.CLASS_NAMES[utterance.label]
         assert (recording.accent == "de") == (utterance.label >= 10)
-    for recording in synthesis.plan_sc(140, seed=0)[0]:
+    for recording in plans.plan_sc(140, seed=0)[0]:
         assert recording.path.startswith(f"{recording.word}/")
         assert recording.accent.startswith("en")
 
 
 def test_the_number_of_utterances_goes_to_whole_rounds():
-    assert len(synthesis.plan_hd(700, seed=0)[0]) == 720
-    assert len(synthesis.plan_sc(370, seed=0)[0]) == 385
+    assert len(plans.plan_hd(700, seed=0)[0]) == 720
+    assert len(plans.plan_sc(370, seed=0)[0]) == 385
+
+
+# Full size
+
+
+def test_full_hd_has_the_published_counts_of_each_list():
+    recordings, lists = plans.plan_hd(None, seed=0)
+    assert {name: len(lines) for name, lines in lists.items()} == {
+        "train_filenames.txt": 8_332,
+        "test_filenames.txt": 2_088,
+    }
+    names = [Path(recording.path).name for recording in recordings]
+    assert sorted(names) == sorted(lists["train_filenames.txt"] + lists["test_filenames.txt"])
+    assert len(set(names)) == 10_420
+    said = Counter((recording.path.split("_")[1], recording.word) for recording in recordings)
+    assert len(said) == 12 * 20
+    assert set(said.values()) == {43, 44}
+    trained = [hd.parse(name, "train") for name in lists["train_filenames.txt"]]
+    assert {utterance.speaker for utterance in trained} == {f"{n:02d}" for n in range(12)} - {"04", "05"}
+    assert {recording.sample_rate for recording in recordings} == {48_000}
+
+
+def test_full_sc_has_the_published_counts_under_both_splits():
+    recordings, lists = plans.plan_sc(None, seed=0)
+    speakers = {recording.path: sc.FILE_NAME.fullmatch(Path(recording.path).name)[1] for recording in recordings}
+    assert len(speakers) == len(recordings) == 105_829
+    assert len(set(speakers.values())) == 2_618
+    for split, below in (("official", 20), ("70-10-20", 30)):
+        parts = {speaker: sc.hashed_part(speaker, 10, below) for speaker in set(speakers.values())}
+        assert Counter(parts[speaker] for speaker in speakers.values()) == sc.PUBLISHED_COUNTS[split]
+        if split == "official":
+            for part, name in (("validation", "validation_list.txt"), ("test", "testing_list.txt")):
+                assert lists[name] == [path for path, speaker in speakers.items() if parts[speaker] == part]
+    said = Counter(recording.word for recording in recordings)
+    assert len(said) == 35
+    assert max(said.values()) - min(said.values()) <= 4  # one for each kind of speaker
+
+
+def test_sets_of_full_size_load_under_the_published_names(tmp_path, monkeypatch):
+    """As if fewer utterances had been published; every other count would be refused."""
+    monkeypatch.setattr(hd, "PUBLISHED_COUNTS", ({"train": 199, "test": 52}, {"train": 190, "test": 61}))
+    make("synthetic-hd", tmp_path / "hd", full=True)
+    loaded = load("hd", None, tmp_path / "hd")
+    assert (len(loaded), loaded.sample_rate) == (251, 48_000)
+    assert len(loaded.part("test")) == 52
+
+    monkeypatch.setattr(plans, "SC_SPEAKERS", 6)
+    official = {"train": 140, "validation": 36, "test": 37}
+    counts = {"official": official, "70-10-20": {"train": 105, "validation": 36, "test": 72}}
+    monkeypatch.setattr(sc, "PUBLISHED_COUNTS", counts)
+    make("synthetic-sc", tmp_path / "sc", full=True)
+    for split, parts in counts.items():
+        assert Counter(load("sc", split, tmp_path / "sc").parts.tolist()) == parts
+
+
+def test_a_full_set_is_another_than_the_default_one(roots):
+    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+        make("synthetic-sc", roots["synthetic-sc"], full=True)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_disk_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(synthesis.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
+    assert main([name, str(tmp_path / "sets" / "one")]) == 1
+    needed = {"synthetic-hd": "1", "synthetic-sc": "3.8"}[name]
+    sentence = f"'{name}' needs {needed} GB on the disk of {tmp_path / 'sets'}, where 0.1 GB are free; make room"
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_makes_a_full_set_and_says_why_it_cannot(tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr("lib.synthesis.__main__.make", lambda *arguments, **options: made.append((arguments, options)))
+    assert main(["synthetic-hd", str(tmp_path / "hd")]) == 0
+    assert made == [(("synthetic-hd", tmp_path / "hd"), {"full": True})]
+    monkeypatch.undo()
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert main(["synthetic-hd", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"{tmp_path} holds something other than this synthetic set")
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_blocks_said_side_by_side_are_the_same_each_time(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(synthesis, "BLOCK", 40)
+    for folder in ("first", "second"):
+        make(name, tmp_path / folder, SMALLEST[name])
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
 def test_all_voices_are_there(tmp_path):
-    voices = [*synthesis.HD_VARIANTS, *synthesis.FEMALE, *synthesis.MALE]
+    voices = [*plans.HD_VARIANTS, *sound.FEMALE, *sound.MALE]
     with espeak(tmp_path) as say:
-        for accent in (*synthesis.ACCENTS, "de"):
+        for accent in (*sound.ACCENTS, "de"):
             for variant in voices:
                 assert len(say("eins", f"{accent}+{variant}", 170, 50, 50)) > 2_000
 
@@ -168,22 +259,23 @@ def tone(word, voice, rate, pitch, pitch_range):
     return np.round(9_000 * np.sin(2 * np.pi * 1_000 * np.arange(6_615) / 22_050)).astype(np.int16)
 
 
-def test_a_tone_keeps_its_frequency_and_length(monkeypatch):
-    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000), generator(0, "a"))
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_a_tone_keeps_its_frequency_and_length(monkeypatch, rate):
+    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", rate, rate), generator(0, "a"))
     heard = np.flatnonzero(np.abs(samples) > 100)
-    assert abs(heard[-1] - heard[0] - 4_800) < 30
+    assert abs((heard[-1] - heard[0]) / rate - 0.3) < 0.002
     spectrum = np.abs(np.fft.rfft(samples))  # one line for each Hz
     assert spectrum.argmax() == 1_000
 
 
 @pytest.mark.parametrize("snr_db", [0, 20])
 def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
-    monkeypatch.setattr(synthesis, "LEVEL_DB", (-20, -20))
-    recording = Recording("a.wav", FLAT, "en", "word", 16_000)
-    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
+    monkeypatch.setattr(sound, "LEVEL_DB", (-20, -20))
+    recording = Recording("a.wav", FLAT, "en", "word", 16_000, 16_000)
+    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
     clean = utter(tone, recording, generator(0, "a")) / 32_767
-    monkeypatch.setattr(synthesis, "SNR_DB", (snr_db, snr_db))
+    monkeypatch.setattr(sound, "SNR_DB", (snr_db, snr_db))
     noisy = utter(tone, recording, generator(0, "a")) / 32_767
     heard = slice(*np.flatnonzero(np.abs(clean) > 0.01)[[0, -1]])
 
@@ -195,10 +287,10 @@ def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
 
 
 def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
-    monkeypatch.setattr(synthesis, "NOISE_EXPONENT", (1, 1))
-    monkeypatch.setattr(synthesis, "SNR_DB", (-20, -20))
-    monkeypatch.setattr(synthesis, "LEVEL_DB", (-40, -40))
-    noise = utter(tone, Recording("a.wav", FLAT, "en", "word", 160_000), generator(0, "a")).astype(float)
+    monkeypatch.setattr(sound, "NOISE_EXPONENT", (1, 1))
+    monkeypatch.setattr(sound, "SNR_DB", (-20, -20))
+    monkeypatch.setattr(sound, "LEVEL_DB", (-40, -40))
+    noise = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 160_000), generator(0, "a")).astype(float)
     power = np.abs(np.fft.rfft(noise)) ** 2  # ten lines for each Hz
     octaves = [power[10 * low : 20 * low].mean() for low in (250, 2_000, 4_000)]
     assert 10 * np.log10(octaves[0] / octaves[1]) == pytest.approx(9, abs=0.5)
@@ -207,7 +299,7 @@ def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
 
 def test_the_microphone_tilts_by_so_many_decibels_an_octave():
     tilted = FLAT._replace(tilt=3.0)
-    gain = 20 * np.log10(synthesis.response(tilted, np.array([250.0, 500.0, 1_000.0, 2_000.0, 4_000.0])))
+    gain = 20 * np.log10(sound.response(tilted, np.array([250.0, 500.0, 1_000.0, 2_000.0, 4_000.0])))
     np.testing.assert_allclose(gain, [-6, -3, 0, 3, 6], atol=1e-9)
 
 
@@ -215,13 +307,13 @@ def test_the_microphones_waves_go_through_whole_octaves():
     """cos(pi / 4 k x octaves): one of 2 dB with k = 4 turns over at each octave."""
     ripple = np.zeros((4, 2))
     ripple[3, 0] = 2
-    gain = 20 * np.log10(synthesis.response(FLAT._replace(ripple=ripple), 1_000 * 2.0 ** np.arange(-2, 3)))
+    gain = 20 * np.log10(sound.response(FLAT._replace(ripple=ripple), 1_000 * 2.0 ** np.arange(-2, 3)))
     np.testing.assert_allclose(gain, [2, -2, 2, -2, 2], atol=1e-9)
 
 
 def test_a_word_longer_than_the_recording_is_cut(monkeypatch):
-    monkeypatch.setattr(synthesis, "SNR_DB", (200, 200))
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 3_200), generator(0, "a"))
+    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
+    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 3_200), generator(0, "a"))
     assert len(samples) == 3_200
     assert (np.abs(samples.reshape(10, 320)).max(axis=1) > 100).all()
 
@@ -247,6 +339,11 @@ def test_rate_and_pitch_reach_espeak(tmp_path):
 def test_unknown_name(tmp_path):
     with pytest.raises(ValueError, match="No synthetic set is called 'hd'; there are synthetic-hd, synthetic-sc"):
         make("hd", tmp_path / "hd")
+
+
+def test_a_full_set_of_another_size(tmp_path):
+    with pytest.raises(ValueError, match="The full size of 'synthetic-hd' is given; leave `utterances` out"):
+        make("synthetic-hd", tmp_path / "hd", 240, full=True)
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -1,0 +1,109 @@
+"""Synthetic speech: eSpeak NG says the words of HD and SC, and the recordings are written in those sets' layouts.
+
+It is for running everything without a download, not for results about speech. Every speaker has a voice, a pitch,
+a rate and a microphone; every utterance its own rate, pitch, loudness, place in the recording, and noise.
+"""
+
+import errno
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from lib.downloads import written_aside
+from lib.synthesis import sound
+from lib.synthesis.espeak import espeak
+from lib.synthesis.plans import HD_VARIANTS, plan_hd, plan_sc
+
+DEFAULT_UTTERANCES = {"synthetic-hd": 1_440, "synthetic-sc": 2_100}
+
+# Recordings that one copy of eSpeak NG says, one after the other: what it says depends on what it said before.
+BLOCK = 2_100
+
+
+def make(name: str, root: str | Path, utterances: int | None = None, seed: int = 0, full: bool = False) -> None:
+    """Write "synthetic-hd" or "synthetic-sc" into the folder `root`, whole or not at all.
+
+    `utterances` is the number wanted (None: 1,440 or 2,100), taken to the nearest at which every speaker says every
+    word equally often. `full` makes the published set's size instead: its utterances, speakers and words, its counts
+    under every split and its sample rate. One seed gives the same files byte for byte; the same set already there is
+    left as it is.
+
+    Raises:
+        ValueError: if the name is unknown, the number too small for the set's parts, or `root` holds anything else.
+        OSError: if the disk has not room enough.
+    """
+    if name not in DEFAULT_UTTERANCES:
+        raise ValueError(f"No synthetic set is called {name!r}; there are {', '.join(DEFAULT_UTTERANCES)}.")
+    if full and utterances is not None:
+        raise ValueError(f"The full size of {name!r} is given; leave `utterances` out.")
+    root = Path(root)
+    if not full and utterances is None:
+        utterances = DEFAULT_UTTERANCES[name]
+    settings = {
+        "name": name,
+        "utterances": utterances,
+        "seed": seed,
+        "espeakng_loader": version("espeakng_loader"),
+        "voices": HD_VARIANTS if name == "synthetic-hd" else sound.FEMALE + sound.MALE,
+        "accents": sound.ACCENTS,
+        "snr_db": sound.SNR_DB,
+        "noise_exponent": sound.NOISE_EXPONENT,
+        "level_db": sound.LEVEL_DB,
+        "tilt_db_per_octave": sound.TILT_DB_PER_OCTAVE,
+        "ripple_db": sound.RIPPLE_DB,
+        "rate_factor": sound.RATE_FACTOR,
+        "pitch_offset": sound.PITCH_OFFSET,
+    }
+    written = json.dumps(settings, indent=2) + "\n"
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        path = root / "synthesis.json"
+        if path.is_file() and path.read_text(encoding="utf-8") == written:
+            return
+        raise ValueError(f"{root} holds something other than this synthetic set; delete it or give another folder.")
+
+    plan = {"synthetic-hd": plan_hd, "synthetic-sc": plan_sc}[name]
+    recordings, lists = plan(utterances, seed)
+    check_space(name, recordings, root.parent)
+    with written_aside(root) as aside:
+        write(name, recordings, aside, seed)
+        for file_name, lines in lists.items():
+            (aside / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (aside / "synthesis.json").write_text(written, encoding="utf-8")
+
+
+def write(name: str, recordings: list[sound.Recording], root: Path, seed: int) -> None:
+    """Write the recordings in their folders, a block of them in each thread at a time."""
+    for folder in {(root / recording.path).parent for recording in recordings}:
+        folder.mkdir(parents=True)
+
+    def write_block(first: int) -> None:
+        with espeak(root.parent) as say:
+            for recording in recordings[first : first + BLOCK]:
+                samples = sound.utter(say, recording, sound.generator(seed, recording.path))
+                soundfile.write(root / recording.path, samples, recording.sample_rate, subtype="PCM_16")
+                progress.update()
+
+    executor = ThreadPoolExecutor()
+    try:
+        with tqdm(total=len(recordings), desc=name, unit="utterance") as progress:
+            list(executor.map(write_block, range(0, len(recordings), BLOCK)))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def check_space(name: str, recordings: list[sound.Recording], folder: Path) -> None:
+    """Raise OSError unless the disk has room for a second of 16-bit samples, and a block of its own, a recording."""
+    needed = sum(2 * recording.sample_rate + 4_096 for recording in recordings)
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{name!r} needs {needed / 1e9:.2g} GB on the disk of {folder}, where {free / 1e9:.2g} GB are free; "
+            "make room or give another folder",
+        )

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 
 from lib import datasets, downloads, features, metrics, posteriors, settings, slices, synthesis
 from lib.datasets import Speech
@@ -252,7 +252,7 @@ def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.Da
     differences = wide.xs(method, axis=1, level=1) - wide.xs(reference, axis=1, level=1)
     long = differences.melt(ignore_index=False, var_name="measure").dropna().reset_index()
     found = long.groupby(["dataset", "measure"])["value"].agg(["mean", "sem", "size"])
-    half = found["sem"] * stats.t.ppf(0.975, found["size"] - 1)
+    half = found["sem"] * stdtrit(found["size"] - 1, 0.975)
     return pd.DataFrame({"difference": found["mean"], "from": found["mean"] - half, "to": found["mean"] + half})
 
 

@@ -36,6 +36,7 @@ from lib.trainers import METHODS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
 DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
@@ -116,7 +117,7 @@ def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
             len(frames.class_names),
             chosen["hidden_sizes"],
             dropout=chosen["dropout"],
-        )
+        ).to(DEVICE)
 
 
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:

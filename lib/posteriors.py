@@ -74,9 +74,11 @@ class Mixture:
 
 
 def network_state(network: nn.Module) -> State:
-    """A copy of the network's parameters and floating-point buffers."""
+    """A copy, on the CPU, of the network's parameters and floating-point buffers."""
     return {
-        name: tensor.detach().clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()
+        name: tensor.detach().to("cpu", copy=True)
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
     }
 
 
@@ -91,15 +93,15 @@ def predict(
     """Class probabilities under ``samples`` draws of the weights; their mean is equation 12.
 
     Evaluation mode (dropout off, batch norm by its running statistics), whatever mode the network is in;
-    the network is left as it was. Raises ``ValueError`` for no samples.
+    the network is left as it was. The probabilities are on the CPU. Raises ``ValueError`` for no samples.
     """
     if samples < 1:
         raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
-    states = [posterior.sample(generator) for _ in range(samples)]
+    states = [on_device_of(network, posterior.sample(generator)) for _ in range(samples)]
     with evaluating(network):
         batches = [
-            torch.stack([functional_call(network, state, batch).softmax(dim=-1) for state in states])
-            for batch in in_batches(features)
+            torch.stack([functional_call(network, state, batch).softmax(dim=-1) for state in states]).cpu()
+            for batch in batches_for(network, features)
         ]
     return torch.cat(batches, dim=1)
 
@@ -116,10 +118,23 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def in_batches(features: Float[Tensor, "batch time features"]) -> Iterator[Float[Tensor, "_ time features"]]:
-    """``PREDICTION_BATCH`` utterances at a time, laid out in memory as the network reads them: time first."""
+def batches_for(
+    network: nn.Module, features: Float[Tensor, "batch time features"]
+) -> Iterator[Float[Tensor, "_ time features"]]:
+    """``PREDICTION_BATCH`` utterances at a time, where the network is, laid out as it reads them: time first."""
+    device = device_of(network)
     for batch in features.split(PREDICTION_BATCH):
-        yield batch.transpose(0, 1).contiguous().transpose(0, 1)
+        yield batch.to(device).transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def on_device_of(network: nn.Module, state: State) -> State:
+    """Posteriors live on the CPU; what is sampled from them goes where the network is."""
+    device = device_of(network)
+    return {name: tensor.to(device) for name, tensor in state.items()}
+
+
+def device_of(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 FAMILIES = {"PointMass": PointMass, "MeanFieldGaussian": MeanFieldGaussian}
@@ -152,7 +167,7 @@ def save(posterior: Posterior, path: Path) -> None:
 def load(path: Path) -> Posterior:
     """Raises ``ValueError`` for a file that does not hold a whole posterior; nothing in it is executed."""
     try:
-        return from_dict(torch.load(path, weights_only=True))
+        return from_dict(torch.load(path, weights_only=True, map_location="cpu"))
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged bytes can lead to any

@@ -54,16 +54,17 @@ def bayesian_loss(
     """
     if not batches:
         raise ValueError("a slice needs at least one minibatch to take the loss on")
-    features = list(posteriors.in_batches(torch.cat([features for features, _ in batches])))
+    features = list(posteriors.batches_for(network, torch.cat([features for features, _ in batches])))
     still = unmoved_layers(network, direction)
     averaged = [0.0] * len(alphas)
     with torch.no_grad(), posteriors.evaluating(network):
         for state in [posterior.sample(generator) for _ in range(samples)]:
-            inputs = (
-                [functional_call(network, state, batch, {"stop": still}) for batch in features] if still else features
-            )
+            inputs = features
+            if still:
+                fixed = posteriors.on_device_of(network, state)
+                inputs = [functional_call(network, fixed, batch, {"stop": still}) for batch in features]
             for index, alpha in enumerate(alphas):
-                point = moved(state, direction, float(alpha))
+                point = posteriors.on_device_of(network, moved(state, direction, float(alpha)))
                 averaged[index] += _probabilities(network, point, inputs, still) / samples
     return np.array([_loss(probabilities, batches) for probabilities in averaged])
 
@@ -81,7 +82,7 @@ def _probabilities(network: nn.Module, state: State, inputs: Iterable[Tensor], s
     """Class probabilities, in double precision; ``inputs`` are the spikes of the first ``start`` layers."""
     left_out = {"start": start} if start else {}
     logits = torch.cat([functional_call(network, state, batch, left_out) for batch in inputs])
-    return logits.softmax(dim=-1).double()
+    return logits.softmax(dim=-1).cpu().double()
 
 
 def _loss(probabilities: Tensor, batches: Batches) -> float:

@@ -578,3 +578,12 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged; delete it"):
         train("map", checkpoint=checkpoint)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_a_gpu_ends_in_a_posterior_on_the_cpu(method):
+    network = network_of().cuda()
+    posterior, _ = train(method, network=network, epochs=2)
+    assert all(tensor.device.type == "cpu" for tensor in posterior.mean.values())
+    predicted = posteriors.predict(network, posterior, VALIDATION.features, 2, torch.Generator().manual_seed(0))
+    assert predicted.device.type == "cpu"

@@ -90,5 +90,5 @@ def gaussian(network: nn.Module, optimizer: IVON) -> MeanFieldGaussian:
         *((name, parameter.shape, parameter.numel()) for name, parameter in network.named_parameters()),
         strict=True,
     )
-    pieces = [piece.view(shape).clone() for piece, shape in zip(std.split(sizes), shapes, strict=True)]
+    pieces = [piece.view(shape).to("cpu", copy=True) for piece, shape in zip(std.split(sizes), shapes, strict=True)]
     return MeanFieldGaussian(network_state(network), dict(zip(names, pieces, strict=True)))

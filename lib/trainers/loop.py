@@ -81,7 +81,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
     rows, best, best_loss = [], None, math.inf
     if checkpoint is not None and checkpoint.exists():
-        stored = _load(checkpoint)
+        stored = _load(checkpoint, posteriors.device_of(network))
         network.load_state_dict(stored["network"])
         method.optimizer.load_state_dict(stored["optimizer"])
         scheduler.load_state_dict(stored["scheduler"])
@@ -119,9 +119,9 @@ def fit(
     return best, pd.DataFrame(rows)
 
 
-def _load(checkpoint: Path) -> dict:
+def _load(checkpoint: Path, device: torch.device) -> dict:
     try:
-        return torch.load(checkpoint, weights_only=True)
+        return torch.load(checkpoint, weights_only=True, map_location=device)
     except (RuntimeError, UnpicklingError, EOFError) as error:
         raise ValueError(f"{checkpoint} is damaged; delete it, and training begins anew.") from error
 
@@ -130,9 +130,10 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
     # Near-equal batches: a last batch of one utterance would have no variance to normalise by.
     batches = torch.randperm(len(training.labels)).tensor_split(max(1, len(training.labels) // batch_size))
     total_loss, correct, limit = 0.0, 0, DIVERGED * math.log(max(2, int(training.labels.max()) + 1))
+    device = posteriors.device_of(network)
     for batch in batches:
-        labels = training.labels[batch]
-        loss, logits = method.step(training.features[batch], labels)
+        labels = training.labels[batch].to(device)
+        loss, logits = method.step(training.features[batch].to(device), labels)
         if not math.isfinite(loss) or loss > limit:
             raise FloatingPointError(f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate")
         total_loss += loss * len(batch)
@@ -150,7 +151,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
     probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
     network.eval()
-    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES])
+    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(posteriors.device_of(network)))
     return {
         "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),
         "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),

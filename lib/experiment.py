@@ -176,10 +176,17 @@ def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
 
 
 def runs(chosen: Mapping[str, Any]) -> Iterator[tuple[Run, Frames]]:
-    """A run for each of the chosen data sets, methods and seeds: stored, or trained with default settings."""
+    """A run for each of the chosen data sets, methods and seeds: stored, or trained with default settings.
+
+    Those that are ``missing``, each named as in "hd-ivon-2", are left out.
+    """
     for dataset in as_list(chosen["dataset"]):
+        pairs = itertools.product(as_list(chosen["method"]), as_list(chosen["seed"]))
+        there = [pair for pair in pairs if "-".join(map(str, (dataset, *pair))) not in chosen.get("missing", ())]
+        if not there:
+            continue
         frames = load_frames(chosen, dataset)
-        for method, seed in itertools.product(as_list(chosen["method"]), as_list(chosen["seed"])):
+        for method, seed in there:
             one = settings.SHARED_DEFAULTS | for_dataset(chosen, dataset) | {"method": method, "seed": seed}
             yield find(frames, one) or train(frames, one), frames
 

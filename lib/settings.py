@@ -55,7 +55,7 @@ NOTEBOOKS = {
         "epochs",
         *dict.fromkeys(name for defaults in DEFAULTS.values() for name in defaults),
     ),
-    "03_evaluation": (*SHARED, "samples", "bins"),
+    "03_evaluation": (*SHARED, "samples", "bins", "missing"),
     "04_slices": (*SHARED, "samples", "points", "directions", "radius", "examples"),
 }
 # Where one run or one set is looked at, one name is wanted and not a list of names.
@@ -108,6 +108,7 @@ def optional(of: tuple[Check, str]) -> tuple[Check, str]:
 
 
 TEXT = (lambda value: isinstance(value, str) and value != ""), "a name"
+TEXTS = (lambda value: isinstance(value, list) and all(TEXT[0](item) for item in value)), "a list of names"
 FOLDER = (lambda value: isinstance(value, str | Path) and str(value) != ""), "a folder"
 
 
@@ -135,6 +136,7 @@ PARAMETERS = {
     "epochs": whole(1, 100_000),
     "samples": whole(1, 100_000),
     "bins": whole(1, 10_000),
+    "missing": TEXTS,
     "points": whole(3, 100_000),
     "directions": whole(1, 100_000),
     "radius": real(0, 1e6, above=True),

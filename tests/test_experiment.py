@@ -325,6 +325,19 @@ def test_all_chosen_runs_are_found_or_trained(frames, map_chosen, monkeypatch):
         assert of_run.fingerprint == frames.fingerprint
 
 
+def test_missing_runs_are_neither_looked_for_nor_trained(frames, map_chosen, tmp_path):
+    done = experiment.train(frames, map_chosen | {"seed": 1})
+    names = ["synthetic-hd-map-2", "synthetic-hd-map-12", *(f"sc-map-{seed}" for seed in (1, 2, 12))]
+    data_root = {"sc": str(tmp_path / "absent")}  # a set without runs is not even read
+    asked = map_chosen | {
+        "dataset": ["sc", "synthetic-hd"],
+        "seed": [1, 2, 12],
+        "missing": names,
+        "data_root": data_root,
+    }
+    assert [run for run, _ in experiment.runs(asked)] == [done]
+
+
 # Evaluation
 
 

@@ -30,6 +30,7 @@ EVALUATION = {
     "seed": [1, 2, 3],
     "samples": 16,
     "bins": 15,
+    "missing": [],
     "num_frames": 100,
 }
 SLICES = {"dataset": "hd", "method": ["map"], "seed": 1, "points": 41, "directions": 3, "radius": 2.0, "examples": 256}
@@ -43,6 +44,7 @@ SLICES = {"dataset": "hd", "method": ["map"], "seed": 1, "points": 41, "directio
         ("02_training", TRAINING | {"learning_rate": 1, "dropout": 0, "weight_decay": 0.0, "beta2": 1}),
         ("02_training", TRAINING | {"hidden_sizes": (64,), "data_root": Path("speech"), "freeze_norm_after": 1}),
         ("03_evaluation", EVALUATION),
+        ("03_evaluation", EVALUATION | {"missing": ["sc-map-1"]}),
         ("03_evaluation", EVALUATION | {"data_root": {"sc": "speech/sc"}, "seed": 0, "validation": "test"}),
         ("04_slices", SLICES),
         ("04_slices", SLICES | {"radius": 1, "method": "ivon"}),
@@ -130,6 +132,8 @@ def test_a_value_that_does_not_fit_is_refused_in_one_sentence(name, value, words
         ("03_evaluation", "samples", None),
         ("03_evaluation", "bins", 0),
         ("03_evaluation", "bins", 15.0),
+        ("03_evaluation", "missing", "sc-map-1"),
+        ("03_evaluation", "missing", [1]),
         ("03_evaluation", "dataset", ["sc", "timit"]),
         ("03_evaluation", "seed", [1, "2"]),
         ("03_evaluation", "seed", [1, [2]]),

@@ -109,7 +109,7 @@ def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior
 
 def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, spiking_network, features, monkeypatch):
     whole = predict(spiking_network, posterior, features, 2, seed(4))
-    monkeypatch.setattr(posteriors, "PREDICTION_BATCH", 3)
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
     torch.testing.assert_close(predict(spiking_network, posterior, features, 2, seed(4)), whole)
 
 

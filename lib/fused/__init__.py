@@ -1,11 +1,13 @@
 """What stands between two matrix products, in one pass: normalise, integrate, spike, drop out.
 
 ``plain_spikes`` is the reference, in PyTorch's own operations. ``spikes`` gives the same spikes to the bit, by kernels
-compiled at first use: by numba on the CPU (``cpu``), by Triton on CUDA (``cuda``). They exist because memory traffic,
-not arithmetic, is what the plain form costs; so they keep nothing but the weighted input, from which the backward
-pass integrates again, and draw dropout's numbers where they are needed.
+compiled at first use: by numba on the CPU (``cpu``), by Triton on CUDA (``cuda``, which keeps to the CPU's arithmetic,
+while PyTorch's own operations round otherwise there). They exist because memory traffic, not arithmetic, is what the
+plain form costs; so they keep nothing but the weighted input, from which the backward pass integrates again, and draw
+dropout's numbers where they are needed.
 """
 
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -28,15 +30,16 @@ def spikes(
     """LIF spikes of the batch-normalised input, dropped with probability ``dropout`` and scaled up to make up.
 
     ``norm`` is used, and its running statistics updated, as ``nn.BatchNorm1d`` itself would. Other devices than the
-    CPU and CUDA take the plain form.
+    CPU and CUDA, and CUDA without Triton (as on Windows), take the plain form.
     """
     seed = int(torch.randint(WORDS, ())) if dropout > 0 else 0
     kernels = _kernels(weighted.device.type)
     if kernels is None:
         return plain_spikes(weighted, norm, leak, seed, dropout, threshold)
     if norm.training:
+        examples = _examples(weighted)
         mean, variance = kernels.statistics(weighted.detach())
-        _update(norm, mean, variance, weighted.shape[0] * weighted.shape[1])
+        _update(norm, mean, variance, examples)
     else:
         mean, variance = norm.running_mean, norm.running_var
     return _Spikes.apply(
@@ -55,18 +58,20 @@ def plain_spikes(
 ) -> Float[Tensor, "time batch units"]:
     """The reference: the same in PyTorch's operations.
 
-    The batch's statistics are summed in double precision: there the order of the terms, in which the kernels differ,
-    does not show.
+    The batch's statistics are summed in double precision: brought back to single precision, they do not show the order
+    of the terms, in which the kernels differ.
     """
     if norm.training:
-        variance, mean = torch.var_mean(weighted.double(), dim=(0, 1), correction=0)
-        mean, variance = mean.to(weighted.dtype), variance.to(weighted.dtype)
-        _update(norm, mean.detach(), variance.detach(), weighted.shape[0] * weighted.shape[1])
+        examples = _examples(weighted)
+        exact = weighted.double()
+        mean = exact.mean(dim=(0, 1)).to(weighted.dtype)
+        variance = exact.var(dim=(0, 1), correction=0).to(weighted.dtype)
+        _update(norm, mean.detach(), variance.detach(), examples)
     else:
         mean, variance = norm.running_mean, norm.running_var
     factor = norm.weight * torch.rsqrt(variance + norm.eps)
     fired = neurons.lif(weighted * factor + (norm.bias - mean * factor), leak, threshold)
-    return fired * kept(seed, dropout, weighted) / (1 - dropout) if dropout > 0 else fired
+    return fired * kept(seed, dropout, weighted) * gain(dropout) if dropout > 0 else fired
 
 
 def kept(seed: int, dropout: float, like: Float[Tensor, "time batch units"]) -> Bool[Tensor, "time batch units"]:
@@ -89,23 +94,37 @@ def mixed(words: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
 
 def drop_level(dropout: float) -> int:
     """The number of 32-bit words that drop a spike."""
-    return round(dropout * WORDS)
+    return int(dropout * WORDS)
 
 
+def gain(dropout: float) -> float:
+    """What a spike that is left counts, to make up for those that are not."""
+    return 1 / (1 - dropout)
+
+
+@cache
 def _kernels(device: str) -> ModuleType | None:
     if device == "cpu":
         return cpu
     if device == "cuda":
-        from lib.fused import cuda  # imports Triton, which PyTorch brings only where it can use it
-
+        try:
+            from lib.fused import cuda
+        except ImportError:  # PyTorch brings Triton only to some systems
+            return None
         return cuda
     return None
 
 
+def _examples(weighted: Tensor) -> int:
+    """The number of values from which a unit's batch statistics are taken."""
+    time, batch, _ = weighted.shape
+    if time * batch < 2:
+        raise ValueError("batch statistics need more than one value for each unit: train on larger batches")
+    return time * batch
+
+
 def _update(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, examples: int) -> None:
     """The running statistics, with the unbiased variance, as ``nn.BatchNorm1d`` keeps them."""
-    if examples < 2:
-        raise ValueError("batch statistics need more than one value for each unit: train on larger batches")
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (examples / (examples - 1)), norm.momentum)
     norm.num_batches_tracked.add_(1)
@@ -121,7 +140,7 @@ class _Spikes(torch.autograd.Function):
         offset = shift - mean * factor
         ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
         ctx.kernels, ctx.batch_statistics = kernels, batch_statistics
-        ctx.settings = threshold, seed, drop_level(dropout), 1 / (1 - dropout)
+        ctx.settings = threshold, seed, drop_level(dropout), gain(dropout)
         return kernels.forward(weighted, factor, offset, leak, *ctx.settings)
 
     @staticmethod

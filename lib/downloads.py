@@ -1,10 +1,13 @@
 """Bring the published sets onto the disk: fetched, checked against their checksums, unpacked whole or not at all."""
 
 import errno
+import glob
 import gzip
+import hashlib
 import json
 import os
 import shutil
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from uuid import uuid4
 
-import pooch
 import requests
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 
@@ -24,7 +26,7 @@ class Source(NamedTuple):
 
     `folders` are web folders with the same archive, tried in turn. `checksum` is "<algorithm>:<digest>", or the
     name of the publisher's list of MD5 sums in the same folder. `mark` is a file or folder at the top of the set's
-    own layout; `space` what the archive and its files take on the disk, in bytes.
+    own layout; `space` a bound on what the archive and its files take on the disk, in bytes.
     """
 
     folders: tuple[str, ...]
@@ -42,7 +44,7 @@ SOURCES = {
         archive="hd_audio.tar.gz",
         checksum="md5sums.txt",
         mark="train_filenames.txt",
-        space=4_000_000_000,  # a bound: 10,420 utterances of at most 2 s would take 2 GB uncompressed
+        space=4_000_000_000,  # 10,420 utterances of at most 2 s would take 2 GB uncompressed
     ),
     "sc": Source(
         folders=("https://storage.googleapis.com/download.tensorflow.org/data/",),
@@ -62,130 +64,253 @@ SOURCES = {
     ),
 }
 
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 2**16  # bytes
+BLOCK = 4_096  # bytes that a file takes on the disk at least
+
+# What damage to an archive, or two members of one name in it, can lead to.
+UNREADABLE = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
+    *(FileExistsError, NotADirectoryError),
+)
+
+# What the system may refuse in a folder, in words.
+FULL = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "the disk of {} is full, or your share of it; make room and run again",
+)
+IN_THE_WAY = FULL | {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "{} cannot be written to; give another folder"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is no folder; move away what is there, or give another folder"),
+}
+
 
 def fetch(name: str, root: str | Path) -> Path:
     """Put the set's own layout directly under `root`, unless it is there, and return `root`.
 
     The archive lies beside `root` until the set is whole, so that a failed unpacking does not cost the download,
-    and is then deleted; `root/download.json` keeps where it came from and its checksum.
+    and is then deleted; `root/download.json` keeps where it came from and its checksum. A download that was
+    interrupted goes on from where it ended; a second process that wants the same set waits for the first.
 
     Raises:
         ValueError: if the name is unknown, `root` holds something else, or the archive is not what was published.
-        ConnectionError: if no server gives the archive.
-        OSError: if the disk has not room enough.
+        ConnectionError: if no server gives the whole archive.
+        OSError: if the disk has not room enough, or a folder cannot be written to.
     """
     if name not in SOURCES:
         raise ValueError(f"No set called {name!r} can be downloaded; those that can are {', '.join(SOURCES)}.")
     source, root = SOURCES[name], Path(root)
+    archive = root.with_name(source.archive)
     if (root / source.mark).exists():
         return root
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} is there but does not hold {name!r}; give an empty folder or one yet to be made.")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root.parent).free
-    if free < source.space:
-        raise OSError(
-            errno.ENOSPC,
-            f"{name!r} needs {source.space / 1e9:.2g} GB on the disk of {root.parent}, where "
-            f"{free / 1e9:.2g} GB are free; make room or give another folder",
-        )
-    try:
-        archive, record = download(name, source, root.parent)
-        unpack(archive, root, source.mark, {"name": name, **record})
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            message = f"The disk of {root.parent} is full; {name!r} was not placed: make room and run again"
-            raise OSError(errno.ENOSPC, message) from error
-        raise
-    archive.unlink()
+    with alone(archive), alone(root):
+        if (root / source.mark).exists():
+            return root
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise ValueError(f"{root} is there but does not hold {name!r}; give an empty folder or one yet to be made.")
+        arrived = sum(path.stat().st_size for path in (archive, part_of(archive)) if path.is_file())
+        check_space(repr(name), source.space - arrived, root.parent)
+        record = download(name, source, archive)
+        unpack(archive, root, source, {"name": name, **record})
+        archive.unlink()
     return root
 
 
-def download(name: str, source: Source, folder: Path) -> tuple[Path, dict[str, str]]:
-    """The archive, fetched into `folder` unless it lies there whole, and its address and checksum."""
-    pooch.get_logger().setLevel("WARNING")
-    refusals = []
+def download(name: str, source: Source, archive: Path) -> dict[str, str]:
+    """Fetch the archive unless it is there, and check it; its address and checksum."""
+    refusals, part = [], part_of(archive)
     for web_folder in source.folders:
         url = web_folder + source.remote_name
         try:
             checksum = source.checksum
             if ":" not in checksum:
                 checksum = published_md5(web_folder + source.checksum, source.remote_name)
-            retriever = pooch.HTTPDownloader(progressbar=True, chunk_size=2**20)
-            path = pooch.retrieve(url, checksum, fname=source.archive, path=folder, downloader=retriever)
-            return Path(path), {"url": url, "checksum": checksum}
+            if not archive.exists():
+                with telling(archive.parent, FULL):
+                    receive(url, part)
         except requests.RequestException as error:
-            refusals.append(f"{url}: {error}")
-        except ValueError as error:
+            refusals.append(f"{url} {reason(error)}")
+            continue
+        if not archive.exists():
+            if not matches(part, checksum):
+                part.unlink()
+                raise ValueError(
+                    f"{url} is not the published archive of {name!r}: its checksum is not {checksum}; nothing was "
+                    "kept: run again, and if it stays so, see data/README.md for placing the set by hand."
+                )
+            os.replace(part, archive)
+        elif not archive.is_file() or not matches(archive, checksum):
             raise ValueError(
-                f"{url} is not the published archive of {name!r} ({error}); nothing was kept: run again, and if "
-                "it stays so, see data/README.md for placing the set by hand."
-            ) from error
+                f"{archive} is not the published archive of {name!r}: its checksum is not {checksum}; delete it, and "
+                "it is fetched anew."
+            )
+        return {"url": url, "checksum": checksum}
     raise ConnectionError(
-        f"{name!r} cannot be downloaded ({'; '.join(refusals)}); check the network and run again, or place the set "
-        "by hand (data/README.md says how)."
+        f"{name!r} cannot be downloaded ({'; '.join(refusals)}); check the network and run again, which goes on with "
+        "what has arrived, or place the set by hand (data/README.md says how)."
     )
+
+
+def part_of(archive: Path) -> Path:
+    """Where the archive's bytes lie until it is whole and checked."""
+    return archive.with_name(f"{archive.name}.part")
+
+
+def receive(url: str, part: Path) -> None:
+    """Fetch into `part`, from where it ends if the server can and from the start if not.
+
+    A transfer that breaks is begun again as long as each brings the end nearer; else requests.RequestException.
+    """
+    while True:
+        arrived = part.stat().st_size if part.exists() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={arrived}-"} if arrived else {})
+        try:
+            with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+                if arrived and response.status_code == requests.codes.requested_range_not_satisfiable:
+                    return  # nothing comes after what is there; the checksum tells whether it is the archive
+                response.raise_for_status()
+                begun = arrived if response.status_code == requests.codes.partial_content else 0
+                length = int(response.headers.get("Content-Length", 0))
+                bar = tqdm(desc=part.stem, total=begun + length or None, initial=begun, unit="B", unit_scale=True)
+                with part.open("ab" if begun else "wb") as file, bar as progress:
+                    for chunk in response.iter_content(CHUNK):
+                        file.write(chunk)
+                        progress.update(len(chunk))
+            return
+        except requests.RequestException:
+            if not part.exists() or part.stat().st_size <= arrived:
+                raise
+
+
+def reason(error: requests.RequestException) -> str:
+    """What went wrong with a request, in a few words."""
+    if isinstance(error, requests.HTTPError):
+        return f"answers {error.response.status_code} {error.response.reason}"
+    words = {
+        requests.exceptions.SSLError: "has a certificate that is not trusted here",
+        requests.Timeout: "does not answer",
+        requests.ConnectionError: "cannot be reached",
+    }
+    return next((said for kind, said in words.items() if isinstance(error, kind)), "breaks off before the end")
 
 
 def published_md5(url: str, file_name: str) -> str:
     """The MD5 sum of a file in the publisher's list, whose lines are "<sum>  <file name>"."""
-    with TemporaryDirectory() as folder:
-        lines = Path(pooch.retrieve(url, None, fname="sums", path=folder)).read_text(encoding="utf-8").splitlines()
-    for line in lines:
+    response = requests.get(url, timeout=TIMEOUT)
+    response.raise_for_status()
+    for line in response.text.splitlines():
         digest, _, listed = line.partition(" ")
         if listed.strip().lstrip("*") == file_name:
             return f"md5:{digest}"
-    raise ValueError(f"{url} does not list {file_name}")
+    raise ValueError(
+        f"{url} does not list {file_name}, so the archive cannot be checked; see data/README.md for placing the set "
+        "by hand."
+    )
 
 
-def unpack(archive: Path, root: Path, mark: str, record: dict[str, str]) -> None:
-    """Unpack into a folder beside `root`, and put the folder in it that holds `mark` in the place of `root`.
+def matches(path: Path, checksum: str) -> bool:
+    """Whether the file has the checksum "<algorithm>:<digest>"."""
+    algorithm, _, digest = checksum.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == digest.lower()
 
-    Contents alone are written, of regular files: no links, owners or modes.
+
+def unpack(archive: Path, root: Path, source: Source, record: dict[str, str]) -> None:
+    """Unpack into a folder beside `root`, and put the folder in it that holds the mark in the place of `root`.
+
+    Contents alone are written, of regular files: no links, owners or modes, and no more than the set has.
     """
-    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as folder:
-        unpacked = Path(folder, "unpacked").resolve()
+
+    left = source.space - archive.stat().st_size
+    with written_aside(root) as aside:
+        unpacked = aside.with_name(f"{root.name}.unpacked").resolve()
         unpacked.mkdir()
         try:
             with tarfile.open(archive) as members:
                 for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
                     target = (unpacked / member.name).resolve()
                     if not target.is_relative_to(unpacked) or not (member.isfile() or member.isdir()):
-                        raise ValueError(
-                            f"{archive} holds {member.name!r}, which is a link, a device or outside of the set's "
-                            "folder; nothing was unpacked: delete the archive and run again."
-                        )
+                        raise tarfile.TarError(f"{member.name!r} is a link, a device or outside of the set's folder")
+                    left -= member.size + BLOCK
+                    if left < 0:
+                        raise tarfile.TarError(f"it takes more than the {source.space / 1e9:.2g} GB that the set has")
                     if member.isfile():
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        with members.extractfile(member) as content, target.open("wb") as file:
+                        with members.extractfile(member) as content, target.open("xb") as file:
                             shutil.copyfileobj(content, file)
-        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            marked = sorted(unpacked.rglob(source.mark), key=lambda path: len(path.parts))
+            if not marked:
+                raise tarfile.TarError(f"there is no {source.mark!r} in it")
+        except UNREADABLE as error:
             raise ValueError(
-                f"{archive} is not a whole archive ({error}); nothing was unpacked: delete it and run again."
+                f"{archive} is not a whole archive of this set ({error}); nothing was unpacked: delete it, run again."
             ) from error
-        marked = sorted(unpacked.rglob(mark), key=lambda path: len(path.parts))
-        if not marked:
-            raise ValueError(f"{archive} does not hold {mark!r}; it is another archive than this set's: delete it.")
         layout = marked[0].parent
         (layout / "download.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        with written_aside(root) as aside:
-            os.replace(layout, aside)
+        os.replace(layout, aside)
+
+
+def check_space(what: str, needed: int, folder: Path) -> None:
+    """Raise OSError unless the disk of `folder`, which may be yet to be made, has so many bytes free."""
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what}: {needed / 1e9:.2g} GB are needed on the disk of {folder}, where {free / 1e9:.2g} GB are free; "
+            "make room or give another folder",
+        )
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold back other processes that make `path` until the block is done. The lock dies with its process.
+
+    They wait, for what they wait for is what they want. What a killed process left written aside is deleted.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with telling(path.parent, IN_THE_WAY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"Another process is making {path}; this one waits for it.", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
+            shutil.rmtree(left)
+        yield
+    finally:
+        Path(lock.lock_file).unlink()  # whoever waits for it sees that it has no name, and makes another
+        lock.release()
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes `path`'s place if, and only if, the block ends well.
+    """A temporary path of the same name that takes `path`'s place if, and only if, the block ends well.
 
-    The block makes a file or a folder there; a folder takes the place of an empty one at most.
+    The block makes a file or a folder there, or beside it what it needs meanwhile; a folder takes the place of an
+    empty one at most. OSError says where the disk is full or the folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
+    with telling(path.parent, IN_THE_WAY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".aside")
+    with folder, telling(path.parent, FULL):
+        aside = Path(folder.name, path.name)
         yield aside
         if path.is_dir():
+            if any(path.iterdir()):
+                raise OSError(errno.ENOTEMPTY, f"{path} is a folder that is not empty; move it away and run again")
             path.rmdir()
         os.replace(aside, path)
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling(folder: Path, words: dict[int, str]) -> Iterator[None]:
+    """Put into words what the system refuses in a folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in words:
+            raise
+        raise OSError(error.errno, words[error.errno].format(folder)) from error

@@ -1,9 +1,11 @@
 """The loaders on tiny trees in each layout, and on real recordings where they lie beside the repository."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -430,6 +432,79 @@ def test_fingerprint_follows_contents_and_names(sc_root):
     assert loaded.fingerprint() == before
     path.rename(path.with_name("0000000d_nohash_0.wav"))
     assert load("sc", "70-10-20", sc_root).fingerprint() != before
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """A list that grows by one with each set whose files are read for its fingerprint."""
+    calls = []
+    digest = speech.Speech.digest
+    monkeypatch.setattr(speech.Speech, "digest", lambda loaded: calls.append(1) or digest(loaded))
+    return calls
+
+
+def age(root, seconds=60):
+    """Set the loaders' clock ahead, since a file's time of change cannot be set back."""
+    newest = max(path.stat().st_ctime for path in root.rglob("*"))
+    return mock.patch.object(speech.time, "time", return_value=newest + seconds)
+
+
+def test_a_kept_fingerprint_spares_reading_the_files(sc_root, tmp_path, reads):
+    loaded = load("sc", None, sc_root)
+    with age(sc_root):
+        assert loaded.fingerprint(tmp_path / "cache") == loaded.fingerprint()
+        assert len(reads) == 2
+        assert loaded.fingerprint(tmp_path / "cache") == loaded.fingerprint(tmp_path / "cache") == loaded.digest()
+        assert len(reads) == 3
+        other = load("sc", "70-10-20", sc_root).part("test")
+        assert other.fingerprint(tmp_path / "cache") == other.fingerprint() != loaded.fingerprint(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("change", ["content", "content and time", "another file's place", "name"])
+def test_a_kept_fingerprint_is_not_that_of_changed_files(sc_root, tmp_path, change):
+    loaded = load("sc", None, sc_root)
+    path, other = (sc_root / loaded.paths[index] for index in (3, 4))
+    with age(sc_root):
+        before = loaded.fingerprint(tmp_path / "cache")
+    found = path.stat()
+    if change == "another file's place":
+        path.rename(tmp_path / "aside")
+        other.rename(path)
+        (tmp_path / "aside").rename(other)
+    elif change == "name":
+        path.rename(path.with_name("0000000d_nohash_0.wav"))
+        loaded = load("sc", "70-10-20", sc_root)
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        if change == "content and time":
+            os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with age(sc_root):
+        assert loaded.fingerprint(tmp_path / "cache") == loaded.fingerprint() != before
+
+
+def test_the_fingerprint_of_files_just_written_is_not_kept(sc_root, tmp_path, reads):
+    loaded = load("sc", None, sc_root)
+    with age(sc_root, seconds=1):
+        for _ in range(2):
+            loaded.fingerprint(tmp_path / "cache")
+    assert len(reads) == 2
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_fingerprint_of_files_that_change_meanwhile_is_not_kept(sc_root, tmp_path, monkeypatch):
+    loaded = load("sc", None, sc_root)
+    digest = speech.Speech.digest
+
+    def changed_meanwhile(loaded):
+        found = digest(loaded)
+        (sc_root / loaded.paths[0]).touch()
+        return found
+
+    monkeypatch.setattr(speech.Speech, "digest", changed_meanwhile)
+    with age(sc_root):
+        loaded.fingerprint(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"words, not sound" * 100])

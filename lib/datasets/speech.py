@@ -1,5 +1,7 @@
 """What every loader returns: utterances with their audio, labels, speakers and parts."""
 
+import os
+import time
 from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,7 +13,11 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Int64, Shaped
 
+from lib.downloads import written_aside
+
 PARTS = ("train", "validation", "test")
+
+CLOCK_TICK = 2  # seconds, of the coarsest file systems
 
 
 class Utterance(NamedTuple):
@@ -71,26 +77,60 @@ class Speech:
         """The utterances of one part: "train", "validation" or "test"."""
         if name not in PARTS:
             raise ValueError(f"No part is called {name!r}; the parts are {', '.join(PARTS)}.")
-        chosen = np.flatnonzero(self.parts == name)
+        return self.chosen(np.flatnonzero(self.parts == name))
+
+    def chosen(self, indices: Int64[np.ndarray, " chosen"]) -> "Speech":
+        """Some of the utterances, in the order of `indices`."""
         return replace(
             self,
-            paths=tuple(self.paths[index] for index in chosen),
-            labels=self.labels[chosen],
-            speakers=self.speakers[chosen],
-            parts=self.parts[chosen],
+            paths=tuple(self.paths[index] for index in indices),
+            labels=self.labels[indices],
+            speakers=self.speakers[indices],
+            parts=self.parts[indices],
         )
 
-    def fingerprint(self) -> str:
-        """BLAKE2b digest (32 hexadecimal digits) over the relative paths and contents of the files, in order."""
+    def fingerprint(self, cache: Path | None = None) -> str:
+        """BLAKE2b digest (32 hexadecimal digits) over the relative paths and contents of the files, in order.
 
-        def digest(path: str) -> bytes:
-            return blake2b((self.root / path).read_bytes()).digest()
+        Reading gigabytes takes minutes, so a digest is kept in the folder `cache`, if one is given, and found there
+        as long as every file has the size, the times of change and the inode that it had.
+        """
+        if cache is None:
+            return self.digest()
+        state, changed = self.state()
+        kept = cache / f"{self.name}-{state}.fingerprint"
+        if kept.is_file():
+            return kept.read_text(encoding="utf-8").strip()
+        fingerprint = self.digest()
+        # Two changes within one tick of the file system's clock look like one: what is too new is not relied on.
+        if self.state()[0] == state and time.time() - changed > CLOCK_TICK:
+            with written_aside(kept) as aside:
+                aside.write_text(fingerprint + "\n", encoding="utf-8")
+        return fingerprint
 
+    def digest(self) -> str:
+        """The fingerprint, from the files."""
         total = blake2b(digest_size=16)
+        # A task of a single file would cost more than its digest.
+        tasks = [self.paths[first : first + 64] for first in range(0, len(self), 64)]
+
+        def contents(paths: tuple[str, ...]) -> list[bytes]:
+            return [path.encode() + b"\0" + blake2b((self.root / path).read_bytes()).digest() for path in paths]
+
         with ThreadPoolExecutor() as executor:
-            for path, content in zip(self.paths, executor.map(digest, self.paths), strict=True):
-                total.update(path.encode() + b"\0" + content)
+            for digests in executor.map(contents, tasks):
+                total.update(b"".join(digests))
         return total.hexdigest()
+
+    def state(self) -> tuple[str, float]:
+        """A digest of what the file system says of the files, and when (in seconds) the newest of them changed."""
+        total, changed = blake2b(digest_size=16), 0
+        for path in self.paths:
+            found = os.stat(self.root / path)
+            what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            total.update(repr(what).encode())
+            changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
+        return total.hexdigest(), changed / 1e9
 
 
 def assemble(

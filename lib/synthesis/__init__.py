@@ -4,9 +4,7 @@ It is for running everything without a download, not for results about speech. E
 a rate and a microphone; every utterance its own rate, pitch, loudness, place in the recording, and noise.
 """
 
-import errno
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from lib.downloads import written_aside
+from lib.downloads import alone, check_space, written_aside
 from lib.synthesis import sound
 from lib.synthesis.espeak import espeak
 from lib.synthesis.plans import HD_VARIANTS, plan_hd, plan_sc
@@ -60,20 +58,27 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         "pitch_offset": sound.PITCH_OFFSET,
     }
     written = json.dumps(settings, indent=2) + "\n"
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        path = root / "synthesis.json"
-        if path.is_file() and path.read_text(encoding="utf-8") == written:
-            return
-        raise ValueError(f"{root} holds something other than this synthetic set; delete it or give another folder.")
+    path = root / "synthesis.json"
 
-    plan = {"synthetic-hd": plan_hd, "synthetic-sc": plan_sc}[name]
-    recordings, lists = plan(utterances, seed)
-    check_space(name, recordings, root.parent)
-    with written_aside(root) as aside:
-        write(name, recordings, aside, seed)
-        for file_name, lines in lists.items():
-            (aside / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        (aside / "synthesis.json").write_text(written, encoding="utf-8")
+    def is_there() -> bool:
+        return path.is_file() and path.read_text(encoding="utf-8") == written
+
+    if is_there():
+        return
+    with alone(root):
+        if is_there():
+            return
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise ValueError(f"{root} holds something other than this synthetic set; delete it or give another folder.")
+        recordings, lists = {"synthetic-hd": plan_hd, "synthetic-sc": plan_sc}[name](utterances, seed)
+        # A second of 16-bit samples and a block of the disk's own for each.
+        needed = sum(2 * recording.sample_rate + 4_096 for recording in recordings)
+        check_space(repr(name), needed, root.parent)
+        with written_aside(root) as aside:
+            write(name, recordings, aside, seed)
+            for file_name, lines in lists.items():
+                (aside / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (aside / "synthesis.json").write_text(written, encoding="utf-8")
 
 
 def write(name: str, recordings: list[sound.Recording], root: Path, seed: int) -> None:
@@ -94,16 +99,3 @@ def write(name: str, recordings: list[sound.Recording], root: Path, seed: int) -
             list(executor.map(write_block, range(0, len(recordings), BLOCK)))
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def check_space(name: str, recordings: list[sound.Recording], folder: Path) -> None:
-    """Raise OSError unless the disk has room for a second of 16-bit samples, and a block of its own, a recording."""
-    needed = sum(2 * recording.sample_rate + 4_096 for recording in recordings)
-    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC,
-            f"{name!r} needs {needed / 1e9:.2g} GB on the disk of {folder}, where {free / 1e9:.2g} GB are free; "
-            "make room or give another folder",
-        )

@@ -103,7 +103,7 @@ def test_a_layer_of_ordinary_size_gives_what_the_plain_form_gives(dtype, trainin
     assert_same(weighted, norm, leak, 0.2, "mean rate")
 
 
-# A kernel takes as many examples together through time as have 1,024 potentials.
+# The backward pass takes as many examples together through time and back as have 1,024 potentials a step.
 @pytest.mark.parametrize(("batch", "units"), [(300, 9), (3, 700), (2, 1500)])
 def test_a_large_batch_and_a_wide_layer_give_what_the_plain_form_gives(batch, units):
     weighted = torch.randn(4, batch, units)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 # Below this many elements a second thread costs more than it saves.
 ELEMENTS_PER_THREAD = 2**17
-# Examples that a kernel takes together through time: as many as keep about this many potentials a step, few enough
-# for the second-level cache, and enough for memory to be read in long runs.
+# Examples that go through time and back together: as many as have about this many potentials a step, few enough to be
+# still in the second-level cache on the way back, enough for memory to be read in long runs.
 POTENTIALS = 1024
 
 
@@ -155,20 +155,18 @@ def _forward(weighted, factor, offset, leak, threshold, seed, level, gain, dropp
     time, batch, units = weighted.shape
     one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rows = max(1, POTENTIALS // units)
-    for begin in range(first, last, rows):
-        rests = np.zeros((rows, units), weighted.dtype)
-        for t in range(time):
-            for b in range(begin, min(begin + rows, last)):
-                rest = rests[b - begin]
-                for n in range(units):
-                    current = weighted[t, b, n] * factor[n] + offset[n]
-                    u = (one - leak[n]) * current + leak[n] * rest[n]
-                    fired = one if u > threshold else zero
-                    rest[n] = u - fired
-                    dropped[t, b, n] = fired * gain
-                if level > 0:
-                    _drop_out(t * batch + b, seed, level, dropped[t, b])
+    rests = np.zeros((last - first, units), weighted.dtype)
+    for t in range(time):
+        for b in range(first, last):
+            rest = rests[b - first]
+            for n in range(units):
+                current = weighted[t, b, n] * factor[n] + offset[n]
+                u = (one - leak[n]) * current + leak[n] * rest[n]
+                fired = one if u > threshold else zero
+                rest[n] = u - fired
+                dropped[t, b, n] = fired * gain
+            if level > 0:
+                _drop_out(t * batch + b, seed, level, dropped[t, b])
 
 
 @compiled
@@ -176,21 +174,23 @@ def _forward(weighted, factor, offset, leak, threshold, seed, level, gain, dropp
 def _adjoint(
     weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, adjoint, sums, first, last
 ):  # fmt: skip
-    """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1."""
+    """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
+
+    ``adjoint`` holds the potentials until they are replaced.
+    """
     time, batch, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     # From an array, since LLVM vectorises nothing inside a loop that counts down.
     backwards = np.arange(time)[::-1].copy()
     rows = max(1, POTENTIALS // units)
-    potentials = np.empty((time, rows, units), weighted.dtype)
     arriving = np.empty(units, weighted.dtype)
     for begin in range(first, last, rows):
         end = min(begin + rows, last)
         rests = np.zeros((rows, units), weighted.dtype)
         for t in range(time):
             for b in range(begin, end):
-                rest, potential = rests[b - begin], potentials[t, b - begin]
+                rest, potential = rests[b - begin], adjoint[t, b]
                 for n in range(units):
                     current = weighted[t, b, n] * factor[n] + offset[n]
                     u = (one - leak[n]) * current + leak[n] * rest[n]
@@ -199,24 +199,21 @@ def _adjoint(
         followings = np.zeros((rows, units), weighted.dtype)
         for t in backwards:
             for b in range(begin, end):
-                following, potential = followings[b - begin], potentials[t, b - begin]
+                following, potential = followings[b - begin], adjoint[t, b]
                 spike_grad = grad[t if len(grad) > 1 else 0, b]
                 for n in range(units):
+                    rest_of_it = potential[n] - (one if potential[n] > threshold else zero)
+                    sums[b, 2, n] += following[n] * rest_of_it
                     arriving[n] = spike_grad[n] * gain
                 if level > 0:
                     _drop_out(t * batch + b, seed, level, arriving)
                 for n in range(units):
                     inside = abs(potential[n] - threshold) <= half
                     following[n] = arriving[n] if inside else leak[n] * following[n]
-                    adjoint[t, b, n] = following[n]
+                    potential[n] = following[n]
                 for n in range(units):
                     sums[b, 0, n] += following[n]
                     sums[b, 1, n] += following[n] * (weighted[t, b, n] - mean[n])
-                if t > 0:
-                    before = potentials[t - 1, b - begin]
-                    for n in range(units):
-                        rest_of_it = before[n] - (one if before[n] > threshold else zero)
-                        sums[b, 2, n] += following[n] * rest_of_it
 
 
 @compiled

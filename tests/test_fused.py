@@ -1,16 +1,12 @@
 """The compiled pass against its plain form in PyTorch's operations: spikes to the bit, gradients to rounding."""
 
 import copy
-import math
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.utils import murmurhash3_32
 from torch import nn
 from torch.nn import functional
 
@@ -267,154 +263,6 @@ def test_gradients_are_the_true_ones_of_spikes_that_follow_the_potential_within_
 
     leaves = weighted, norm.weight.detach().clone(), norm.bias.detach().clone(), leak
     assert torch.autograd.gradcheck(Follows.apply, [leaf.requires_grad_() for leaf in leaves], rtol=1e-6, atol=1e-7)
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """Sets the number of threads, and from how many on a kernel is shared out: here from the first element."""
-    monkeypatch.setattr(cpu, "ELEMENTS_PER_THREAD", 1)
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("training", [True, False])
-def test_threads_share_the_batch_and_change_nothing(monkeypatch, threads, training, dropout):
-    weighted = torch.randn(12, 5, 7)
-    norm, leak = layer_state(7, training=training)
-    threads(1)
-    alone, gradients_alone, _ = run(fused.spikes, weighted, norm, leak, dropout)
-    used, pool = [], cpu._pool
-    monkeypatch.setattr(cpu, "_pool", lambda workers: used.append(workers) or pool(workers))
-    for number in (2, 3, 8):
-        threads(number)
-        shared, gradients_shared, _ = run(fused.spikes, weighted, norm, leak, dropout)
-        assert set(used) == {min(number, 5)}  # no more than there are examples
-        assert torch.equal(alone, shared)
-        # PyTorch itself may sum in another order on several threads.
-        torch.testing.assert_close(gradients_alone, gradients_shared, rtol=1e-5, atol=1e-5)
-        used.clear()
-
-
-@pytest.mark.parametrize("kernel", ["_statistics", "_forward", "_adjoint", "_through_norm"])
-def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch, threads, kernel):
-    def fails(*_):
-        raise RuntimeError("no luck")
-
-    monkeypatch.setattr(cpu, kernel, fails)
-    threads(2)
-    with pytest.raises(RuntimeError, match="no luck"):
-        run(fused.spikes, torch.randn(6, 4, 3), *layer_state(3), 0.0)
-
-
-FORKED = """
-import os, signal, torch
-from lib.fused import cpu
-cpu.ELEMENTS_PER_THREAD = 1
-torch.set_num_threads(2)
-one = torch.ones(5)
-given = torch.full((6, 4, 5), 3.0), one, 0 * one, 0.5 * one, 1.0, 0, 0, 1.0
-spikes = cpu.forward(*given)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)  # ends a child that waits for threads it does not have
-    os._exit(0 if torch.equal(cpu.forward(*given), spikes) else 1)
-raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_process_gets_threads_of_its_own():
-    root = os.path.dirname(os.path.dirname(fused.__path__[0]))
-    forked = subprocess.run([sys.executable, "-c", FORKED], cwd=root, capture_output=True, text=True)
-    assert forked.returncode == 0, forked.stderr
-
-
-def always_firing(units):
-    """Norm and leak under which every neuron fires at every step."""
-    norm = nn.BatchNorm1d(units).eval()
-    nn.init.constant_(norm.bias, 1000.0)
-    return norm, torch.full((units,), 0.9)
-
-
-def test_dropout_drops_its_share_and_scales_up_the_rest():
-    norm, leak = always_firing(40)
-    share = 0.3
-    spikes = fused.spikes(torch.zeros(50, 50, 40), norm, leak, share).detach()
-    assert sorted(set(spikes.unique().tolist())) == [0.0, pytest.approx(1 / 0.7)]
-    # Five standard deviations of a binomial share: of all 100,000 spikes, and of each unit's 2,500.
-    assert abs(float((spikes == 0).double().mean()) - share) < 5 * (share * (1 - share) / 100_000) ** 0.5
-    of_units = (spikes == 0).double().mean(dim=(0, 1))
-    assert (of_units - share).abs().max() < 5 * (share * (1 - share) / 2_500) ** 0.5
-
-
-@settings(max_examples=50)
-@given(seed=st.integers(0, 2**32 - 1), dropout=st.floats(0.02, 0.98))
-def test_each_seed_drops_its_share_in_every_unit_example_and_step(seed, dropout):
-    kept = fused.kept(seed, dropout, torch.empty(40, 40, 40)).double()
-    for dims in [(0, 1), (0, 2), (1, 2)]:
-        # 40 shares of 1,600 each for each of 50 seeds: six standard deviations.
-        assert (kept.mean(dim=dims) - (1 - dropout)).abs().max() < 6 * (dropout * (1 - dropout) / 1600) ** 0.5
-
-
-@pytest.mark.parametrize(
-    "step", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1), (0, 0, 8), (16, 0, 0)]
-)
-def test_drops_in_neighbouring_places_are_independent(step):
-    kept = fused.kept(2_718_281_828, 0.5, torch.empty(64, 48, 40))
-    here = kept[: 64 - step[0], : 48 - step[1], : 40 - step[2]]
-    there = kept[step[0] :, step[1] :, step[2] :]
-    assert abs(float((here & there).double().mean()) - 0.25) < 5 * (0.1875 / here.numel()) ** 0.5
-
-
-@pytest.mark.parametrize("other", [2_718_281_828 + 2**20, 2_718_281_828 ^ 2**31, 0, 1, 2**32 - 1])
-def test_drops_of_two_seeds_are_independent(other):
-    one, another = (fused.kept(seed, 0.5, torch.empty(64, 48, 40)) for seed in (2_718_281_828, other))
-    assert abs(float((one & another).double().mean()) - 0.25) < 5 * (0.1875 / one.numel()) ** 0.5
-
-
-def test_the_hash_is_the_end_of_murmurhash3():
-    # Of an empty string, MurmurHash3 does nothing but mix the seed a last time.
-    seeds = [0, 1, 2**31, 2**32 - 1, *torch.randint(2**32, (200,)).tolist()]
-    expected = [murmurhash3_32(b"", seed=seed, positive=True) for seed in seeds]
-    assert fused.mixed(torch.tensor(seeds)).tolist() == expected
-
-
-def test_the_largest_dropout_below_one_still_fits_the_hash():
-    assert fused.drop_level(math.nextafter(1, 0)) == 2**32 - 1
-    assert fused.drop_level(0.5) == 2**31
-
-
-def test_without_dropout_nothing_is_drawn():
-    norm, leak = always_firing(4)
-    before = torch.get_rng_state()
-    assert (fused.spikes(torch.zeros(3, 5, 4), norm, leak, 0.0) == 1).all()
-    assert torch.equal(torch.get_rng_state(), before)
-    fused.spikes(torch.zeros(3, 5, 4), norm, leak, 0.1)
-    assert not torch.equal(torch.get_rng_state(), before)
-
-
-def test_drops_follow_from_the_seed_and_differ_from_call_to_call():
-    norm, leak = always_firing(9)
-    given = torch.zeros(7, 3, 9), norm, leak, 0.5
-    torch.manual_seed(5)
-    first, second = fused.spikes(*given), fused.spikes(*given)
-    torch.manual_seed(5)
-    again = fused.spikes(*given)
-    torch.manual_seed(6)
-    other = fused.spikes(*given)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, other)
-
-
-def test_a_dropped_spike_passes_no_gradient():
-    # One step: du/dI = 1 - leak, which comes back scaled up where the spike is kept, and not where it is dropped.
-    weighted, leak = torch.full((1, 8, 50), 12.0), torch.full((50,), 0.9)  # u = 0.1 * 12 = 1.2
-    spikes, (of_weighted, *_), _ = run(fused.spikes, weighted, identity(50), leak, 0.5, "sum")
-    assert 0 < (spikes == 0).sum() < spikes.numel()
-    torch.testing.assert_close(of_weighted, (1 - leak) * spikes / 3)
 
 
 def test_the_input_is_left_as_it_was():

@@ -2,16 +2,18 @@
 # make paper      the same at the paper's full size, on the real data sets
 # make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
 # make test       everything that guards the project
+# make verify     compute a committed result anew (RESULT=synthetic) and compare it, number by number
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
 
 PYTHON ?= python3
 PARAMS ?= book/params/quick.yml
+RESULT ?= synthetic
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test lint lock clean
+.PHONY: book paper notebooks test verify lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.pipeline --params $(PARAMS)
@@ -26,6 +28,9 @@ notebooks:
 test: lint
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval book
+
+verify: $(ENVIRONMENT)
+	$(BIN)/python -m lib.verification $(RESULT) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check

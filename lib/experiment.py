@@ -8,15 +8,10 @@ evaluated since. What is there is not computed again.
 import itertools
 import json
 import os
-import platform
-import shutil
-import subprocess
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +20,7 @@ import pandas as pd
 import torch
 from scipy.special import stdtrit
 
-from lib import datasets, downloads, features, metrics, posteriors, settings, slices, synthesis
+from lib import datasets, downloads, features, metrics, posteriors, provenance, settings, slices, synthesis
 from lib.datasets import Speech
 from lib.downloads import written_aside
 from lib.features import Frames
@@ -37,7 +32,6 @@ from lib.trainers import METHODS
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
 DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
 TRAINED = ("dataset", *DATA_SETTINGS, "method", "seed", "hidden_sizes", "epochs")
@@ -51,7 +45,7 @@ class Run:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Settings, versions, data fingerprint, commit, machine and time."""
+        """Settings, data fingerprint, seconds of training, and what it was computed with."""
         return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     @cached_property
@@ -74,9 +68,13 @@ class Run:
 class Evaluation:
     """A run on the test part: its figures, and the averaged prediction for each utterance."""
 
-    figures: dict[str, float]
+    record: dict[str, Any]  # the figures, and what produced them
     probabilities: torch.Tensor  # [examples, classes], averaged over samples
     labels: torch.Tensor  # [examples]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return self.record["figures"]
 
 
 def for_dataset(chosen: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -146,7 +144,8 @@ def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     posteriors.save(posterior, run.folder / "posterior.pt")
     with written_aside(run.folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    write_json(run.folder / "run.json", {"settings": trained, "data": frames.fingerprint} | provenance())
+    determined = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
+    write_json(run.folder / "run.json", determined | provenance.here())
     checkpoint.unlink(missing_ok=True)
     return run
 
@@ -206,7 +205,9 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
         predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
         with written_aside(averaged) as aside, aside.open("wb") as file:
             np.save(file, metrics.model_average(predicted).float().numpy())
-        write_json(path, metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)})
+        figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
+        produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}
+        write_json(path, {"figures": figures} | produced_by | provenance.here())
     return Evaluation(json.loads(path.read_text(encoding="utf-8")), torch.from_numpy(np.load(averaged)), test.labels)
 
 
@@ -278,8 +279,10 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
         merged.to_csv(aside, index=False)
     known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
     new = [
-        {"run": run.folder.name, "validation_nll": run.history["validation_loss"].min()} | run.record
-        for run in evaluations
+        {"run": run.folder.name, "validation_nll": run.history["validation_loss"].min()}
+        | run.record
+        | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
+        for run, one in evaluations.items()
     ]
     of_rows = {tuple(record["settings"][name] for name in TABLE[:3]): record for record in known + new}
     write_json(records, list(of_rows.values()))
@@ -289,17 +292,3 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
 def write_json(path: Path, content: dict | list) -> None:
     with written_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def provenance() -> dict[str, Any]:
-    """What was there when a result was computed."""
-    commit = None
-    if shutil.which("git"):
-        describe = ["git", "-C", REPOSITORY, "describe", "--always", "--dirty", "--abbrev=12"]
-        commit = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        "commit": commit,
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }

@@ -129,7 +129,9 @@ def test_a_run_has_a_folder_of_its_own_that_holds_everything(frames, chosen):
 
 
 def test_the_record_says_what_determined_the_run(frames, map_chosen):
-    record = json.loads((experiment.train(frames, map_chosen).folder / "run.json").read_text())
+    run = experiment.train(frames, map_chosen | {"data_root": {"synthetic-hd": str(experiment.DATA / "synthetic-hd")}})
+    written = (run.folder / "run.json").read_text()
+    record = json.loads(written)
     assert record["settings"] == {
         "dataset": "synthetic-hd", "split": None, "validation": None, "method": "map", "seed": 5, "num_frames": 20,
         "filterbank_rate": None,
@@ -145,6 +147,9 @@ def test_the_record_says_what_determined_the_run(frames, map_chosen):
     assert record["machine"]["cores"] == os.cpu_count()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["finished"])
     assert record["commit"] is None or re.search(r"[0-9a-f]{7}", record["commit"])
+    assert record["seconds"] == pytest.approx(run.history["seconds"].sum())
+    assert str(Path(map_chosen["results_root"]).parent) not in written
+    assert str(experiment.DATA) not in written
 
 
 def test_a_run_is_what_its_trainer_returns(frames, chosen):
@@ -363,6 +368,18 @@ def test_an_evaluation_is_the_summary_of_the_averaged_predictions(frames, run):
         assert evaluation.figures["mutual_information"] > 0
 
 
+def test_a_stored_evaluation_says_what_produced_it(frames, run):
+    experiment.evaluate(run, frames, samples=4, bins=7)
+    stored = json.loads((run.folder / "test-4-samples-7-bins.json").read_text())
+    assert stored["run"] == str(run)
+    assert stored["samples"] == (4 if isinstance(run.posterior, MeanFieldGaussian) else 1)  # one point, one sample
+    assert stored["bins"] == 7
+    assert stored["versions"] == run.record["versions"]
+    assert stored["machine"] == run.record["machine"]
+    assert stored["commit"] == run.record["commit"]
+    assert stored["finished"] >= run.record["finished"]
+
+
 def test_an_evaluation_is_made_once(frames, run, monkeypatch):
     first = experiment.evaluate(run, frames, samples=4, bins=7)
     assert {"test-4-samples-7-bins.json", "test-4-samples-7-bins.npy"} <= set(entries(run.folder))
@@ -442,9 +459,12 @@ def test_the_records_beside_the_table_are_those_of_its_rows(frames, map_chosen):
     records = json.loads((Path(map_chosen["results_root"]) / "runs.json").read_text())
     assert {record["run"] for record in records} == {str(run) for run in better | other}
     assert len(records) == 2
-    for run in better | other:
-        lowest = {"validation_nll": run.history["validation_loss"].min()}
-        assert {"run": str(run)} | lowest | run.record in records
+    for run, evaluation in (better | other).items():
+        record = next(record for record in records if record["run"] == str(run))
+        assert record.pop("validation_nll") == run.history["validation_loss"].min()
+        by = record.pop("evaluation")
+        assert (by["samples"], by["bins"], by["finished"]) == (1, 5, evaluation.record["finished"])
+        assert record == {"run": str(run)} | run.record
 
 
 def test_a_table_that_cannot_be_written_leaves_the_one_before(frames, map_chosen, monkeypatch):

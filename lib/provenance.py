@@ -1,0 +1,61 @@
+"""What a result was computed with: library versions, commit, machine and time.
+
+Nothing here names the machine, its user or a place on it, so that records can be committed.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
+
+
+def here() -> dict[str, Any]:
+    """The record of this moment; the commit is None where git is not installed or the code in no repository."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "commit": commit(),
+        "machine": machine(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this code; "-dirty" is appended where files differ from it."""
+    if not shutil.which("git"):
+        return None
+    describe = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, the instructions that PyTorch picks on it, cores, threads in use, and the GPU, if any."""
+    return {
+        "system": platform.system(),
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def processor() -> str:
+    """The processor's name as its maker gives it, where the system tells; else its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return platform.machine()

@@ -2,6 +2,7 @@
 # make paper      the same at the paper's full size, on the real data sets
 # make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
 # make test       everything that guards the project
+# make bench      measure what training and prediction cost here, and write data/results/bench-*.csv
 # make verify     compute a committed result anew (RESULT=synthetic) and compare it, number by number
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
@@ -13,7 +14,7 @@ RESULT ?= synthetic
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test verify lint lock clean
+.PHONY: book paper notebooks test bench verify lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.pipeline --params $(PARAMS)
@@ -28,6 +29,9 @@ notebooks:
 test: lint
 	$(BIN)/pytest tests
 	$(BIN)/pytest --nbval book
+
+bench: $(ENVIRONMENT)
+	$(BIN)/python -m lib.benchmark
 
 verify: $(ENVIRONMENT)
 	$(BIN)/python -m lib.verification $(RESULT) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")

@@ -40,7 +40,7 @@ def test_threads_share_the_batch_and_change_nothing(monkeypatch, threads, traini
         used.clear()
 
 
-@pytest.mark.parametrize("kernel", ["_statistics", "_forward", "_adjoint", "_through_norm"])
+@pytest.mark.parametrize("kernel", ["_statistics", "_forward", "_backward", "_through_statistics"])
 def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch, threads, kernel):
     def fails(*_):
         raise RuntimeError("no luck")

@@ -90,16 +90,16 @@ def assert_kernels_agree(kernels, shape, dtype, grad_steps, threshold, seed, dro
     assert torch.equal(kernels.forward(*there[:4], *dropout_settings).cpu(), spikes)
 
     grad = torch.randn(grad_steps, *shape[1:], dtype=dtype)
-    expected, expected_sums = cpu.adjoint(grad, *given, *dropout_settings)
-    adjoint, sums = kernels.adjoint(grad.to(device), *there, *dropout_settings)
-    assert torch.equal(adjoint.cpu(), expected)
+    expected, expected_sums = cpu.backward(grad, *given, *dropout_settings)
+    gradient, sums = kernels.backward(grad.to(device), *there, *dropout_settings)
+    assert torch.equal(gradient.cpu(), expected)
     assert expected.any()
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-14}[dtype] * float(expected_sums.abs().max())
     torch.testing.assert_close(sums.cpu(), expected_sums, rtol=0, atol=tolerance)
 
-    cpu.through_norm(expected, *given[:4])
-    kernels.through_norm(adjoint, *there[:4])
-    assert torch.equal(adjoint.cpu(), expected)
+    cpu.through_statistics(expected, *given[:3])
+    kernels.through_statistics(gradient, *there[:3])
+    assert torch.equal(gradient.cpu(), expected)
 
     rounding = {torch.float32: 2e-7, torch.float64: 1e-12}[dtype]
     for own, other in zip(kernels.statistics(there[0]), cpu.statistics(given[0]), strict=True):
@@ -130,7 +130,7 @@ def test_interpreted_statistics_do_not_cancel(interpreted):
 
 
 @pytest.mark.parametrize("pointer", ["*fp32", "*fp64"])
-@pytest.mark.parametrize("kernel", ["_statistics", "_forward", "_adjoint", "_through_norm"])
+@pytest.mark.parametrize("kernel", ["_statistics", "_forward", "_backward", "_through_statistics"])
 def test_compiled_for_a_gpu_no_multiplication_is_fused_with_an_addition(monkeypatch, tmp_path, kernel, pointer):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernels = load()

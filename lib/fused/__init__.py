@@ -148,14 +148,15 @@ class _Spikes(torch.autograd.Function):
         weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
         # A readout of firing rates sends the same gradient to every time step; it need not be written out.
         grad = grad[:1] if grad.stride(0) == 0 else grad
-        adjoint, sums = ctx.kernels.adjoint(grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings)
+        grad_weighted, sums = ctx.kernels.backward(
+            grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings
+        )
         of_one, of_centred, of_rest = sums
         grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
         grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
-        slope = constant = torch.zeros_like(factor)
         if ctx.batch_statistics:
             examples = weighted.shape[0] * weighted.shape[1]
             slope = factor * grad_centred * reciprocal_std**2 / examples
             constant = factor * grad_shift / examples - mean * slope
-        ctx.kernels.through_norm(adjoint, weighted, factor * (1 - leak), slope, constant)
-        return adjoint, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 7
+            ctx.kernels.through_statistics(grad_weighted, weighted, slope, constant)
+        return grad_weighted, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 7

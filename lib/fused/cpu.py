@@ -46,27 +46,27 @@ def forward(
     return dropped
 
 
-def adjoint(
+def backward(
     grad: Tensor, weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, mean: Tensor,
     threshold: float, seed: int, level: int, gain: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The loss's gradient by each membrane potential, and three sums of it over time and batch, [3, units].
+    """The loss's gradient by the weighted input, the norm's statistics held fixed; and sums of it by the potentials.
 
-    The sums are weighted by 1, by the centred input and by what the last reset has left of the potential.
-    ``grad`` is [time or 1, batch, units].
+    The sums, [3, units], are over time and batch, weighted by 1, by the centred input and by what the last reset has
+    left of the potential. ``grad`` is [time or 1, batch, units].
     """
     result = torch.empty_like(weighted)
     sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
     _over_examples(
-        _adjoint, weighted.numpy(), grad.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), mean.numpy(),
+        _backward, weighted.numpy(), grad.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), mean.numpy(),
         threshold, seed, level, gain, result.numpy(), sums.numpy(),
     )  # fmt: skip
     return result, sums.sum(dim=0)
 
 
-def through_norm(adjoint: Tensor, weighted: Tensor, factor: Tensor, slope: Tensor, constant: Tensor) -> None:
-    """Turn the adjoint, in place, into the gradient by the weighted input: through the norm and its statistics."""
-    _over_examples(_through_norm, weighted.numpy(), adjoint.numpy(), factor.numpy(), slope.numpy(), constant.numpy())
+def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
+    """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
+    _over_examples(_through_statistics, weighted.numpy(), grad.numpy(), slope.numpy(), constant.numpy())
 
 
 def _over_examples(kernel: Callable, weighted: np.ndarray, *arguments) -> None:
@@ -171,12 +171,12 @@ def _forward(weighted, factor, offset, leak, threshold, seed, level, gain, dropp
 
 @compiled
 @no_type_check
-def _adjoint(
-    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, adjoint, sums, first, last
+def _backward(
+    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, result, sums, first, last
 ):  # fmt: skip
     """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
 
-    ``adjoint`` holds the potentials until they are replaced.
+    ``result`` holds the potentials until they are replaced by the gradient by the weighted input.
     """
     time, batch, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
@@ -190,7 +190,7 @@ def _adjoint(
         rests = np.zeros((rows, units), weighted.dtype)
         for t in range(time):
             for b in range(begin, end):
-                rest, potential = rests[b - begin], adjoint[t, b]
+                rest, potential = rests[b - begin], result[t, b]
                 for n in range(units):
                     current = weighted[t, b, n] * factor[n] + offset[n]
                     u = (one - leak[n]) * current + leak[n] * rest[n]
@@ -199,7 +199,7 @@ def _adjoint(
         followings = np.zeros((rows, units), weighted.dtype)
         for t in backwards:
             for b in range(begin, end):
-                following, potential = followings[b - begin], adjoint[t, b]
+                following, potential = followings[b - begin], result[t, b]
                 spike_grad = grad[t if len(grad) > 1 else 0, b]
                 for n in range(units):
                     rest_of_it = potential[n] - (one if potential[n] > threshold else zero)
@@ -210,7 +210,7 @@ def _adjoint(
                 for n in range(units):
                     inside = abs(potential[n] - threshold) <= half
                     following[n] = arriving[n] if inside else leak[n] * following[n]
-                    potential[n] = following[n]
+                    potential[n] = following[n] * (factor[n] * (one - leak[n]))
                 for n in range(units):
                     sums[b, 0, n] += following[n]
                     sums[b, 1, n] += following[n] * (weighted[t, b, n] - mean[n])
@@ -218,9 +218,9 @@ def _adjoint(
 
 @compiled
 @no_type_check
-def _through_norm(weighted, adjoint, factor, slope, constant, first, last):
+def _through_statistics(weighted, grad, slope, constant, first, last):
     time, _, units = weighted.shape
     for t in range(time):
         for b in range(first, last):
             for n in range(units):
-                adjoint[t, b, n] = factor[n] * adjoint[t, b, n] - constant[n] - weighted[t, b, n] * slope[n]
+                grad[t, b, n] = grad[t, b, n] - constant[n] - weighted[t, b, n] * slope[n]

@@ -41,23 +41,23 @@ def forward(
     return dropped
 
 
-def adjoint(
+def backward(
     grad: Tensor, weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, mean: Tensor,
     threshold: float, seed: int, level: int, gain: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The loss's gradient by each membrane potential, and three sums of it over time and batch, [3, units]."""
+    """The loss's gradient by the weighted input, the norm's statistics held fixed; and sums of it by the potentials."""
     _, batch, units = weighted.shape
     result, sums = torch.empty_like(weighted), weighted.new_empty(batch, 3, units)
     grad_rows = batch if len(grad) > 1 else 0
     _launch(
-        _adjoint, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, grad_rows, result, sums
+        _backward, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, grad_rows, result, sums
     )  # fmt: skip
     return result, sums.sum(dim=0)
 
 
-def through_norm(adjoint: Tensor, weighted: Tensor, factor: Tensor, slope: Tensor, constant: Tensor) -> None:
-    """Turn the adjoint, in place, into the gradient by the weighted input: through the norm and its statistics."""
-    _launch(_through_norm, weighted, adjoint, factor, slope, constant)
+def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
+    """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
+    _launch(_through_statistics, weighted, grad, slope, constant)
 
 
 def _launch(kernel: triton.runtime.KernelInterface, weighted: Tensor, *arguments) -> None:
@@ -147,14 +147,14 @@ def _forward(
 
 @triton.jit(do_not_specialize=["seed", "level"])
 @no_type_check
-def _adjoint(
+def _backward(
     weighted, grad, factor, offset, leak, mean,
     threshold: tl.float64, seed, level, gain: tl.float64,
-    grad_rows, adjoint, sums, time, batch, units,
+    grad_rows, result, sums, time, batch, units,
 ):  # fmt: skip
     """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
 
-    ``adjoint`` holds the potentials until they are replaced; ``grad_rows`` is what a time step advances in ``grad``.
+    ``result`` holds the potentials until they are replaced; ``grad_rows`` is what a time step advances in ``grad``.
     """
     example, unit, real = tl.program_id(0), _units(), _units() < units
     factor, offset = tl.load(factor + unit, real), tl.load(offset + unit, real)
@@ -166,7 +166,7 @@ def _adjoint(
         current = tl.load(weighted + places, real) * factor + offset
         potential = (1 - leak) * current + leak * rest
         rest = _reset(potential, threshold)
-        tl.store(adjoint + places, potential, real)
+        tl.store(result + places, potential, real)
     tl.debug_barrier()  # whichever thread has written a potential, another may read it
     following = tl.full((UNITS,), 0, leak.dtype)
     of_one = tl.full((UNITS,), 0, leak.dtype)
@@ -176,14 +176,14 @@ def _adjoint(
         t = time - 1 - steps
         row = t * batch + example
         places = _places(row, units)
-        potential = tl.load(adjoint + places, real)
+        potential = tl.load(result + places, real)
         of_rest += following * _reset(potential, threshold)
         spike_grad = tl.load(grad + _places(t * grad_rows + example, units), real)
         arriving = tl.where(_kept(row, seed, level), spike_grad * gain, 0)
         following = tl.where(tl.abs(potential - threshold) <= 0.5, arriving, leak * following)
         of_one += following
         of_centred += following * (tl.load(weighted + places, real) - mean)
-        tl.store(adjoint + places, following, real)
+        tl.store(result + places, following * (factor * (1 - leak)), real)
     tl.store(sums + _places(3 * example, units), of_one, real)
     tl.store(sums + _places(3 * example + 1, units), of_centred, real)
     tl.store(sums + _places(3 * example + 2, units), of_rest, real)
@@ -191,11 +191,10 @@ def _adjoint(
 
 @triton.jit
 @no_type_check
-def _through_norm(weighted, adjoint, factor, slope, constant, time, batch, units):
+def _through_statistics(weighted, grad, slope, constant, time, batch, units):
     example, unit, real = tl.program_id(0), _units(), _units() < units
-    factor, slope = tl.load(factor + unit, real), tl.load(slope + unit, real)
-    constant = tl.load(constant + unit, real)
+    slope, constant = tl.load(slope + unit, real), tl.load(constant + unit, real)
     for t in range(time):
         places = _places(t * batch + example, units)
-        grad = factor * tl.load(adjoint + places, real) - constant - tl.load(weighted + places, real) * slope
-        tl.store(adjoint + places, grad, real)
+        less = tl.load(grad + places, real) - constant - tl.load(weighted + places, real) * slope
+        tl.store(grad + places, less, real)

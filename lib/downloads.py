@@ -242,8 +242,9 @@ def unpack(archive: Path, root: Path, source: Source, record: dict[str, str]) ->
             if not marked:
                 raise tarfile.TarError(f"there is no {source.mark!r} in it")
         except UNREADABLE as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{archive} is not a whole archive of this set ({error}); nothing was unpacked: delete it, run again."
+                f"{archive} is not a whole archive of this set ({reason}); nothing was unpacked: delete it, run again."
             ) from error
         layout = marked[0].parent
         (layout / "download.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -307,10 +308,10 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def telling(folder: Path, words: dict[int, str]) -> Iterator[None]:
-    """Put into words what the system refuses in a folder."""
+    """Put into words what the system refuses in a folder, and name the file if it does."""
     try:
         yield
     except OSError as error:
         if error.errno not in words:
             raise
-        raise OSError(error.errno, words[error.errno].format(folder)) from error
+        raise OSError(error.errno, words[error.errno].format(folder), error.filename) from error

@@ -4,6 +4,7 @@ A *state* is a full set of a network's tensors by name: its parameters and its b
 ``sample`` returns one, and ``torch.func.functional_call`` takes it to the network, which is never changed.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,15 +163,22 @@ def from_dict(stored: Mapping) -> Posterior:
 
 def save(posterior: Posterior, path: Path) -> None:
     """Write whole or not at all."""
+    store(to_dict(posterior), path)
+
+
+def store(tensors: dict, path: Path) -> None:
+    """``torch.save``, whole or not at all; through memory, for on a full disk it does not say what is wrong."""
+    written = io.BytesIO()
+    torch.save(tensors, written)
     with written_aside(path) as aside:
-        torch.save(to_dict(posterior), aside)
+        aside.write_bytes(written.getbuffer())
 
 
 def load(path: Path) -> Posterior:
     """Raises ``ValueError`` for a file that does not hold a whole posterior; nothing in it is executed."""
     try:
         return from_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: delete its folder and train again") from error
     except Exception as error:  # damaged bytes can lead to any
         raise ValueError(f"{path} does not hold a whole posterior: delete its folder and train again") from error

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,11 +190,12 @@ def test_saving_that_fails_leaves_what_was_there(posterior, state, tmp_path, mon
     posteriors.save(PointMass({"weight": torch.ones(2)}), path)
     before = path.read_bytes()
 
-    def full_disk(stored, aside):
-        aside.write_bytes(b"half")
+    def full_disk(aside, content):
+        write(aside, b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    write = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         posteriors.save(posterior, path)
     assert path.read_bytes() == before
@@ -333,7 +335,7 @@ def test_nothing_in_a_file_is_run(write, tmp_path):
 
 
 def test_an_absent_file_is_said_to_be_absent(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"posterior\.pt is missing: delete its folder and train again"):
         posteriors.load(tmp_path / "posterior.pt")
 
 

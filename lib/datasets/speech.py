@@ -1,7 +1,9 @@
 """What every loader returns: utterances with their audio, labels, speakers and parts."""
 
+import errno
 import os
 import time
+import wave
 from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,11 +15,17 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Int64, Shaped
 
-from lib.downloads import written_aside
+from lib.downloads import telling, written_aside
 
 PARTS = ("train", "validation", "test")
 
 CLOCK_TICK = 2  # seconds, of the coarsest file systems
+
+# What the system may refuse about a recording, in words.
+LOST = dict.fromkeys(
+    (errno.ENOENT, errno.EISDIR, errno.EACCES),
+    "a recording of {} is gone, a folder or not to be read; restore this file",
+)
 
 
 class Utterance(NamedTuple):
@@ -55,13 +63,15 @@ class Speech:
         """Waveform in [-1, 1] and its sample rate in Hz.
 
         Raises:
-            ValueError: if the file does not decode, is not mono, or has another rate than the set.
+            ValueError: if the file does not decode, is cut short, is not mono, or has another rate than the set.
         """
         path = self.root / self.paths[index]
         try:
             waveform, sample_rate = soundfile.read(path, dtype="float32")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{path} does not decode as audio ({error}); restore this file.") from error
+        if len(waveform) < samples_promised(path):
+            raise ValueError(f"{path} is cut short: its header promises more samples than it has; restore this file.")
         if sample_rate != self.sample_rate:
             raise ValueError(
                 f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has "
@@ -117,7 +127,7 @@ class Speech:
         def contents(paths: tuple[str, ...]) -> list[bytes]:
             return [path.encode() + b"\0" + blake2b((self.root / path).read_bytes()).digest() for path in paths]
 
-        with ThreadPoolExecutor() as executor:
+        with telling(self.root, LOST), ThreadPoolExecutor() as executor:
             for digests in executor.map(contents, tasks):
                 total.update(b"".join(digests))
         return total.hexdigest()
@@ -126,11 +136,21 @@ class Speech:
         """A digest of what the file system says of the files, and when (in seconds) the newest of them changed."""
         total, changed = blake2b(digest_size=16), 0
         for path in self.paths:
-            found = os.stat(self.root / path)
+            with telling(self.root, LOST):
+                found = os.stat(self.root / path)
             what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             total.update(repr(what).encode())
             changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
         return total.hexdigest(), changed / 1e9
+
+
+def samples_promised(path: Path) -> int:
+    """How many samples the header of a PCM WAV file speaks of; 0 for another file. libsndfile reads what is there."""
+    try:
+        with wave.open(str(path)) as file:
+            return file.getnframes()
+    except wave.Error:
+        return 0
 
 
 def assemble(

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import metrics, posteriors
-from lib.downloads import written_aside
 from lib.posteriors import Posterior
 
 VALIDATION_SAMPLES = 4
@@ -81,13 +79,7 @@ def fit(
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
     rows, best, best_loss = [], None, math.inf
     if checkpoint is not None and checkpoint.exists():
-        stored = _load(checkpoint, posteriors.device_of(network))
-        network.load_state_dict(stored["network"])
-        method.optimizer.load_state_dict(stored["optimizer"])
-        scheduler.load_state_dict(stored["scheduler"])
-        method.restore(stored["method"])
-        rows, best_loss = stored["history"], stored["best_loss"]
-        best = posteriors.from_dict(stored["best"])
+        rows, best, best_loss = _resume(checkpoint, method, network, scheduler)
 
     with torch.random.fork_rng():
         for epoch in tqdm(range(len(rows), epochs), desc="epochs", initial=len(rows), total=epochs):
@@ -104,25 +96,35 @@ def fit(
             if row["validation_loss"] < best_loss:
                 best, best_loss = method.posterior(), row["validation_loss"]
             if checkpoint is not None:
-                with written_aside(checkpoint) as aside:
-                    state = {
-                        "network": network.state_dict(),
-                        "optimizer": method.optimizer.state_dict(),
-                        "scheduler": scheduler.state_dict(),
-                        "method": method.stored(),
-                        "history": rows,
-                        "best": posteriors.to_dict(best),
-                        "best_loss": best_loss,
-                    }
-                    torch.save(state, aside)
+                state = {
+                    "network": network.state_dict(),
+                    "optimizer": method.optimizer.state_dict(),
+                    "scheduler": scheduler.state_dict(),
+                    "method": method.stored(),
+                    "history": rows,
+                    "best": posteriors.to_dict(best),
+                    "best_loss": best_loss,
+                }
+                posteriors.store(state, checkpoint)
             after_epoch(row)
     return best, pd.DataFrame(rows)
 
 
-def _load(checkpoint: Path, device: torch.device) -> dict:
+def _resume(
+    checkpoint: Path,
+    method: Method,
+    network: nn.Module,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[list[dict], Posterior, float]:
+    """Put everything back to where it was; the history, the best posterior so far and its loss."""
     try:
-        return torch.load(checkpoint, weights_only=True, map_location=device)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
+        stored = torch.load(checkpoint, weights_only=True, map_location=posteriors.device_of(network))
+        network.load_state_dict(stored["network"])
+        method.optimizer.load_state_dict(stored["optimizer"])
+        scheduler.load_state_dict(stored["scheduler"])
+        method.restore(stored["method"])
+        return stored["history"], posteriors.from_dict(stored["best"]), stored["best_loss"]
+    except Exception as error:  # damaged bytes can lead to any
         raise ValueError(f"{checkpoint} is damaged; delete it, and training begins anew.") from error
 
 

@@ -1,24 +1,19 @@
 """Bring the published sets onto the disk: fetched, checked against their checksums, unpacked whole or not at all."""
 
-import errno
-import glob
 import gzip
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import requests
-from filelock import FileLock, Timeout
 from tqdm import tqdm
+
+from lib.files import FULL, alone, check_space, telling, written_aside
 
 
 class Source(NamedTuple):
@@ -73,16 +68,6 @@ UNREADABLE = (
     *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
     *(FileExistsError, NotADirectoryError),
 )
-
-# What the system may refuse in a folder, in words.
-FULL = dict.fromkeys(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    "the disk of {} is full, or your share of it; make room and run again",
-)
-IN_THE_WAY = FULL | {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "{} cannot be written to; give another folder"),
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is no folder; move away what is there, or give another folder"),
-}
 
 
 def fetch(name: str, root: str | Path) -> Path:
@@ -249,69 +234,3 @@ def unpack(archive: Path, root: Path, source: Source, record: dict[str, str]) ->
         layout = marked[0].parent
         (layout / "download.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         os.replace(layout, aside)
-
-
-def check_space(what: str, needed: int, folder: Path) -> None:
-    """Raise OSError unless the disk of `folder`, which may be yet to be made, has so many bytes free."""
-    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise OSError(
-            errno.ENOSPC,
-            f"{what}: {needed / 1e9:.2g} GB are needed on the disk of {folder}, where {free / 1e9:.2g} GB are free; "
-            "make room or give another folder",
-        )
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold back other processes that make `path` until the block is done. The lock dies with its process.
-
-    They wait, for what they wait for is what they want. What a killed process left written aside is deleted.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with telling(path.parent, IN_THE_WAY):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            print(f"Another process is making {path}; this one waits for it.", file=sys.stderr, flush=True)
-            lock.acquire()
-    try:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.aside"):
-            shutil.rmtree(left)
-        yield
-    finally:
-        Path(lock.lock_file).unlink()  # whoever waits for it sees that it has no name, and makes another
-        lock.release()
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path of the same name that takes `path`'s place if, and only if, the block ends well.
-
-    The block makes a file or a folder there, or beside it what it needs meanwhile; a folder takes the place of an
-    empty one at most. OSError says where the disk is full or the folder cannot be written to.
-    """
-    with telling(path.parent, IN_THE_WAY):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".aside")
-    with folder, telling(path.parent, FULL):
-        aside = Path(folder.name, path.name)
-        yield aside
-        if path.is_dir():
-            if any(path.iterdir()):
-                raise OSError(errno.ENOTEMPTY, f"{path} is a folder that is not empty; move it away and run again")
-            path.rmdir()
-        os.replace(aside, path)
-
-
-@contextmanager
-def telling(folder: Path, words: dict[int, str]) -> Iterator[None]:
-    """Put into words what the system refuses in a folder, and name the file if it does."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in words:
-            raise
-        raise OSError(error.errno, words[error.errno].format(folder), error.filename) from error

@@ -5,13 +5,16 @@ A run's folder is named by data set, method, seed and a hash of its settings and
 evaluated since. What is there is not computed again.
 """
 
+import io
 import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,8 @@ from scipy.special import stdtrit
 
 from lib import datasets, downloads, features, metrics, posteriors, provenance, settings, slices, synthesis
 from lib.datasets import Speech
-from lib.downloads import written_aside
 from lib.features import Frames
+from lib.files import alone, reading, write_json, written_aside
 from lib.networks import SpikingClassifier
 from lib.posteriors import MeanFieldGaussian, Posterior, State
 from lib.slices import Batches
@@ -34,6 +37,8 @@ DATA = REPOSITORY / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
 DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
+NEEDED = (*TABLE[:3], "hidden_sizes", "dropout", "epochs")  # of a record's settings
+RETRAIN = "delete its folder and train again"
 TRAINED = ("dataset", *DATA_SETTINGS, "method", "seed", "hidden_sizes", "epochs")
 
 
@@ -46,7 +51,11 @@ class Run:
     @cached_property
     def record(self) -> dict[str, Any]:
         """Settings, data fingerprint, seconds of training, and what it was computed with."""
-        return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        path = self.folder / "run.json"
+        with reading(path, RETRAIN):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            itemgetter("data", "settings")(record), itemgetter(*NEEDED)(record["settings"])
+        return record
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -54,7 +63,12 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "history.csv")
+        path, epochs = self.folder / "history.csv", self.record["settings"]["epochs"]
+        with reading(path, RETRAIN):
+            history = pd.read_csv(path)
+            if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
+                raise ValueError(f"it does not hold {epochs} epochs")
+        return history
 
     def network(self, frames: Frames) -> SpikingClassifier:
         """An untrained network of this run's shape, to call with weights sampled from the posterior."""
@@ -121,33 +135,39 @@ def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     """The run of these settings: found where it is finished, gone on with where it was interrupted."""
     chosen = for_dataset(chosen, chosen["dataset"])
-    method_settings = settings.of_method(chosen["method"], chosen)
-    trained = {name: chosen.get(name) for name in TRAINED} | method_settings
+    trained = {name: chosen.get(name) for name in TRAINED} | settings.of_method(chosen["method"], chosen)
     identity = json.dumps({"settings": trained, "data": frames.fingerprint}, sort_keys=True)
     digest = blake2b(identity.encode(), digest_size=4).hexdigest()
     root = results_folder(chosen)
     run = Run(root / f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-{digest}")
-    if (run.folder / "run.json").exists():
+    if not (run.folder / "run.json").exists():
+        with alone(run.folder):
+            if not (run.folder / "run.json").exists():
+                fill(run.folder, frames, trained)
+    with suppress(OSError):  # a folder that can only be read is as good
         os.utime(run.folder / "run.json")  # `find` takes the run that was last asked for
-        return run
-    run.folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.folder / "checkpoint.pt"
-    posterior, history = METHODS[chosen["method"]](
+    return run
+
+
+def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
+    """Train, from the checkpoint where there is one, and put the run into its folder."""
+    checkpoint = folder / "checkpoint.pt"
+    own = settings.DEFAULTS[trained["method"]].keys() - {"dropout"}
+    posterior, history = METHODS[trained["method"]](
         network_for(frames, trained),
         frames.part("train"),
         frames.part("validation"),
-        epochs=chosen["epochs"],
-        seed=chosen["seed"],
+        epochs=trained["epochs"],
+        seed=trained["seed"],
         checkpoint=checkpoint,
-        **{name: value for name, value in method_settings.items() if name != "dropout"},
+        **{name: trained[name] for name in own},
     )
-    posteriors.save(posterior, run.folder / "posterior.pt")
-    with written_aside(run.folder / "history.csv") as aside:
+    posteriors.save(posterior, folder / "posterior.pt")
+    with written_aside(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
     determined = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
-    write_json(run.folder / "run.json", determined | provenance.here())
+    write_json(folder / "run.json", determined | provenance.here())
     checkpoint.unlink(missing_ok=True)
-    return run
 
 
 def results_folder(chosen: Mapping[str, Any]) -> Path:
@@ -203,12 +223,20 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
         generator = torch.Generator().manual_seed(run.record["settings"]["seed"])
         samples = 1 if isinstance(run.posterior, posteriors.PointMass) else samples
         predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
-        with written_aside(averaged) as aside, aside.open("wb") as file:
-            np.save(file, metrics.model_average(predicted).float().numpy())
+        np.save(written := io.BytesIO(), metrics.model_average(predicted).float().numpy())
+        with written_aside(averaged) as aside:
+            aside.write_bytes(written.getbuffer())
         figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
         produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}
         write_json(path, {"figures": figures} | produced_by | provenance.here())
-    return Evaluation(json.loads(path.read_text(encoding="utf-8")), torch.from_numpy(np.load(averaged)), test.labels)
+    with reading(path, "delete it and evaluate again"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        itemgetter(*TABLE[3:])(record["figures"])
+    with reading(averaged, f"delete it and {path.name} and evaluate again"):
+        probabilities = np.load(averaged)
+        if probabilities.shape != (shape := (len(test.labels), len(frames.class_names))):
+            raise ValueError(f"it does not hold an array of shape {shape}")
+    return Evaluation(record, torch.from_numpy(probabilities), test.labels)
 
 
 def slices_of(
@@ -273,22 +301,20 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
     rows = table(evaluations)
     folder = results_folder(chosen)
     stored, records = folder / "table1.csv", folder / "runs.json"
-    kept = [pd.read_csv(stored)] if stored.exists() else []
-    merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])
-    with written_aside(stored) as aside:
-        merged.to_csv(aside, index=False)
-    known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
     new = [
         {"run": run.folder.name, "validation_nll": run.history["validation_loss"].min()}
         | run.record
         | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
         for run, one in evaluations.items()
     ]
-    of_rows = {tuple(record["settings"][name] for name in TABLE[:3]): record for record in known + new}
-    write_json(records, list(of_rows.values()))
+    with alone(stored):
+        with reading(stored, "move it away"):
+            kept = [pd.read_csv(stored)[TABLE]] if stored.exists() else []
+        with reading(records, "move it away"):
+            known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
+            of_rows = {itemgetter(*TABLE[:3])(record["settings"]): record for record in known + new}
+        merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])
+        with written_aside(stored) as aside:
+            merged.to_csv(aside, index=False)
+        write_json(records, list(of_rows.values()))
     return rows
-
-
-def write_json(path: Path, content: dict | list) -> None:
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

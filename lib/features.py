@@ -19,7 +19,7 @@ from torchaudio.compliance import kaldi
 from tqdm import tqdm
 
 from lib.datasets import PARTS, Speech
-from lib.downloads import alone, check_space, written_aside
+from lib.files import alone, check_space, written_aside
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.downloads import written_aside
+from lib.files import written_aside
 
 State = dict[str, Tensor]
 
@@ -131,8 +131,16 @@ def batches_for(
 
 
 def on_device_of(network: nn.Module, state: State) -> State:
-    """Posteriors live on the CPU; what is sampled from them goes where the network is."""
-    device = device_of(network)
+    """Posteriors live on the CPU; what is sampled from them goes where the network is.
+
+    Raises ``ValueError`` for the tensors of another network.
+    """
+    device, own = device_of(network), network.state_dict()
+    for name in state.keys() | {name for name, tensor in own.items() if tensor.is_floating_point()}:
+        if name not in state or name not in own or state[name].shape != own[name].shape:
+            raise ValueError(
+                f"the posterior is another network's ({name!r} differs): delete its folder and train again"
+            )
     return {name: tensor.to(device) for name, tensor in state.items()}
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from lib import experiment, settings
-from lib.downloads import written_aside
 from lib.features import Frames
+from lib.files import written_aside
 from lib.trainers import METHODS
 
 # The trials' own seed: none of those that results are reported with.

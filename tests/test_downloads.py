@@ -22,8 +22,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from lib import downloads
-from lib.downloads import Source, alone, fetch, written_aside
+from lib import downloads, files
+from lib.downloads import Source, fetch
+from lib.files import alone, written_aside
 
 LAYOUT = {
     "audio/lang-english_speaker-00_trial-0_digit-0.flac": b"sound",
@@ -112,7 +113,7 @@ def hd(server, monkeypatch):
     return publish
 
 
-def files(folder):
+def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -137,7 +138,7 @@ def test_the_layout_lands_directly_under_root(hd, tmp_path, prefix):
     path = hd({prefix + name: content for name, content in LAYOUT.items()})
     root = tmp_path / "new" / "hd"
     assert fetch("hd", root) == root
-    found = files(root)
+    found = contents(root)
     record = json.loads(found.pop("download.json"))
     assert found == LAYOUT
     assert record["checksum"] == "md5:" + digest(path, "md5")
@@ -147,7 +148,7 @@ def test_the_layout_lands_directly_under_root(hd, tmp_path, prefix):
 
 def test_the_layout_is_the_outermost_that_looks_like_it(hd, tmp_path):
     hd({"hd/aside/train_filenames.txt": b"an older list", "hd/test/aside/train_filenames.txt": b"and another"} | LAYOUT)
-    assert files(fetch("hd", tmp_path / "hd"))["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
+    assert contents(fetch("hd", tmp_path / "hd"))["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
 
 
 def test_a_known_checksum_needs_no_list(server, tmp_path, monkeypatch):
@@ -157,7 +158,7 @@ def test_a_known_checksum_needs_no_list(server, tmp_path, monkeypatch):
     )
     monkeypatch.setitem(downloads.SOURCES, "fsdd", source)
     fetch("fsdd", tmp_path / "fsdd")
-    assert files(tmp_path / "fsdd")["recordings/0_theo_0.wav"] == b"sound"
+    assert contents(tmp_path / "fsdd")["recordings/0_theo_0.wav"] == b"sound"
 
 
 def test_a_set_that_is_there_is_left_alone(hd, tmp_path, monkeypatch):
@@ -174,12 +175,12 @@ def test_an_empty_folder_is_filled_and_another_is_refused(hd, tmp_path):
     hd()
     (tmp_path / "empty").mkdir()
     fetch("hd", tmp_path / "empty")
-    assert files(tmp_path / "empty").keys() >= LAYOUT.keys()
+    assert contents(tmp_path / "empty").keys() >= LAYOUT.keys()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
     with pytest.raises(ValueError, match="does not hold 'hd'"):
         fetch("hd", tmp_path / "thesis")
-    assert files(tmp_path / "thesis") == {"chapter.tex": b"precious"}
+    assert contents(tmp_path / "thesis") == {"chapter.tex": b"precious"}
 
 
 def test_unknown_name(tmp_path):
@@ -210,7 +211,7 @@ LONG = LAYOUT | {"audio/long.flac": random.Random(0).randbytes(5 * downloads.CHU
 def test_a_connection_that_breaks_is_taken_up_again_where_the_server_can(hd, server, tmp_path, ranges):
     hd(LONG)
     server.ranges, server.breaks = ranges, [downloads.CHUNK, 2 * downloads.CHUNK]
-    assert files(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
     ends = [1, 3] if ranges else [1, 2]
     assert server.asked == [None, *(f"bytes={end * downloads.CHUNK}-" for end in ends)]
     assert_left(tmp_path / "hd", "hd")
@@ -224,7 +225,7 @@ def test_what_has_arrived_is_kept_for_the_next_call(hd, server, tmp_path):
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
     assert (tmp_path / "hd_audio.tar.gz.part").read_bytes() == content[: 3 * downloads.CHUNK]
     server.asked.clear()
-    assert files(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
     assert server.asked == [f"bytes={3 * downloads.CHUNK}-"]
     assert_left(tmp_path / "hd", "hd")
 
@@ -239,7 +240,7 @@ def test_a_server_that_begins_anew_each_time_is_given_up_where_it_gets_no_furthe
 
 def test_a_process_that_ended_between_the_last_byte_and_the_check_costs_nothing(hd, server, tmp_path):
     shutil.copy(hd(LONG), tmp_path / "hd_audio.tar.gz.part")
-    assert files(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
     assert len(server.asked) == 1
 
 
@@ -249,7 +250,7 @@ def test_a_part_of_something_else_is_refused_and_the_next_call_begins_anew(hd, s
     with pytest.raises(ValueError, match=r"its checksum is not md5:[0-9a-f]{32}; nothing was kept: run again"):
         fetch("hd", tmp_path / "hd")
     assert_left(tmp_path / "hd")
-    assert files(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
     assert server.asked == ["bytes=14-", None]
 
 
@@ -437,7 +438,7 @@ def test_an_archive_placed_by_hand_is_not_fetched_again(hd, server, tmp_path):
     path = hd()
     shutil.move(path, tmp_path / "hd_audio.tar.gz")
     fetch("hd", tmp_path / "hd")
-    assert files(tmp_path / "hd").keys() >= LAYOUT.keys()
+    assert contents(tmp_path / "hd").keys() >= LAYOUT.keys()
 
 
 def test_another_file_in_the_archive_s_place_is_refused_and_left_alone(hd, tmp_path):
@@ -460,7 +461,7 @@ def test_two_that_want_the_same_set_fetch_it_once(hd, server, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from lib.downloads import alone, written_aside
+from lib.files import alone, written_aside
 with alone(Path(sys.argv[1])), written_aside(Path(sys.argv[1])) as aside:
     aside.write_text("half")
     print("held", flush=True)
@@ -471,7 +472,7 @@ with alone(Path(sys.argv[1])), written_aside(Path(sys.argv[1])) as aside:
 def test_whoever_waits_for_a_process_says_so_and_goes_on_when_it_is_killed(hd, tmp_path, monkeypatch):
     hd()
     told = queue.Queue()
-    monkeypatch.setattr(downloads, "print", lambda text, **_: told.put(text), raising=False)
+    monkeypatch.setattr(files, "print", lambda text, **_: told.put(text), raising=False)
     first = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path / "hd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -482,7 +483,7 @@ def test_whoever_waits_for_a_process_says_so_and_goes_on_when_it_is_killed(hd, t
         assert not second.done()
         assert len([*tmp_path.glob(".hd.*.aside")]) == 1
         first.kill()
-        assert files(second.result(timeout=60)).keys() >= LAYOUT.keys()
+        assert contents(second.result(timeout=60)).keys() >= LAYOUT.keys()
     assert told.empty()
     assert_left(tmp_path / "hd", "hd")
 
@@ -526,7 +527,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
 
     with full_disk(after=1_000), pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full"):
         write()
-    assert files(tmp_path) == {"result": b"earlier"}
+    assert contents(tmp_path) == {"result": b"earlier"}
 
 
 @pytest.mark.parametrize("made", [written_aside, alone])
@@ -534,7 +535,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, made):
     (tmp_path / "results").write_text("mine")
     with pytest.raises(OSError, match=r"results is no folder; move away what is there"):
         made(tmp_path / "results" / "table.csv").__enter__()
-    assert files(tmp_path) == {"results": b"mine"}
+    assert contents(tmp_path) == {"results": b"mine"}
 
 
 def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
@@ -547,7 +548,7 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
 
     with pytest.raises(OSError, match=r"table\.csv is a folder that is not empty; move it away"):
         write()
-    assert files(tmp_path) == {"table.csv/mine": b""}
+    assert contents(tmp_path) == {"table.csv/mine": b""}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
@@ -557,4 +558,4 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, made):
     with pytest.raises(PermissionError, match="cannot be written to; give another folder"):
         made(tmp_path / "table.csv").__enter__()
     tmp_path.chmod(0o700)
-    assert files(tmp_path) == {}
+    assert contents(tmp_path) == {}

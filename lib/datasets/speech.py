@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Int64, Shaped
 
-from lib.downloads import telling, written_aside
+from lib.files import telling, written_aside
 
 PARTS = ("train", "validation", "test")
 
@@ -137,7 +137,7 @@ class Speech:
         total, changed = blake2b(digest_size=16), 0
         for path in self.paths:
             with telling(self.root, LOST):
-                found = os.stat(self.root / path)
+                found = os.stat(os.path.join(self.root, path))
             what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             total.update(repr(what).encode())
             changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)

@@ -12,7 +12,7 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from lib.downloads import alone, check_space, written_aside
+from lib.files import alone, check_space, written_aside
 from lib.synthesis import sound
 from lib.synthesis.espeak import espeak
 from lib.synthesis.plans import HD_VARIANTS, plan_hd, plan_sc

@@ -23,7 +23,7 @@ def here() -> dict[str, Any]:
     """The record of this moment; the commit is None where git is not installed or the code in no repository."""
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-        "commit": commit(),
+        "commit": COMMIT,
         "machine": machine(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -59,3 +59,6 @@ def processor() -> str:
         asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     return platform.machine()
+
+
+COMMIT = commit()  # of the code that was loaded: the files may change while it runs

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import scipy.stats
 import torch
 
 from lib import experiment, provenance, synthesis, verification
+from lib.datasets import sc
 from lib.trainers import train_map
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
@@ -309,6 +311,18 @@ def test_a_committed_result_has_a_record_for_each_row_and_names_no_place(table, 
     assert not re.search(r"/(home|root|tmp|Users|work)\b|\\\\", records.read_text())
     for run, record in of_run.items():
         assert re.fullmatch(r"[0-9a-f]{32}", record["data"]), run
+
+
+def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts():
+    listed = (BOOK.parent / "data/results/sc-7-words-recordings.txt").read_text().splitlines()
+    assert listed == sorted(set(listed))
+    counts = Counter()
+    for path in listed:
+        word, speaker = re.fullmatch(r"([a-z]+)/([0-9a-f]+)_nohash_\d+\.wav", path).groups()
+        counts[word, sc.hashed_part(speaker, 10, 20)] += 1
+    parts = {"train": 350, "validation": 70, "test": 100}
+    words = ("bed", "cat", "down", "happy", "no", "up", "yes")
+    assert counts == {(word, part): number for word in words for part, number in parts.items()}
 
 
 def test_records_are_shown_by_data_set_and_method(toy):

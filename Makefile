@@ -1,5 +1,6 @@
 # make book       run the notebooks at quick settings and render _build/html/index.html
-# make paper      the same at the paper's full size, on the real data sets
+# make paper      the same at the paper's full size, on the real data sets, or, to see what it takes, on synthetic
+#                 speech in their layouts and counts: make paper SPEECH=synthetic
 # make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
 # make test       everything that guards the project
 # make bench      measure what training and prediction cost here, and write data/results/bench-*.csv
@@ -10,6 +11,7 @@
 
 PYTHON ?= python3
 PARAMS ?= book/params/quick.yml
+SPEECH ?= recorded
 RESULT ?= synthetic
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
@@ -19,8 +21,16 @@ BIN := .venv/bin
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.pipeline --params $(PARAMS)
 
-paper:
+paper: $(ENVIRONMENT)
+ifeq ($(SPEECH),recorded)
 	$(MAKE) book PARAMS=book/params/paper.yml
+else ifeq ($(SPEECH),synthetic)
+	$(BIN)/python -m lib.synthesis synthetic-hd data/rehearsal/hd
+	$(BIN)/python -m lib.synthesis synthetic-sc data/rehearsal/sc
+	$(MAKE) book PARAMS="book/params/paper.yml book/params/rehearsal.yml"
+else
+	$(error SPEECH is recorded or synthetic, not $(SPEECH))
+endif
 
 notebooks:
 	$(MAKE) book PARAMS=book/params/quick.yml

@@ -40,3 +40,11 @@ def spiking_network():
         network.norm.running_mean.uniform_(0, 0.5)
         network.norm.running_var.uniform_(0.05, 0.2)
     return network
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A small repository whose notebooks take a moment."""
+    from toy_book import make
+
+    return make(tmp_path / "toy")

@@ -55,7 +55,7 @@ def imported(*trees: ast.AST) -> set[str]:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"lib", "tests", "conftest"}
+    return names - sys.stdlib_module_names - {"lib", "tests"} - {path.stem for path in (ROOT / "tests").glob("*.py")}
 
 
 def parsed(folder: str) -> dict[Path, ast.AST]:
@@ -212,3 +212,17 @@ def test_make_test_checks_the_cheap_first_and_stops_where_one_fails(folder: Path
 def test_make_paper_runs_the_paper_s_settings(folder: Path) -> None:
     assert make(folder, "paper", "PYTHON=./python3").returncode == 0
     assert calls(folder)[-1] == "python -m lib.pipeline --params book/params/paper.yml"
+
+
+@needs_make
+def test_make_paper_can_be_rehearsed_on_synthetic_speech(folder: Path) -> None:
+    assert make(folder, "paper", "SPEECH=synthetic", "PYTHON=./python3").returncode == 0
+    assert calls(folder)[-3:] == [
+        "python -m lib.synthesis synthetic-hd data/rehearsal/hd",
+        "python -m lib.synthesis synthetic-sc data/rehearsal/sc",
+        "python -m lib.pipeline --params book/params/paper.yml book/params/rehearsal.yml",
+    ]
+    refused = make(folder, "paper", "SPEECH=sythetic", "PYTHON=./python3")
+    assert refused.returncode != 0
+    assert "SPEECH is recorded or synthetic, not sythetic" in refused.stderr
+    assert not calls(folder)

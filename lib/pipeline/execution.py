@@ -1,129 +1,147 @@
-"""Execute the steps with papermill, some at once."""
+"""Run the steps on the workers of a Dask cluster: this machine's own, or the one at an address."""
 
-import multiprocessing
-import os
+import asyncio
+import logging
+import multiprocessing.resource_tracker
+import queue
 import shutil
 import signal
-import sys
-import threading
-import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
-import nbformat
-import papermill
-import psutil
-from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
+import dask
+import pandas as pd
+from dask.system import CPU_COUNT
+from distributed import Client, Future, KilledWorker, LocalCluster
+from distributed.comm import connect
 
-from lib.pipeline.pages import clean
-from lib.pipeline.planning import Step
+from lib.downloads import written_aside
+from lib.pipeline.display import Display
+from lib.pipeline.planning import Step, at_once, without
+from lib.pipeline.worker import Outcome, execute_step
 
-WORKERS = 2
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-def execute(steps: list[Step], root: Path) -> None:
-    """Leave each step's notebook in _build/executed, cleaned; RuntimeError says which failed and why.
+def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict[str, str]:
+    """Leave each step's notebook in _build/executed, cleaned, and what each took in _build/steps.csv.
 
-    After a failure the steps that run are finished and no others are started.
+    What does not build on a failure is run in spite of it. Returns for each step that was not done what became of it.
+    Raises OSError or RuntimeError where the cluster itself does not work.
     """
     reports, executed = root / "_build/reports", root / "_build/executed"
     for folder in (reports, executed):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    cores = os.cpu_count() or 1
-    workers = min(WORKERS, cores)
-    waiting, running, ended, failures = list(steps), {}, set(), []
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=prepare_worker, initargs=(cores // workers,))
-    shape = "{bar:20} {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-    with tqdm(total=len(steps), bar_format=shape, disable=None) as bar:
-        try:
-            while running or (waiting and not failures):
-                ready = [] if failures else [step for step in waiting if step.after <= ended]
-                for step in ready[: workers - len(running)]:
-                    waiting.remove(step)
-                    running[pool.submit(execute_step, step, root, reports, executed)] = step, time.monotonic()
-                bar.set_postfix_str(", ".join(step.name for step, _ in running.values()))
-                finished, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    step, started = running.pop(future)
-                    if failure := outcome(future):
-                        failures.append(describe(step, failure))
-                    else:
-                        ended.add(step.name)
-                        bar.update()
-                    seconds = time.monotonic() - started
-                    bar.write(f"{'failed' if failure else 'done':6} {step.name} ({seconds:.0f} s)")
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for worker in multiprocessing.active_children():
-                end(worker.pid)
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if failures:
-        unstarted = f" Not started: {', '.join(step.name for step in waiting)}." if waiting else ""
-        raise RuntimeError(" ".join(failures) + f" See {reports.relative_to(root)}." + unstarted)
-
-
-def prepare_worker(threads: int) -> None:
-    """Share out the cores, leave Ctrl-C to the pipeline and end with it, prefer this environment's kernel."""
-    os.setpgrp()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
-    os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share/jupyter")
-
-    def end_with_pipeline() -> None:
-        multiprocessing.parent_process().join()
-        end(os.getpid())
-
-    threading.Thread(target=end_with_pipeline, daemon=True).start()
-
-
-def end(process: int) -> None:
-    """Kill a process and what it has started; a stored run is whole at any moment."""
-    with suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process).children(recursive=True):
-            child.kill()
-        psutil.Process(process).kill()
-
-
-def execute_step(step: Step, root: Path, reports: Path, executed: Path) -> str:
-    """Execute one notebook; return what went wrong, or nothing. What failed stays in `reports`."""
-    report = reports / f"{step.name}.ipynb"
+    mark = reports / f"run-{uuid4().hex}"
+    mark.touch()
+    waiting, running, undone, costs = list(steps), {}, {}, []
+    arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
     try:
-        notebook = papermill.execute_notebook(
-            root / "book" / f"{step.notebook}.ipynb",
-            report,
-            step.parameters,
-            cwd=root / "book",
-            kernel_name="python3",
-            progress_bar=False,
-            coalesce_streams=True,
-            extra_arguments=["--log-level=CRITICAL"],  # the kernel's own remarks would break into the display
-        )
-    except PapermillExecutionError as error:
-        lines = error.evalue.strip().splitlines() or [""]
-        return f"{error.ename}: {lines[-1]}"
-    except Exception as error:  # of whatever kind: not every exception can be sent to the pipeline
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    aside = executed / f"{step.name}.tmp"
-    nbformat.write(clean(notebook, root), aside)
-    os.replace(aside, executed / report.name)
-    report.unlink()
-    return ""
+        with workers_for(steps, scheduler) as client, Display(steps, reports) as display:
+            if not client.nthreads():
+                print("Waiting for the first worker.", flush=True)
+            while waiting or running:
+                unfinished = {step.name for step in (*waiting, *running.values())}
+                for step in [step for step in waiting if step.after.isdisjoint(unfinished)]:
+                    waiting.remove(step)
+                    failed = [one for one in steps if one.name in step.after & undone.keys()]
+                    if given := without(step, failed):
+                        key = f"{step.name}-{mark.name}"  # of this pipeline alone, where others share the cluster
+                        future = client.submit(execute_step, given, root, mark, key=key, pure=False)
+                        running[future] = step
+                        future.add_done_callback(arrived.put)
+                    else:
+                        undone[step.name] = f"was not run for want of {', '.join(one.name for one in failed)}"
+                        display.tell(step, None, len(client.nthreads()))
+                if not running:
+                    continue
+                display.redraw(len(client.nthreads()))
+                try:
+                    future = arrived.get(timeout=1)
+                except queue.Empty:
+                    continue
+                step, outcome = running.pop(future), outcome_of(future)
+                display.tell(step, outcome, len(client.nthreads()))
+                if outcome.failure:
+                    undone[step.name] = f"failed: {outcome.failure.rstrip('.')}"
+                else:
+                    costs.append((step.along.get("dataset"), step.name, outcome.seconds, outcome.peak_memory / 1e9))
+                    store_costs(costs, root / "_build/steps.csv")
+    finally:
+        mark.unlink()
+    return undone
 
 
-def outcome(future: Future[str]) -> str:
+def outcome_of(future: Future) -> Outcome:
+    """What a worker returned; RuntimeError where none could even begin."""
     try:
         return future.result()
-    except BrokenProcessPool:
-        return "its process was ended from outside, perhaps for want of memory"
+    except KilledWorker as error:
+        times = error.allowed_failures + 1
+        return Outcome(f"its process was ended from outside {times} times, perhaps for want of memory", 0, 0)
+    except CancelledError as error:
+        raise RuntimeError(
+            "The scheduler was lost: finished work is kept, and the same command goes on from there."
+        ) from error
+    except Exception as error:
+        raise RuntimeError(
+            "A worker cannot run the steps: every worker needs this very checkout, at the same place, with its "
+            f"environment and data ({' '.join(str(error).split())})."
+        ) from error
 
 
-def describe(step: Step, failure: str) -> str:
-    given = ", ".join(f"{key}={value!r}" for key, value in (step.along | step.parameters).items())
-    return f"book/{step.notebook}.ipynb{f' with {given}' if given else ''} failed: {failure.rstrip('.')}."
+def store_costs(costs: list[tuple[str | None, str, float, float]], path: Path) -> None:
+    columns = ["dataset", "step", "seconds", "peak_memory_gb"]
+    with written_aside(path) as aside:
+        pd.DataFrame(costs, columns=columns).round(3).to_csv(aside, index=False)
+
+
+@contextmanager
+def workers_for(steps: list[Step], scheduler: str | None) -> Iterator[Client]:
+    """A client of the cluster at an address, or of one that lives here as long as the block."""
+    if scheduler:
+        try:
+            asyncio.run(reach(scheduler))  # by itself, since a client that cannot leaves its threads behind
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"No Dask scheduler answers at --scheduler {scheduler}: {error}.") from error
+        with Client(scheduler, set_as_default=False) as client:
+            yield client
+        return
+    workers = min(CPU_COUNT, at_once(steps))
+    # In the place of Dask's own choice, one thread and a malloc that gives freed memory back at once.
+    threads = {"distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, CPU_COUNT // workers)}
+    multiprocessing.resource_tracker.ensure_running()  # it would lift the block if it were started within
+    with undisturbed(), dask.config.set(threads):
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=None,  # the notebooks' memory is their kernels'
+            dashboard_address="127.0.0.1:0",  # which the scheduler wants for itself; any free port
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+        )
+        client = Client(cluster, set_as_default=False)
+    try:
+        yield client
+    finally:
+        with undisturbed():
+            client.close()  # the steps that still run are then wanted by nobody, and end
+            cluster.close()
+
+
+async def reach(address: str) -> None:
+    await (await connect(address)).close()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and its like back until the block is done; the processes started in it leave them to the pipeline."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -70,14 +70,31 @@ def without_paths_in_text(text: str, root: Path) -> str:
     return text
 
 
-def stage(root: Path, source: Path, executed: dict[str, Path]) -> None:
-    """Put what the book is made of into `source`, executed notebooks in the place of the committed ones."""
+def stage(root: Path, source: Path, executed: dict[str, Path], notes: dict[str, str] | None = None) -> None:
+    """Put what the book is made of into `source`, executed notebooks in the place of the committed ones.
+
+    `notes` maps pages, such as "book/intro", to warnings that are put under their titles.
+    """
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     for notebook, path in executed.items():
         shutil.copy(path, source / "book" / f"{notebook}.ipynb")
+    for page, note in (notes or {}).items():
+        text, path = source / f"{page}.md", source / f"{page}.ipynb"
+        if text.exists():
+            text.write_text(noted(text.read_text(encoding="utf-8"), note), encoding="utf-8")
+        else:
+            notebook = nbformat.read(path, 4)
+            notebook.cells[0].source = noted(notebook.cells[0].source, note)
+            nbformat.write(notebook, path)
+
+
+def noted(page: str, note: str) -> str:
+    """A page in Markdown with a warning under its title."""
+    title, _, rest = page.partition("\n")
+    return f"{title}\n\n````{{warning}}\n{note}\n````\n{rest}"
 
 
 def render(source: Path, html: Path) -> None:

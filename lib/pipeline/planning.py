@@ -7,7 +7,7 @@ its own `parameters` cell declares.
 
 import ast
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,32 @@ class Step:
     along: dict[str, Any]  # its place on the axes that the notebook is run along
     parameters: dict[str, Any]  # what differs from the notebook's own defaults
     shown: bool  # whether the book shows this execution
-    after: frozenset[str]  # names of the steps that must have ended well before
+    after: frozenset[str]  # names of the steps that must have ended before
+    enough: int  # of which so many must have ended well
 
     @property
     def name(self) -> str:
         return "-".join(map(str, (self.notebook, *self.along.values())))
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings file's content; FileNotFoundError or ValueError if it is not what the pipeline needs."""
+def read_settings(*paths: Path) -> dict[str, Any]:
+    """What the settings files say together, the later in the place of the earlier.
+
+    FileNotFoundError or ValueError if it is not what the pipeline needs.
+    """
+    settings = {name: value for path in paths for name, value in read_mapping(path).items()}
+    where = " and ".join(map(str, paths))
+    for axis, kind in AXES.items():
+        values = settings.get(axis)
+        if not isinstance(values, list) or not values or any(type(value) is not kind for value in values):
+            raise ValueError(f"{where}: '{axis}' must be a list of one or more {kind.__name__} values.")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{where}: '{axis}' names a value twice.")
+    return settings
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The content of one settings file."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no settings file {path}.")
     try:
@@ -51,12 +68,6 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise ValueError(f"{path} must be a mapping from names to values.")
-    for axis, kind in AXES.items():
-        values = settings.get(axis)
-        if not isinstance(values, list) or not values or any(type(value) is not kind for value in values):
-            raise ValueError(f"{path}: '{axis}' must be a list of one or more {kind.__name__} values.")
-        if len(set(values)) < len(values):
-            raise ValueError(f"{path}: '{axis}' names a value twice.")
     return settings
 
 
@@ -91,7 +102,8 @@ def plan(settings: dict[str, Any], declared: dict[str, dict[str, Any]]) -> list[
     """The executions that the settings ask for, each after those whose results it reads.
 
     `declared` maps each notebook to its default parameters. Notebooks outside the sequence run once, as they are. The
-    book shows a notebook's own default execution where it is among them, else the first.
+    book shows a notebook's own default execution where it is among them, else the first. A notebook that declares
+    `missing` can do without some of the runs that it reads, and one outside the sequence builds on none.
     """
     check_names(settings, {name for notebook in SEQUENCE for name in declared[notebook]})
     steps: list[Step] = []
@@ -102,13 +114,50 @@ def plan(settings: dict[str, Any], declared: dict[str, dict[str, Any]]) -> list[
         for values in itertools.product(*lists.values()):
             along = dict(zip(axes, values, strict=True))
             parameters = parameters_of(notebook, defaults, along, settings) if notebook in SEQUENCE else {}
-            after = frozenset(
-                step.name
-                for step in steps
-                if step.notebook == needed and along.get("dataset") in (None, step.along["dataset"])
-            )
-            steps.append(Step(notebook, along, parameters, along == shown, after))
+            read = place_of(defaults, along, settings) if notebook in SEQUENCE else {}
+            after = frozenset(step.name for step in steps if step.notebook == needed and is_within(step.along, read))
+            enough = (1 if "missing" in defaults else len(after)) if notebook in SEQUENCE else 0
+            steps.append(Step(notebook, along, parameters, along == shown, after, min(enough, len(after))))
     return steps
+
+
+def place_of(defaults: dict[str, Any], along: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What an execution is given on the axes.
+
+    An axis that the notebook is not run along comes whole where its default is a list, else as its first value.
+    """
+    return {
+        axis: along.get(axis, settings[axis] if isinstance(defaults.get(axis), list) else settings[axis][0])
+        for axis in AXES
+    }
+
+
+def is_within(along: dict[str, Any], place: dict[str, Any]) -> bool:
+    """Whether a step lies among the values, one or several on each axis, that another is given."""
+    return all(
+        value in place[axis] if isinstance(place[axis], list) else value == place[axis]
+        for axis, value in along.items()
+        if axis in place
+    )
+
+
+def without(step: Step, failed: list[Step]) -> Step | None:
+    """The step as it can be run where some that it comes after have failed; None where it cannot."""
+    if len(step.after) - len(failed) < step.enough:
+        return None
+    if not failed or not step.enough:
+        return step
+    missing = [*step.parameters.get("missing", []), *("-".join(map(str, one.along.values())) for one in failed)]
+    return replace(step, parameters=step.parameters | {"missing": missing})
+
+
+def at_once(steps: list[Step]) -> int:
+    """How many of the steps can run at the same time, at most."""
+    most, ended = 1, set()
+    while ready := {step.name for step in steps if step.name not in ended and step.after <= ended}:
+        most = max(most, len(ready))
+        ended |= ready
+    return most
 
 
 def check_names(settings: dict[str, Any], parameters: set[str]) -> None:
@@ -132,13 +181,9 @@ def parameters_of(
 ) -> dict[str, Any]:
     """What one execution is given: of the settings, what the notebook declares and does not already assume.
 
-    An axis that the notebook is not run along comes whole where its default is a list, else as its first value; a
-    mapping from data sets comes whole where data sets do. Raises ValueError for a value that does not fit.
+    A mapping from data sets comes whole where data sets do. Raises ValueError for a value that does not fit.
     """
-    place = {
-        axis: along.get(axis, settings[axis] if isinstance(defaults.get(axis), list) else settings[axis][0])
-        for axis in AXES
-    }
+    place = place_of(defaults, along, settings)
     values = of_dataset(settings, place["dataset"]) | place
     assumed = defaults
     if isinstance(place["method"], str):

@@ -1,0 +1,100 @@
+"""From executed notebooks to the book's pages."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lib.pipeline.pages import clean, render, stage, without_paths
+
+
+def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    root = Path("/home/somebody/companion")
+    for text, cleaned in [
+        ("/home/somebody/companion/data/hd", "./data/hd"),
+        ("in /home/somebody/companion.", "in .."),
+        ("path='/home/somebody/speech'", "path='~/speech'"),
+        ("file:///home/somebody/speech", "file://~/speech"),
+        ("/home/somebodyelse", "/home/somebodyelse"),
+        ("data/tmp/x and ./tmp", "data/tmp/x and ./tmp"),
+        ("/tmp/x", "$TMPDIR/x"),
+        (f"{sys.prefix}/lib/x.py:3: Warning", "$PREFIX/lib/x.py:3: Warning"),
+        ("/tmp/ipykernel_12/3456.py:1: UserWarning: x", "this cell:1: UserWarning: x"),
+        ("a ratio of 1/2", "a ratio of 1/2"),
+    ]:
+        assert without_paths(text, root) == cleaned
+    nested = {"data": {"text/html": ["<b>/tmp/a</b>", "/tmp"]}, "count": 3}
+    assert without_paths(nested, root) == {"data": {"text/html": ["<b>$TMPDIR/a</b>", "$TMPDIR"]}, "count": 3}
+
+
+def test_a_home_that_is_the_root_of_all_files_changes_nothing(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/")
+    assert without_paths("/data/hd and a/b", Path("/companion")) == "/data/hd and a/b"
+
+
+def test_cleaning_keeps_what_a_reader_sees(tmp_path: Path) -> None:
+    picture = new_output("display_data", {"image/png": "iVBOR/tmp/w0KGgo=", "text/plain": "<Figure>"})
+    cell = new_code_cell("plot()", outputs=[picture], metadata={"tags": ["hide-input"], "mystnb": {"a": 1}})
+    cell.metadata.papermill = {"duration": 3.5, "status": "completed"}
+    cell.metadata.execution = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+    injected = new_code_cell(f'data_root = "{tmp_path}/speech"', metadata={"tags": ["injected-parameters"]}, id="8f2a")
+    notebook = new_notebook(
+        cells=[cell, injected, new_markdown_cell("/tmp is written about", metadata={"tags": []})],
+        metadata={
+            "papermill": {"input_path": "/home/x/book/01_data.ipynb", "environment_variables": {"A": "b"}},
+            "kernelspec": {"name": "python3", "display_name": "mine", "language": "python", "path": "/x"},
+            "language_info": {"name": "python", "version": "3.11.7", "pygments_lexer": "ipython3"},
+        },
+    )
+    cleaned = clean(notebook, tmp_path)
+    assert cleaned.cells[0].source == "plot()"
+    assert cleaned.cells[0].outputs == [picture]
+    assert cleaned.cells[0].metadata == {"tags": ["hide-input"], "mystnb": {"a": 1}}
+    assert cleaned.cells[1].source == 'data_root = "./speech"'
+    assert cleaned.cells[1].id == "injected-parameters"
+    assert cleaned.cells[2].source == "/tmp is written about"
+    assert cleaned.cells[2].metadata == {}
+    assert cleaned.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
+    nbformat.validate(cleaned)
+    assert clean(cleaned, tmp_path) == cleaned
+
+
+def test_a_book_with_a_broken_link_is_refused_and_the_earlier_one_stays(toy: Path) -> None:
+    (toy / "book/intro.md").write_text("# Introduction\n\n[Data](05_absent.md)\n")
+    html = toy / "_build/html"
+    html.mkdir(parents=True)
+    (html / "index.html").write_text("an earlier book")
+    stage(toy, toy / "_build/source", {})
+    with pytest.raises(RuntimeError, match=r"without warnings:\n.*intro\.md:3: WARNING: .*05_absent\.md"):
+        render(toy / "_build/source", html)
+    assert (html / "index.html").read_text() == "an earlier book"
+
+
+def test_cleaning_leaves_sound_and_pictures_alone_and_does_not_dwell_on_them(tmp_path: Path) -> None:
+    sound = "data:audio/wav;base64," + "/tmp/" + "A" * 300_000
+    output = new_output(
+        "display_data", {"image/png": f"{tmp_path}/" + "B" * 300_000, "text/html": f"<audio src='{sound}'> {tmp_path}"}
+    )
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=[output])])
+    data = clean(notebook, tmp_path).cells[0].outputs[0].data
+    assert data["image/png"] == f"{tmp_path}/" + "B" * 300_000
+    assert data["text/html"] == f"<audio src='{sound}'> ."
+
+
+def test_a_warning_stands_under_the_title_of_its_page(toy: Path) -> None:
+    note = "Missing:\n\n```text\n02_training-hd-map-1 failed: ValueError: {ref}`a` <b>.\n```"
+    stage(toy, toy / "_build/source", {}, {"book/intro": note, "book/01_data": note})
+    render(toy / "_build/source", toy / "_build/html")
+    for page in ("intro", "01_data"):
+        html = BeautifulSoup((toy / f"_build/html/book/{page}.html").read_text(), "html.parser")
+        warning = html.select_one("h1 + .admonition.warning")
+        assert warning.select_one("pre").get_text() == "02_training-hd-map-1 failed: ValueError: {ref}`a` <b>.\n"
+    assert not BeautifulSoup((toy / "_build/html/book/02_training.html").read_text(), "html.parser").select(".warning")
+    assert "warning" not in (toy / "book/intro.md").read_text()

@@ -18,7 +18,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm import connect
 
-from lib.downloads import written_aside
+from lib.files import written_aside
 from lib.pipeline.display import Display
 from lib.pipeline.planning import Step, at_once, without
 from lib.pipeline.worker import Outcome, execute_step
@@ -72,7 +72,7 @@ def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict
                     costs.append((step.along.get("dataset"), step.name, outcome.seconds, outcome.peak_memory / 1e9))
                     store_costs(costs, root / "_build/steps.csv")
     finally:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
     return undone
 
 

@@ -17,7 +17,7 @@ import psutil
 from distributed import get_worker
 from papermill.exceptions import PapermillExecutionError
 
-from lib.downloads import written_aside
+from lib.files import written_aside
 from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
 

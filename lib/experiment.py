@@ -308,9 +308,11 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
         for run, one in evaluations.items()
     ]
     with alone(stored):
-        with reading(stored, "move it away"):
-            kept = [pd.read_csv(stored)[TABLE]] if stored.exists() else []
-        with reading(records, "move it away"):
+        with reading(stored, "move it away and run again"):
+            kept = [pd.read_csv(stored)] if stored.exists() else []
+            if kept and list(kept[0]) != TABLE:
+                raise ValueError(f"its columns are not {', '.join(TABLE)}")
+        with reading(records, "move it away and run again"):
             known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
             of_rows = {itemgetter(*TABLE[:3])(record["settings"]): record for record in known + new}
         merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])

@@ -21,10 +21,10 @@ PARTS = ("train", "validation", "test")
 
 CLOCK_TICK = 2  # seconds, of the coarsest file systems
 
-# What the system may refuse about a recording, in words.
+# What the system may refuse about a file of a set, in words.
 LOST = dict.fromkeys(
     (errno.ENOENT, errno.EISDIR, errno.EACCES),
-    "a recording of {} is gone, a folder or not to be read; restore this file",
+    "a file of {} is gone, a folder or not to be read; restore it",
 )
 
 
@@ -231,9 +231,9 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; the set's own file lists belong beside its recordings.")
-    lines = [
-        line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()
-    ]
+    with telling(path.parent, LOST):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     seen = set()
     for line in lines:
         if line in seen:

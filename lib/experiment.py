@@ -35,6 +35,7 @@ from lib.trainers import METHODS
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CHECKPOINT = "checkpoint.pt"
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
 DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
 NEEDED = (*TABLE[:3], "hidden_sizes", "dropout", "epochs")  # of a record's settings
@@ -145,13 +146,13 @@ def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
             if not (run.folder / "run.json").exists():
                 fill(run.folder, frames, trained)
     with suppress(OSError):  # a folder that can only be read is as good
+        (run.folder / CHECKPOINT).unlink(missing_ok=True)
         os.utime(run.folder / "run.json")  # `find` takes the run that was last asked for
     return run
 
 
 def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
-    checkpoint = folder / "checkpoint.pt"
     own = settings.DEFAULTS[trained["method"]].keys() - {"dropout"}
     posterior, history = METHODS[trained["method"]](
         network_for(frames, trained),
@@ -159,7 +160,7 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
         frames.part("validation"),
         epochs=trained["epochs"],
         seed=trained["seed"],
-        checkpoint=checkpoint,
+        checkpoint=folder / CHECKPOINT,
         **{name: trained[name] for name in own},
     )
     posteriors.save(posterior, folder / "posterior.pt")
@@ -167,7 +168,6 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
         history.to_csv(aside, index=False)
     determined = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
     write_json(folder / "run.json", determined | provenance.here())
-    checkpoint.unlink(missing_ok=True)
 
 
 def results_folder(chosen: Mapping[str, Any]) -> Path:
@@ -217,26 +217,33 @@ def as_list(value: Any) -> list:
 def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
     """The paper's section 6.1 on the test part, averaged over ``samples`` draws of the weights."""
     path = run.folder / f"test-{samples}-samples-{bins}-bins.json"
-    test = frames.part("test")
-    averaged = path.with_suffix(".npy")
+    averaged, labels = path.with_suffix(".npy"), frames.part("test").labels
     if not path.exists():
-        generator = torch.Generator().manual_seed(run.record["settings"]["seed"])
-        samples = 1 if isinstance(run.posterior, posteriors.PointMass) else samples
-        predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
-        np.save(written := io.BytesIO(), metrics.model_average(predicted).float().numpy())
-        with written_aside(averaged) as aside:
-            aside.write_bytes(written.getbuffer())
-        figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
-        produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}
-        write_json(path, {"figures": figures} | produced_by | provenance.here())
+        with alone(run.folder):
+            if not path.exists():
+                measure(run, frames, samples, bins, averaged, path)
     with reading(path, "delete it and evaluate again"):
         record = json.loads(path.read_text(encoding="utf-8"))
         itemgetter(*TABLE[3:])(record["figures"])
     with reading(averaged, f"delete it and {path.name} and evaluate again"):
         probabilities = np.load(averaged)
-        if probabilities.shape != (shape := (len(test.labels), len(frames.class_names))):
+        if probabilities.shape != (shape := (len(labels), len(frames.class_names))):
             raise ValueError(f"it does not hold an array of shape {shape}")
-    return Evaluation(record, torch.from_numpy(probabilities), test.labels)
+    return Evaluation(record, torch.from_numpy(probabilities), labels)
+
+
+def measure(run: Run, frames: Frames, samples: int, bins: int, averaged: Path, path: Path) -> None:
+    """Predict the test part, and write the averaged predictions and, last, the figures."""
+    test = frames.part("test")
+    generator = torch.Generator().manual_seed(run.record["settings"]["seed"])
+    samples = 1 if isinstance(run.posterior, posteriors.PointMass) else samples
+    predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
+    np.save(written := io.BytesIO(), metrics.model_average(predicted).float().numpy())
+    with written_aside(averaged) as aside:
+        aside.write_bytes(written.getbuffer())
+    figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
+    produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}
+    write_json(path, {"figures": figures} | produced_by | provenance.here())
 
 
 def slices_of(
@@ -307,7 +314,7 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
         | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
         for run, one in evaluations.items()
     ]
-    with alone(stored):
+    with alone(stored), alone(records):
         with reading(stored, "move it away and run again"):
             kept = [pd.read_csv(stored)] if stored.exists() else []
             if kept and list(kept[0]) != TABLE:

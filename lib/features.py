@@ -97,7 +97,7 @@ def extract(
     shape = (len(speech), frames, num_mel_bins)
     # The settings are written last, so where they stand the features are whole.
     if not settings_path.is_file():
-        with alone(features_path):
+        with alone(cache / f"{speech.name}-{key}"):
             if not settings_path.is_file():
                 check_space(f"features of {speech.name}", 4 * math.prod(shape), cache)
                 with written_aside(features_path) as aside:

@@ -230,6 +230,30 @@ SETTINGS_FILES = [
     Fault("a list", holds("my.yml", "- 1\n"), plan_from("my.yml"), "my.yml must be a mapping from names to values"),
     Fault("not YAML", holds("my.yml", "seed: [1,\n"), plan_from("my.yml"), "my.yml is not YAML: .*line 2"),
     Fault("bytes", holds("my.yml", b"\xff\xfe"), plan_from("my.yml"), "my.yml is not YAML"),
+    Fault(
+        "a key twice",
+        holds("my.yml", SETTINGS + "seed: [2]\n"),
+        plan_from("my.yml"),
+        "my.yml gives 'seed' twice; leave",
+    ),
+    Fault(
+        "a key twice in a section",
+        holds("my.yml", SETTINGS + "map: {epochs: 3, epochs: 4}\n"),
+        plan_from("my.yml"),
+        "my.yml gives 'epochs' twice; leave one of them",
+    ),
+    Fault(
+        "another method's setting",
+        holds("my.yml", SETTINGS + "map: {ess_factor: 2}\n"),
+        plan_from("my.yml"),
+        "map takes no ess_factor: its settings are",
+    ),
+    Fault(
+        "one method's setting for all",
+        holds("my.yml", SETTINGS + "ess_factor: 2\n"),
+        plan_from("my.yml"),
+        "map takes no ess_factor: its settings are",
+    ),
     Fault("no seeds", holds("my.yml", SETTINGS.replace("[1]", "[]")), plan_from("my.yml"), "'seed' must be a list of"),
     Fault("a seed in words", holds("my.yml", SETTINGS.replace("1", "one")), plan_from("my.yml"), "of one or more int"),
     Fault(

@@ -14,7 +14,7 @@ from typing import Any
 import papermill
 import yaml
 
-from lib.settings import DEFAULTS, checked
+from lib.settings import DEFAULTS, checked, of_method
 
 AXES = {"dataset": str, "method": str, "seed": int}
 FOLDERS = ("data_root", "results_root")
@@ -63,12 +63,25 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no settings file {path}.")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text)
+        node = yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise ValueError(f"{path} must be a mapping from names to values.")
+    check_keys(path, node)
     return settings
+
+
+def check_keys(path: Path, node: yaml.Node) -> None:
+    """Raise ValueError for a key that stands twice in a mapping: YAML's parser takes the last in silence."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    keys = [key.value for key, _ in pairs]
+    for key, value in pairs:
+        if keys.count(key.value) > 1:
+            raise ValueError(f"{path} gives '{key.value}' twice; leave one of them.")
+        check_keys(path, value)
 
 
 def notebooks_of(root: Path) -> list[str]:
@@ -161,7 +174,7 @@ def at_once(steps: list[Step]) -> int:
 
 
 def check_names(settings: dict[str, Any], parameters: set[str]) -> None:
-    """Refuse keys that no notebook declares and mappings that speak of data sets which are not listed."""
+    """Refuse keys that no notebook declares, one method's given to another, and mappings from sets not listed."""
     methods = {method: settings[method] for method in settings["method"] if method in settings}
     shared = {key: value for key, value in settings.items() if key not in AXES and key not in methods}
     for method, section in {"": shared, **methods}.items():
@@ -174,6 +187,8 @@ def check_names(settings: dict[str, Any], parameters: set[str]) -> None:
             for name in value if isinstance(value, dict) else ():
                 if name not in settings["dataset"]:
                     raise ValueError(f"'{place}' names {name!r}, which is not listed under 'dataset'.")
+    for method in DEFAULTS.keys() & settings["method"]:
+        of_method(method, shared | methods.get(method, {}))
 
 
 def parameters_of(

@@ -6,7 +6,6 @@ Recordings in the layouts of HD, SC and FSDD, SC's features, and a run that was 
 import functools
 import hashlib
 import json
-import resource
 import shutil
 import tarfile
 import zipfile
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from full_disk import full_disk
 
 from lib import datasets, downloads, experiment, features, posteriors, settings, synthesis
 from lib.pipeline.planning import notebooks_of, plan, read_defaults, read_settings
@@ -126,15 +126,9 @@ def synthesise(name: str, root: str, **settings: Any) -> Callable:
 
 
 def on_a_full_disk(ask: Callable, after: int = 0) -> Callable:
-    """No file can grow beyond so many bytes, as where the disk has no more."""
-
     def asked(world):
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (after, limits[1]))
-        try:
+        with full_disk(after):
             ask(world)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return asked
 

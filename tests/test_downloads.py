@@ -5,26 +5,23 @@ import functools
 import hashlib
 import io
 import json
-import os
 import queue
 import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
+from full_disk import full_disk
 
 from lib import downloads, files
 from lib.downloads import Source, fetch
-from lib.files import alone, written_aside
 
 LAYOUT = {
     "audio/lang-english_speaker-00_trial-0_digit-0.flac": b"sound",
@@ -115,17 +112,6 @@ def hd(server, monkeypatch):
 
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@contextmanager
-def full_disk(after):
-    """No file can grow beyond so many bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def assert_left(root, *names):
@@ -495,67 +481,3 @@ def test_the_published_sources_are_those_of_the_publishers():
         "sc": ["https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"],
         "fsdd": ["https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"],
     }
-
-
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_written_aside_is_there_whole_or_not_at_all(tmp_path, kind):
-    path = tmp_path / "made" / "result"
-
-    def write(interrupted):
-        with written_aside(path) as aside:
-            if kind == "folder":
-                aside.mkdir()
-            (aside / "inside.txt" if kind == "folder" else aside).write_text("content")
-            assert not path.exists()
-            if interrupted:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write(interrupted=True)
-    assert list(path.parent.iterdir()) == []
-    write(interrupted=False)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
-    path = tmp_path / "result"
-    path.write_text("earlier")
-
-    def write():
-        with written_aside(path) as aside:
-            aside.write_bytes(bytes(2_000))
-
-    with full_disk(after=1_000), pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full"):
-        write()
-    assert contents(tmp_path) == {"result": b"earlier"}
-
-
-@pytest.mark.parametrize("made", [written_aside, alone])
-def test_a_file_in_the_place_of_the_folder(tmp_path, made):
-    (tmp_path / "results").write_text("mine")
-    with pytest.raises(OSError, match=r"results is no folder; move away what is there"):
-        made(tmp_path / "results" / "table.csv").__enter__()
-    assert contents(tmp_path) == {"results": b"mine"}
-
-
-def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
-    (tmp_path / "table.csv").mkdir()
-    (tmp_path / "table.csv" / "mine").touch()
-
-    def write():
-        with written_aside(tmp_path / "table.csv") as aside:
-            aside.write_text("content")
-
-    with pytest.raises(OSError, match=r"table\.csv is a folder that is not empty; move it away"):
-        write()
-    assert contents(tmp_path) == {"table.csv/mine": b""}
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-@pytest.mark.parametrize("made", [written_aside, alone])
-def test_a_folder_that_cannot_be_written_to(tmp_path, made):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="cannot be written to; give another folder"):
-        made(tmp_path / "table.csv").__enter__()
-    tmp_path.chmod(0o700)
-    assert contents(tmp_path) == {}

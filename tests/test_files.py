@@ -1,0 +1,123 @@
+"""Files that are whole or absent, made by one process at a time, and the sentences where something is in the way."""
+
+import errno
+import os
+import re
+import shutil
+
+import pytest
+from full_disk import full_disk
+
+from lib.files import alone, check_space, reading, write_json, written_aside
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_written_aside_is_there_whole_or_not_at_all(tmp_path, kind):
+    path = tmp_path / "made" / "result"
+
+    def write(interrupted):
+        with written_aside(path) as aside:
+            if kind == "folder":
+                aside.mkdir()
+            (aside / "inside.txt" if kind == "folder" else aside).write_text("content")
+            assert not path.exists()
+            if interrupted:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(interrupted=True)
+    assert list(path.parent.iterdir()) == []
+    write(interrupted=False)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "result"
+    path.write_text("earlier")
+
+    def write():
+        with written_aside(path) as aside:
+            aside.write_bytes(bytes(2_000))
+
+    with full_disk(after=1_000), pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full"):
+        write()
+    assert contents(tmp_path) == {"result": b"earlier"}
+
+
+@pytest.mark.parametrize("made", [written_aside, alone])
+def test_a_file_in_the_place_of_the_folder(tmp_path, made):
+    (tmp_path / "results").write_text("mine")
+    with pytest.raises(OSError, match=r"results is no folder; move away what is there"):
+        made(tmp_path / "results" / "table.csv").__enter__()
+    assert contents(tmp_path) == {"results": b"mine"}
+
+
+def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    (tmp_path / "table.csv" / "mine").touch()
+
+    def write():
+        with written_aside(tmp_path / "table.csv") as aside:
+            aside.write_text("content")
+
+    with pytest.raises(OSError, match=r"table\.csv is a folder that is not empty; move it away"):
+        write()
+    assert contents(tmp_path) == {"table.csv/mine": b""}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+@pytest.mark.parametrize("made", [written_aside, alone])
+def test_a_folder_that_cannot_be_written_to(tmp_path, made):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="cannot be written to; give another folder"):
+        made(tmp_path / "table.csv").__enter__()
+    tmp_path.chmod(0o700)
+    assert contents(tmp_path) == {}
+
+
+def test_what_was_left_aside_is_deleted_by_the_next_and_nothing_else(tmp_path):
+    path = tmp_path / "run"
+    names = [".run.k3j_9x2a.aside/run", "run/.history.csv.abcdefgh.aside/history.csv"]
+    others = [".runs.k3j_9x2a.aside/runs", ".run.mine", "run/history.csv", "run/.mine"]
+    for name in names + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with alone(path):
+        assert contents(tmp_path).keys() == {*others, ".run.lock"}
+    assert contents(tmp_path).keys() == set(others)
+
+
+def test_what_fails_alone_does_not_keep_others_out(tmp_path):
+    with pytest.raises(KeyboardInterrupt), alone(tmp_path / "run"):
+        raise KeyboardInterrupt
+    with alone(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_asked_for_on_the_disk_where_the_folder_will_be(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    check_space("a table", free // 2, tmp_path / "yet" / "to" / "be")
+    with pytest.raises(OSError, match=r"a table: 1e\+09 GB are needed on the disk of .*be, where") as raised:
+        check_space("a table", 10**18, tmp_path / "yet" / "to" / "be")
+    assert raised.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), ValueError("no\nJSON"), KeyError("seed")])
+def test_a_file_that_is_not_what_it_should_be_is_named_in_a_line(tmp_path, error):
+    says = r"run\.json is damaged or missing \(.*\); train again$"
+    with pytest.raises(ValueError, match=says) as raised, reading(tmp_path / "run.json", "train again"):
+        raise error
+    assert raised.value.__cause__ is error
+
+
+def test_json_is_written_whole(tmp_path):
+    write_json(tmp_path / "made" / "run.json", {"seed": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "made" / "run.json", {"seed": object()})
+    assert contents(tmp_path) == {"made/run.json": b'{\n  "seed": 1\n}\n'}

@@ -460,9 +460,9 @@ def test_a_kept_fingerprint_spares_reading_the_files(sc_root, tmp_path, reads):
         assert other.fingerprint(tmp_path / "cache") == other.fingerprint() != loaded.fingerprint(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("change", ["content", "content and time", "another file's place", "name"])
+@pytest.mark.parametrize("change", ["content", "content and time", "another file's place", "name", "folder"])
 def test_a_kept_fingerprint_is_not_that_of_changed_files(sc_root, tmp_path, change):
-    loaded = load("sc", None, sc_root)
+    loaded = load("sc", "70-10-20", sc_root)
     path, other = (sc_root / loaded.paths[index] for index in (3, 4))
     with age(sc_root):
         before = loaded.fingerprint(tmp_path / "cache")
@@ -473,6 +473,9 @@ def test_a_kept_fingerprint_is_not_that_of_changed_files(sc_root, tmp_path, chan
         (tmp_path / "aside").rename(other)
     elif change == "name":
         path.rename(path.with_name("0000000d_nohash_0.wav"))
+        loaded = load("sc", "70-10-20", sc_root)
+    elif change == "folder":
+        path.parent.rename(sc_root / "cat")
         loaded = load("sc", "70-10-20", sc_root)
     else:
         content = path.read_bytes()

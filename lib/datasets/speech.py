@@ -135,12 +135,12 @@ class Speech:
     def state(self) -> tuple[str, float]:
         """A digest of what the file system says of the files, and when (in seconds) the newest of them changed."""
         total, changed = blake2b(digest_size=16), 0
-        for path in self.paths:
-            with telling(self.root, LOST):
+        with telling(self.root, LOST):
+            for path in self.paths:
                 found = os.stat(os.path.join(self.root, path))
-            what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-            total.update(repr(what).encode())
-            changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
+                what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+                total.update(repr(what).encode())
+                changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
         return total.hexdigest(), changed / 1e9
 
 

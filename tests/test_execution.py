@@ -107,6 +107,14 @@ def test_what_each_step_took_is_written_down(toy: Path) -> None:
     assert table.peak_memory_gb.between(0.01, 1).all()  # an IPython kernel that has imported nothing
 
 
+def test_a_step_computes_with_one_thread_however_many_cores_there_are(toy: Path, monkeypatch) -> None:
+    """The numbers of a training depend on the number of threads in their last digits."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    write_notebook(toy / "book", "extra", "import torch\nprint(torch.get_num_threads())")
+    execute([Step("extra", {}, {}, True, frozenset(), 0)], toy)
+    assert nbformat.read(toy / "_build/executed/extra.ipynb", 4).cells[1].outputs[0].text == "1\n"
+
+
 def test_the_memory_of_all_that_a_step_has_started_is_watched() -> None:
     """Against 200 MB that a child of a child holds."""
     holds = "b = bytes(range(200)) * 10**6; print(flush=True); input()"
@@ -441,10 +449,10 @@ def test_the_time_left_is_estimated_from_what_was_done(display: Display, capsys)
     assert capsys.readouterr().out == "done    01_data (5 s, 1.0 GB); 1 of 6\n"
     display.tell(trainings[0], Outcome("", 100, 2 * 10**8), 2)
     # Three more of 100 s on two workers, and what nothing is known of.
-    expected = "done    02_training-0 (100 s, 0.2 GB); 2 of 6, about 02:30 more and 03_evaluation\n"
+    expected = "done    02_training-0 (100 s, 0.2 GB); 2 of 6, about 02:30 more for 3 of the 4 left\n"
     assert capsys.readouterr().out == expected
     display.tell(trainings[1], Outcome("ValueError: no", 1, 0), 8)
-    assert capsys.readouterr().out == "failed  02_training-1; 3 of 6, about 01:40 more and 03_evaluation\n"
+    assert capsys.readouterr().out == "failed  02_training-1; 3 of 6, about 01:40 more for 2 of the 3 left\n"
     display.tell(evaluation, None, 8)
     assert capsys.readouterr().out == "not run 03_evaluation; 4 of 6, about 01:40 more\n"
 

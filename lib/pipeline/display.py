@@ -71,7 +71,7 @@ class Display:
         return ""
 
     def time_left(self, workers: int) -> str:
-        """An estimate from the mean time of the ended steps of the same notebook; it says what it leaves out."""
+        """An estimate from the mean time of the ended steps of the same notebook; it says how many steps have none."""
         known = [step for step in self.open.values() if self.seconds[step.notebook]]
         if not known:
             return ""
@@ -80,10 +80,8 @@ class Display:
             for step in known
         ]
         seconds = max(max(left), sum(left) / max(1, workers))
-        unknown = sorted({step.notebook for step in self.open.values()} - {step.notebook for step in known})
-        return f", about {tqdm.format_interval(round(seconds))} more" + (
-            f" and {', '.join(unknown)}" if unknown else ""
-        )
+        part = f" for {len(known)} of the {len(self.open)} left" if len(known) < len(self.open) else ""
+        return f", about {tqdm.format_interval(round(seconds))} more{part}"
 
 
 def now_since(moment: float) -> float:

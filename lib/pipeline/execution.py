@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import dask
 import pandas as pd
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -22,8 +21,6 @@ from lib.files import written_aside
 from lib.pipeline.display import Display
 from lib.pipeline.planning import Step, at_once, without
 from lib.pipeline.worker import Outcome, execute_step
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict[str, str]:
@@ -102,7 +99,11 @@ def store_costs(costs: list[tuple[str | None, str, float, float]], path: Path) -
 
 @contextmanager
 def workers_for(steps: list[Step], scheduler: str | None) -> Iterator[Client]:
-    """A client of the cluster at an address, or of one that lives here as long as the block."""
+    """A client of the cluster at an address, or of one that lives here as long as the block.
+
+    Dask has its workers compute with one thread (OMP_NUM_THREADS, unless it is set). More would share a sum out
+    otherwise and change its last digits, so that results would depend on how many steps run at once.
+    """
     if scheduler:
         try:
             asyncio.run(reach(scheduler))  # by itself, since a client that cannot leaves its threads behind
@@ -111,26 +112,21 @@ def workers_for(steps: list[Step], scheduler: str | None) -> Iterator[Client]:
         with Client(scheduler, set_as_default=False) as client:
             yield client
         return
-    workers = min(CPU_COUNT, at_once(steps))
-    # In the place of Dask's own choice, one thread and a malloc that gives freed memory back at once.
-    threads = {"distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS, CPU_COUNT // workers)}
     multiprocessing.resource_tracker.ensure_running()  # it would lift the block if it were started within
-    with undisturbed(), dask.config.set(threads):
-        cluster = LocalCluster(
-            n_workers=workers,
+    with (
+        interruptions(signal.SIG_BLOCK),
+        LocalCluster(
+            n_workers=min(CPU_COUNT, at_once(steps)),
             threads_per_worker=1,
             memory_limit=None,  # the notebooks' memory is their kernels'
             dashboard_address="127.0.0.1:0",  # which the scheduler wants for itself; any free port
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
-        )
-        client = Client(cluster, set_as_default=False)
-    try:
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,  # when it closes, nobody wants the steps that still run
+        interruptions(signal.SIG_UNBLOCK),
+    ):
         yield client
-    finally:
-        with undisturbed():
-            client.close()  # the steps that still run are then wanted by nobody, and end
-            cluster.close()
 
 
 async def reach(address: str) -> None:
@@ -138,10 +134,11 @@ async def reach(address: str) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and its like back until the block is done; the processes started in it leave them to the pipeline."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+def interruptions(how: int) -> Iterator[None]:
+    """Hold Ctrl-C and its like back, or let them through; the processes started while they are held never hear them."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,14 +236,6 @@ def archive(*members: tarfile.TarInfo) -> Callable:
         with tarfile.open(path_in(world, "new/hd.tar.gz"), "w:gz") as tar:
             for member in (tarfile.TarInfo("hd/train_filenames.txt"), *members):
                 tar.addfile(member)
-
-    return make
-
-
-def zipped(name: str) -> Callable:
-    def make(world):
-        with zipfile.ZipFile(path_in(world, name), "w") as made:
-            made.writestr("train_filenames.txt", "")
 
     return make
 

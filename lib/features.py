@@ -26,7 +26,7 @@ FRAME_SHIFT_MS = 10
 PREEMPHASIS = 0.97
 
 # Utterances that a thread holds in memory.
-BATCH = 64
+BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +143,10 @@ def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_r
         """Returns the sums over the frames of the training part, and of their squares."""
         block = np.zeros((len(batch), *shape[1:]), dtype=np.float32)
         sums = np.zeros((2, num_mel_bins))
-        for row, index in zip(block, batch, strict=True):
-            log_mel = filterbank(waveform(speech, index, sample_rate), num_mel_bins, sample_rate).numpy()
+        # First all are read: reading and computing in turn, each would drive the other from the processor's caches.
+        waveforms = [waveform(speech, index, sample_rate) for index in batch]
+        for row, index, samples in zip(block, batch, waveforms, strict=True):
+            log_mel = filterbank(samples, num_mel_bins, sample_rate).numpy()
             kept = log_mel[max(0, len(log_mel) - frames) // 2 :][:frames]
             row[: len(kept)], lengths[index] = kept, len(kept)
             if speech.parts[index] == "train":

@@ -27,6 +27,7 @@ TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["t
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
 NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
+ELSEWHERE = {"pipeline", "benchmark", "tuning.py"}
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 
 
@@ -48,14 +49,19 @@ def locked(name: str, python: str, platform: str) -> list[Version]:
 
 
 def imported(*trees: ast.AST) -> set[str]:
-    """Top-level modules that some Python imports, neither ours nor the standard library's."""
+    """Top-level modules that some Python imports, neither ours, the standard library's nor PyTorch's own Triton."""
     names = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"lib", "tests"} - {path.stem for path in (ROOT / "tests").glob("*.py")}
+    return (
+        names
+        - sys.stdlib_module_names
+        - {"lib", "tests", "triton"}
+        - {path.stem for path in (ROOT / "tests").glob("*.py")}
+    )
 
 
 def parsed(folder: str) -> dict[Path, ast.AST]:
@@ -95,9 +101,9 @@ def test_what_the_tests_import_is_declared() -> None:
 
 
 def test_colab_is_given_what_it_lacks() -> None:
-    """The pipeline and the search for settings are run elsewhere; PyTorch is Colab's own."""
+    """What is not behind a notebook is run elsewhere; PyTorch is Colab's own."""
     has = {"ipython", "matplotlib", "numba", "numpy", "pandas", "requests", "scipy", "torch", "torchaudio", "tqdm"}
-    rooms = [tree for path, tree in parsed("lib").items() if not {"pipeline", "tuning.py"} & set(path.parts)]
+    rooms = [tree for path, tree in parsed("lib").items() if not ELSEWHERE & set(path.parts)]
     (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
     assert distributions(imported(*rooms, *CELLS)) - has == set(installed.split()[3:])
 

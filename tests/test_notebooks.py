@@ -77,6 +77,20 @@ def test_the_whole_sequence_runs_at_a_toy_size_and_is_not_computed_twice(tmp_pat
     )
     assert {path: path.stat().st_mtime_ns for path in results.glob("*/posterior.pt")} == posteriors
 
+    lacking = ["sc-map-1", "sc-ivon-1", "synthetic-hd-ivon-1"]
+    evaluation = papermill.execute_notebook(
+        BOOK / "03_evaluation.ipynb",
+        tmp_path / "lacking.ipynb",
+        {name: chosen[name] for name in ("seed", "num_frames", "samples")}
+        | {"dataset": ["sc", "synthetic-hd"], "missing": lacking, "results_root": str(results)},
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    outputs = str([cell.outputs for cell in evaluation.cells if cell.cell_type == "code"])
+    assert f"Missing here, since there are no such runs: {', '.join(lacking)}" in outputs
+    assert "'rows': 1" in outputs
+    assert len(list(results.glob("*/posterior.pt"))) == 2
+
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),

@@ -42,7 +42,8 @@ def alone(path: Path) -> Iterator[None]:
 
     They wait, for what they wait for is what they want. What a killed process left written aside is deleted.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    # Of one path one, and let go of entirely: an interruption can leave it held, and a notebook runs its cell again.
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     with telling(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -55,8 +56,8 @@ def alone(path: Path) -> Iterator[None]:
             shutil.rmtree(left)
         yield
     finally:
-        Path(lock.lock_file).unlink()  # whoever waits for it sees that it has no name, and makes another
-        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)  # whoever waits sees that it has no name, and makes another
+        lock.release(force=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Int64, Shaped
 
-from lib.files import telling, written_aside
+from lib.files import alone, telling, written_aside
 
 PARTS = ("train", "validation", "test")
 
@@ -114,7 +114,7 @@ class Speech:
         fingerprint = self.digest()
         # Two changes within one tick of the file system's clock look like one: what is too new is not relied on.
         if self.state()[0] == state and time.time() - changed > CLOCK_TICK:
-            with written_aside(kept) as aside:
+            with alone(kept), written_aside(kept) as aside:
                 aside.write_text(fingerprint + "\n", encoding="utf-8")
         return fingerprint
 

@@ -1,0 +1,166 @@
+"""Lives of one command, each in a process forked off this one, and a fault at one moment of a life.
+
+``python survival_child.py ARCHIVE`` reads lives from its standard input, one as JSON a line, and answers each with its
+exit code as ``subprocess`` has it. The command unpacks the archive, extracts features, trains a network, evaluates it
+and writes the table. A moment is a step of the command, a line of the library that is about to run, and for the
+how-manieth time in this step: whatever line runs can be one, on whatever thread.
+"""
+
+import gc
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from lib import downloads, experiment
+
+LIB = str(Path(experiment.__file__).parent)
+STEPS = ("unpacking", "features", "training", "evaluation")
+CHOSEN = {
+    "dataset": "fsdd",
+    "split": "official",
+    "seed": 3,
+    "num_frames": 20,
+    "hidden_sizes": [16],
+    "epochs": 6,
+    "batch_size": 6,
+    "dropout": 0.2,
+    "patience": 0,
+}
+# So fast that the schedule has to slow it down.
+OF_METHOD = {"map": {"learning_rate": 0.5}, "ivon": {"learning_rate": 2.0, "freeze_norm_after": 2}}
+# Who is killed: the process itself, or one that it comes from. A kernel is a worker's child, and that the pipeline's.
+GENERATIONS = {"SIGKILL": 0, "worker": 1, "pipeline": 2}
+
+
+def command(folder: Path, archive: Path, method: str, begin: Callable[[str], None], last: str = STEPS[-1]) -> None:
+    """Everything up to the last step; all that is lost or kept in a life lies in ``folder``."""
+    experiment.DATA = folder
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    source = downloads.SOURCES["fsdd"]._replace(archive=archive.name, checksum=f"sha256:{checksum}", space=2_000_000)
+    downloads.SOURCES["fsdd"] = source
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copy(archive, folder)
+    chosen = CHOSEN | OF_METHOD[method] | {"method": method}
+    begin("unpacking")
+    downloads.fetch("fsdd", folder / "fsdd")
+    begin("features")
+    frames = experiment.load_frames(chosen, "fsdd")
+    if last == "features":
+        return
+    begin("training")
+    run = experiment.train(frames, chosen)
+    if last == "training":
+        return
+    begin("evaluation")
+    evaluation = experiment.evaluate(run, frames, samples=3, bins=5)
+    experiment.write_table({run: evaluation}, chosen)
+
+
+class Moments:
+    """Counts the moments of a life, and lets the fault happen at its own."""
+
+    def __init__(self, fault: dict | None) -> None:
+        self.fault = fault
+        self.step = ""
+        self.counts: Counter[tuple[str, str, int]] = Counter()
+        self.lock = threading.Lock()
+
+    def begin(self, step: str) -> None:
+        self.step = step
+
+    def __enter__(self) -> "Moments":
+        threading.settrace(self.of_call)
+        sys.settrace(self.of_call)
+        return self
+
+    def __exit__(self, *_) -> None:
+        sys.settrace(None)
+        threading.settrace(None)
+
+    def of_call(self, frame: FrameType, event: str, argument: object) -> Callable | None:
+        return self.of_line if frame.f_code.co_filename.startswith(LIB) else None
+
+    def of_line(self, frame: FrameType, event: str, argument: object) -> Callable:
+        if event == "line":
+            moment = (self.step, frame.f_code.co_filename.removeprefix(LIB), frame.f_lineno)
+            with self.lock:
+                self.counts[moment] += 1
+                struck = self.fault and [*moment, self.counts[moment]] == self.fault["moment"]
+            if struck:
+                strike(self.fault["kind"], self.fault["size"])
+        return self.of_line
+
+
+def strike(kind: str, size: int) -> None:
+    """End this process or one that it comes from, interrupt it, or let no file grow beyond ``size`` bytes."""
+    if kind in GENERATIONS:
+        me = psutil.Process()
+        [me, *me.parents()][GENERATIONS[kind]].kill()
+        me.kill()
+    elif kind in ("SIGINT", "SIGINT in a notebook"):
+        os.kill(os.getpid(), signal.SIGINT)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def live(folder: str, archive: str, method: str, fault: dict | None, moments: str | None) -> int:
+    with open(f"{folder}.log", "w") as told:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+    if fault and fault["kind"] == "SIGXFSZ":  # killed in the middle of a write; Python would get an error from it
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        with Moments(fault) as watch:
+            command(Path(folder), Path(archive), method, watch.begin)
+    except (Exception, KeyboardInterrupt):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        traceback.print_exc()
+        if fault["kind"] != "SIGINT in a notebook":
+            return 1
+        command(Path(folder), Path(archive), method, watch.begin)  # whose cell is run once more
+    if moments:
+        Path(moments).write_text(json.dumps([[*moment, count] for moment, count in sorted(watch.counts.items())]))
+    return 0
+
+
+def live_in_kernel(folder: Path, archive: Path, method: str, last: str, faults: Path) -> None:
+    """A notebook's part of a life, with the fault that waits for it, if one does; it meets it once."""
+    fault, waiting = None, faults / f"{last}.json"
+    if waiting.exists():
+        fault = json.loads(waiting.read_text())
+        waiting.unlink()
+    with Moments(fault) as watch:
+        command(folder, archive, method, watch.begin, last)
+
+
+def main(archive: Path) -> None:
+    torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # no thread may be there to be lost in a fork,
+    tqdm.set_lock(threading.RLock())  # and no lock be shared with a life that is killed
+    for method in OF_METHOD:  # what is compiled or loaded at first use, all lives then share
+        command(archive.with_name(f"first-{method}"), archive, method, lambda step: None)
+    gc.freeze()
+    for line in sys.stdin:
+        if not (child := os.fork()):
+            os._exit(live(**json.loads(line)))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

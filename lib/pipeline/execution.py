@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import dask
 import pandas as pd
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -21,6 +22,9 @@ from lib.files import written_aside
 from lib.pipeline.display import Display
 from lib.pipeline.planning import Step, at_once, without
 from lib.pipeline.worker import Outcome, execute_step
+
+# Steps take minutes; Dask's looking after its workers took a twentieth of a core for each.
+UNHURRIED = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
 
 
 def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict[str, str]:
@@ -115,6 +119,7 @@ def workers_for(steps: list[Step], scheduler: str | None) -> Iterator[Client]:
     multiprocessing.resource_tracker.ensure_running()  # it would lift the block if it were started within
     with (
         interruptions(signal.SIG_BLOCK),
+        dask.config.set(UNHURRIED),
         LocalCluster(
             n_workers=min(CPU_COUNT, at_once(steps)),
             threads_per_worker=1,

@@ -21,7 +21,7 @@ from lib.files import written_aside
 from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
 
-SAMPLING = 0.5  # seconds
+SAMPLING = 1.0  # seconds
 ALONE = threading.Lock()  # a worker with several threads, too, runs one step at a time
 
 

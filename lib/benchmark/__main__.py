@@ -1,6 +1,7 @@
 """``python -m lib.benchmark [--results FOLDER]``: measure all, and write a small table of each."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from lib.benchmark.products import Shape
 from lib.benchmark.runs import against_peers, at_once, growth
 from lib.benchmark.steps import prediction, steps
 from lib.benchmark.timing import machine
-from lib.downloads import written_aside
+from lib.files import written_aside
 
 WIDTHS, BATCHES = (128, 256, 512), (16, 32, 128)
-SECONDS = 6.0  # for each group of what is timed in turns
+BUSY = 0.5  # processes that want to run
+SECONDS = 5.0  # for each group of what is timed in turns
 STEPS = [Shape(width, batch) for width in WIDTHS for batch in BATCHES]
 PREDICTIONS = [Shape(width, 128) for width in WIDTHS]
 PEERS = [Shape(512, 128), Shape(512, 16), Shape(128, 128)]
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.benchmark", description=__doc__)
     parser.add_argument("--results", type=Path, default=experiment.DATA / "results")
     folder = parser.parse_args(arguments).results
+    if os.getloadavg()[0] > BUSY:
+        print("This machine is busy: the times will be too long and their ratios off. Run it when nothing else does.")
     # Written together at the end: an interrupted benchmark leaves the tables of one run in place.
     measured = {name: measure(SECONDS) for name, measure in TABLES.items()}
     for name, table in measured.items():

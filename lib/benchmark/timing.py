@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-LEAST_ROUNDS = 5
+LEAST_ROUNDS = 3
 
 # What describes a case in its row of a table, and the case itself.
 Case = tuple[dict[str, Any], Callable[[], object]]
@@ -48,7 +48,7 @@ def timed(cases: Sequence[Case], seconds: float) -> pd.DataFrame:
 
 
 def machine() -> pd.DataFrame:
-    """One row that says what the timings were taken on."""
+    """One row that says what the timings are taken on, and how many processes want to run there already."""
     return pd.DataFrame(
         [
             {
@@ -57,6 +57,7 @@ def machine() -> pd.DataFrame:
                 "threads": torch.get_num_threads(),
                 "instructions": torch.backends.cpu.get_cpu_capability(),
                 "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+                "load": round(os.getloadavg()[0], 1),
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                 "system": platform.system(),
                 "python": platform.python_version(),

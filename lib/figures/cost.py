@@ -78,7 +78,7 @@ def peers(table: pd.DataFrame, source: str) -> Figure:
     A filled mark is for processes that keep freed memory, an open one for those that return it to the system.
     """
     shapes = list(table.groupby(["width", "batch"], sort=False).groups)
-    figure, axes = grid(len(shapes), 3, 2.6, source, sharex=True, sharey=True)
+    figure, axes = grid(len(shapes), 3, 2.8, source, sharex=True, sharey=True)
     for axis, (width, batch) in zip(axes, shapes, strict=True):
         of_shape = table[(table["width"] == width) & (table["batch"] == batch)]
         names = [name for name in NETWORKS if name in set(of_shape["network"])]
@@ -98,7 +98,7 @@ def peers(table: pd.DataFrame, source: str) -> Figure:
         _whole_ticks(axis, [1, 2, 5, 10, 20, 50, 100])
         axis.grid(True, axis="x")
     axes[0].invert_yaxis()
-    axes[0].legend(loc="lower center")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

@@ -21,7 +21,7 @@ from lib.files import written_aside
 from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
 
-SAMPLING = 1.0  # seconds
+SAMPLING = 1.0  # seconds, once a step has run for that long
 ALONE = threading.Lock()  # a worker with several threads, too, runs one step at a time
 
 
@@ -65,8 +65,9 @@ def watch(ended: threading.Event, wanted: Callable[[], bool]) -> int:
 
     Nobody does when the pipeline was interrupted or killed. A stored run is whole at any moment.
     """
-    most = 0
-    while not ended.wait(SAMPLING):
+    most, pause = 0, SAMPLING / 16
+    while not ended.wait(pause):
+        pause = min(2 * pause, SAMPLING)
         resident, unwanted = 0, not wanted()
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):

@@ -35,13 +35,15 @@ CHOSEN = {
     "seed": 3,
     "num_frames": 20,
     "hidden_sizes": [16],
-    "epochs": 6,
     "batch_size": 6,
     "dropout": 0.2,
     "patience": 0,
 }
-# So fast that the schedule has to slow it down.
-OF_METHOD = {"map": {"learning_rate": 0.5}, "ivon": {"learning_rate": 2.0, "freeze_norm_after": 2}}
+# So fast that the schedule has to slow it down, and ends when the best epoch is over.
+OF_METHOD = {
+    "map": {"learning_rate": 0.5, "epochs": 6},
+    "ivon": {"learning_rate": 2.0, "epochs": 4, "freeze_norm_after": 2},
+}
 # Who is killed: the process itself, or one that it comes from. A kernel is a worker's child, and that the pipeline's.
 GENERATIONS = {"SIGKILL": 0, "worker": 1, "pipeline": 2}
 

@@ -164,7 +164,7 @@ def test_what_must_be_gone_on_with_plays_a_part(undisturbed):
 def test_started_again_it_ends_in_the_same_bytes(live, undisturbed, tmp_path, method, step, kind, number):
     generator = np.random.default_rng([METHODS.index(method), STEPS.index(step), [*ENDS].index(kind), number])
     code, said = ENDS[kind]
-    for attempt in itertools.count():
+    for attempt in range(20):
         folder = tmp_path / str(attempt)
         ended = live(folder, method, draw(generator, kind, step, undisturbed[method]))
         told = folder.with_suffix(".log").read_text()

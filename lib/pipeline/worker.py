@@ -22,6 +22,7 @@ from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
 
 SAMPLING = 1.0  # seconds, once a step has run for that long
+STILLBORN = "Kernel died before replying to kernel_info"  # in jupyter_client's words
 ALONE = threading.Lock()  # a worker with several threads, too, runs one step at a time
 
 
@@ -78,8 +79,12 @@ def watch(ended: threading.Event, wanted: Callable[[], bool]) -> int:
     return most
 
 
-def run_notebook(step: Step, root: Path) -> str:
-    """Execute a step's notebook; return what went wrong, or nothing."""
+def run_notebook(step: Step, root: Path, starts: int = 3) -> str:
+    """Execute a step's notebook; return what went wrong, or nothing.
+
+    A kernel that dies before it answers has run nothing, and is started anew: kernels that start at the same time may
+    choose the same port.
+    """
     report = root / "_build/reports" / f"{step.name}.ipynb"
     log = report.with_suffix(".log")  # which the display reads
     try:
@@ -99,6 +104,8 @@ def run_notebook(step: Step, root: Path) -> str:
         lines = error.evalue.strip().splitlines() or [""]
         return f"{error.ename}: {lines[-1]}"
     except Exception as error:  # of whatever kind: not every exception can be sent to the pipeline
+        if STILLBORN in str(error) and starts > 1:
+            return run_notebook(step, root, starts - 1)
         return " ".join(f"{type(error).__name__}: {error}".split())
     finally:
         log.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr
 def full_disk(after: int = 0) -> Iterator[None]:
     """No file can grow beyond so many bytes.
 
-    Progress goes nowhere: pytest keeps it in a file, and a bar that cannot write to its file never lets go of tqdm's lock.
+    Progress goes nowhere: pytest keeps it in a file, and a bar that cannot write never lets go of tqdm's lock.
     """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (after, limits[1]))

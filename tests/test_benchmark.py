@@ -256,6 +256,10 @@ def test_an_interrupted_program_leaves_what_was_there(small_program, tmp_path, m
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_bench_runs_the_program():
     said = subprocess.run(
-        ["make", "-n", "bench"], cwd=experiment.REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "bench"],
+        cwd=experiment.REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.splitlines()[-1].endswith("python -m lib.benchmark")

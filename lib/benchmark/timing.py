@@ -3,17 +3,15 @@
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+
+from lib import provenance
 
 LEAST_ROUNDS = 3
 
@@ -51,29 +49,12 @@ def machine() -> pd.DataFrame:
     """One row that says what the timings are taken on, and how many processes want to run there already."""
     return pd.DataFrame(
         [
-            {
-                "processor": processor(),
-                "cores": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "instructions": torch.backends.cpu.get_cpu_capability(),
+            provenance.machine()
+            | {
                 "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
                 "load": round(os.getloadavg()[0], 1),
-                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-                "system": platform.system(),
                 "python": platform.python_version(),
             }
             | {name: version(name) for name in ("torch", "numba", "ivon-opt")}
         ]
     )
-
-
-def processor() -> str:
-    """The processor's name as its maker gives it, where the system tells; else its architecture."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    return platform.machine()

@@ -1,25 +1,24 @@
 """Log-mel filterbank features: a waveform becomes frames of `num_mel_bins` values, 100 frames a second."""
 
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64
 from torch import Tensor
 from torch.nn.functional import pad
 from torchaudio.compliance import kaldi
 from tqdm import tqdm
 
-from lib.datasets import PARTS, Speech
-from lib.files import alone, check_space, written_aside
+from lib.datasets import Speech
+from lib.features.frames import Frames, by_part, cached, data_settings
+
+__all__ = ["Frames", "extract"]
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
@@ -27,30 +26,6 @@ PREEMPHASIS = 0.97
 
 # Utterances that a thread holds in memory.
 BATCH = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """Features of a set: standardised, every utterance of the same number of frames, zeros after a shorter one.
-
-    The utterances of a part stand together, so that a part is a view and not a copy.
-    """
-
-    features: Float32[Tensor, "utterance time mel"]
-    labels: Int64[Tensor, " utterance"]
-    parts: Shaped[np.ndarray, " utterance"]
-    class_names: tuple[str, ...]
-    fingerprint: str
-
-    def part(self, name: str) -> "Frames":
-        """The utterances of one part: "train", "validation" or "test"."""
-        if name not in PARTS:
-            raise ValueError(f"No part is called {name!r}; the parts are {', '.join(PARTS)}.")
-        chosen = np.flatnonzero(self.parts == name)
-        rows = slice(chosen[0], chosen[-1] + 1) if len(chosen) else slice(0)
-        if len(self.parts[rows]) != len(chosen):
-            raise ValueError(f"The utterances of the part {name!r} do not stand together; order them by their parts.")
-        return replace(self, features=self.features[rows], labels=self.labels[rows], parts=self.parts[rows])
 
 
 def extract(
@@ -80,44 +55,19 @@ def extract(
         if value is not None and value < least:
             raise ValueError(f"`{setting}` is {value}; it has to be at least {least}.")
     cache = Path(cache)
-    fingerprint = speech.fingerprint(cache)
-    settings = {
-        "data": fingerprint,
-        "parts": blake2b(" ".join(speech.parts).encode(), digest_size=16).hexdigest(),
-        "order": PARTS,
+    settings = data_settings(speech, cache) | {
         "sample_rate": sample_rate or speech.sample_rate,
         "num_mel_bins": num_mel_bins,
         "frames": frames,
         "frame_length_ms": FRAME_LENGTH_MS,
         "frame_shift_ms": FRAME_SHIFT_MS,
     }
-    speech = speech.chosen(np.concatenate([np.flatnonzero(speech.parts == part) for part in PARTS]))
-    key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
-    features_path, settings_path = (cache / f"{speech.name}-{key}.npy", cache / f"{speech.name}-{key}.json")
-    shape = (len(speech), frames, num_mel_bins)
-    # The settings are written last, so where they stand the features are whole.
-    if not settings_path.is_file():
-        with alone(cache / f"{speech.name}-{key}"):
-            if not settings_path.is_file():
-                check_space(f"features of {speech.name}", 4 * math.prod(shape), cache)
-                with written_aside(features_path) as aside:
-                    compute(speech, aside, num_mel_bins, frames, settings["sample_rate"], workers)
-                with written_aside(settings_path) as aside:
-                    aside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    speech = by_part(speech)
 
-    try:
-        features = np.load(features_path, mmap_mode="c")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{features_path} cannot be read ({error}); delete {settings_path} and run again.") from error
-    if features.shape != shape or features.dtype != np.float32:
-        raise ValueError(f"{features_path} does not hold features of shape {shape}; delete it and {settings_path}.")
-    return Frames(
-        features=torch.from_numpy(features),
-        labels=torch.from_numpy(speech.labels),
-        parts=speech.parts,
-        class_names=speech.class_names,
-        fingerprint=fingerprint,
-    )
+    def write(path: Path) -> None:
+        compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers)
+
+    return cached(speech, cache, settings, (frames, num_mel_bins), np.float32, write)
 
 
 def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_rate: int, workers: int | None) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib import metrics, posteriors
 from lib.networks import unmoved_layers
-from lib.posteriors import PointMass, Posterior, State
+from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, State
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
@@ -67,6 +68,64 @@ def bayesian_loss(
                 point = posteriors.on_device_of(network, moved(state, direction, float(alpha)))
                 averaged[index] += _probabilities(network, point, inputs, still) / samples
     return np.array([_loss(probabilities, batches) for probabilities in averaged])
+
+
+def curves(
+    centres: Mapping[str, State],
+    spread: MeanFieldGaussian | None,
+    network: nn.Module,
+    batches: Batches,
+    *,
+    alphas: Collection[float],
+    directions: int,
+    samples: int,
+) -> pd.DataFrame:
+    """Losses along random unit directions around each centre, of the point and, with a ``spread``, averaged over it.
+
+    Columns: centre, loss ("point" or "averaged"), direction, alpha, nll. The directions, the minibatches and
+    the noise are the same for all curves.
+    """
+    rows = []
+    for direction_seed in range(directions):
+        generator = torch.Generator().manual_seed(direction_seed)
+        direction = random_direction(network.named_parameters(), generator)
+        for centre, state in centres.items():
+            losses = {"point": deterministic_loss(network, state, direction, alphas, batches)}
+            if spread is not None:
+                around = MeanFieldGaussian(state, spread.std)
+                noise = torch.Generator().manual_seed(0)
+                losses["averaged"] = bayesian_loss(network, around, direction, alphas, batches, samples, noise)
+            rows += [
+                {"centre": centre, "loss": loss, "direction": direction_seed, "alpha": alpha, "nll": nll}
+                for loss, curve in losses.items()
+                for alpha, nll in zip(alphas, curve, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def roughness(losses: np.ndarray) -> float:
+    """Root mean square of the second difference of a curve; it depends on the distance between the curve's points."""
+    return float(np.sqrt(np.mean(np.diff(losses, n=2) ** 2)))
+
+
+def angularity_exponent(alphas: Sequence[float] | np.ndarray, losses: np.ndarray) -> float:
+    """How the mean squared second difference of a curve grows with its step h, as the power of h.
+
+    4 for a smooth curve, 3 for one with kinks, 1 for one with jumps, whatever its scale: the slope, by least squares,
+    of ``log mean[(L(alpha + h) - 2 L(alpha) + L(alpha - h))^2]`` over ``log h``, h doubling from the distance between
+    neighbouring points to a quarter of the range. Every h is averaged over the same alphas, those a quarter or more
+    from the ends. NaN for a straight line. Raises ``ValueError`` for fewer than 9 points, or unevenly spaced ones.
+    """
+    alphas, losses = np.asarray(alphas, dtype=float), np.asarray(losses, dtype=float)
+    step = (alphas[-1] - alphas[0]) / (len(alphas) - 1)
+    if len(alphas) < 9 or not np.allclose(np.diff(alphas), step, rtol=1e-3):
+        raise ValueError("an exponent needs 9 or more evenly spaced points")
+    apart = 2 ** np.arange(int(np.log2((len(alphas) - 1) / 4)) + 1)
+    inside = np.arange(apart[-1], len(alphas) - apart[-1])
+    squares = np.array([np.mean((losses[inside + k] - 2 * losses[inside] + losses[inside - k]) ** 2) for k in apart])
+    if squares.min() == 0:
+        return float("nan")
+    return float(np.polyfit(np.log(apart * step), np.log(squares), 1)[0])
 
 
 def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:

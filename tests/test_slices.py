@@ -250,3 +250,58 @@ def test_alphas_may_be_an_array(spiking_network, centre, direction):
 
 def test_no_alphas_give_no_losses(spiking_network, centre, direction):
     assert slices.deterministic_loss(spiking_network, centre, direction, [], minibatches()).shape == (0,)
+
+
+# The shape of a curve
+
+
+def staircase(alphas, generator):
+    """Jumps of random heights at random places."""
+    places, heights = generator.uniform(-1, 1, 300), generator.normal(size=300)
+    return (heights * (alphas[:, None] > places)).sum(axis=1)
+
+
+def polygon(alphas, generator):
+    """Kinks at random places."""
+    places, slopes = generator.uniform(-1, 1, 300), generator.normal(size=300)
+    return (slopes * np.maximum(alphas[:, None] - places, 0)).sum(axis=1)
+
+
+def wave(alphas, generator):
+    return np.sin(alphas + generator.uniform(0, 6))
+
+
+@pytest.mark.parametrize(("curve", "exponent"), [(wave, 4), (polygon, 3), (staircase, 1)])
+@pytest.mark.parametrize("points", [33, 257])
+def test_the_angularity_exponent_tells_smooth_curves_from_kinks_and_from_jumps(curve, exponent, points):
+    generator = np.random.default_rng(0)
+    alphas = np.linspace(-1, 1, points)
+    found = [slices.angularity_exponent(alphas, curve(alphas, generator)) for _ in range(200)]
+    assert np.mean(found) == pytest.approx(exponent, abs=0.2)  # few points bring the logarithm down
+
+
+def test_the_angularity_exponent_has_no_scale():
+    alphas = np.linspace(-1, 1, 65)
+    curve = staircase(alphas, np.random.default_rng(1))
+    exponent = slices.angularity_exponent(alphas, curve)
+    assert slices.angularity_exponent(1e3 * alphas, 1e-4 * curve + 7) == pytest.approx(exponent, abs=1e-6)
+
+
+def test_the_exponent_of_a_parabola_is_four_to_the_last_digit():
+    alphas = np.linspace(-2, 2, 65)
+    assert slices.angularity_exponent(alphas, 3 * alphas**2 - alphas + 1) == pytest.approx(4, abs=1e-9)
+
+
+def test_a_straight_line_has_no_exponent():
+    assert math.isnan(slices.angularity_exponent(np.arange(9), 2.0 * np.arange(9)))
+
+
+@pytest.mark.parametrize("alphas", [np.linspace(0, 1, 8), np.geomspace(1, 2, 17)])
+def test_an_exponent_needs_enough_evenly_spaced_points(alphas):
+    with pytest.raises(ValueError, match="9 or more evenly spaced"):
+        slices.angularity_exponent(alphas, alphas)
+
+
+def test_roughness_is_the_root_mean_square_second_difference():
+    assert slices.roughness(np.array([0.0, 0.0, 3.0, 0.0])) == pytest.approx(math.sqrt((3**2 + 6**2) / 2))
+    assert slices.roughness(np.arange(5.0)) == 0

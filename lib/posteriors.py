@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -88,7 +88,7 @@ def network_state(network: nn.Module) -> State:
 def predict(
     network: nn.Module,
     posterior: Posterior,
-    features: Float[Tensor, "batch time features"],
+    features: Real[Tensor, "batch time features"],
     samples: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "samples batch classes"]:
@@ -121,13 +121,13 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def batches_for(
-    network: nn.Module, features: Float[Tensor, "batch time features"]
+    network: nn.Module, features: Real[Tensor, "batch time features"]
 ) -> Iterator[Float[Tensor, "_ time features"]]:
-    """Some utterances at a time, where the network is, laid out in memory as it reads them: time first."""
-    device = device_of(network)
+    """Some utterances at a time, where and of the type that the network is, in memory as it reads them: time first."""
+    own = next(network.parameters())
     widest = max((parameter.shape[0] for parameter in network.parameters() if parameter.ndim > 0), default=1)
     for batch in features.split(max(1, SPIKES_TOGETHER // (features.shape[1] * widest))):
-        yield batch.to(device).transpose(0, 1).contiguous().transpose(0, 1)
+        yield batch.to(own).transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def on_device_of(network: nn.Module, state: State) -> State:

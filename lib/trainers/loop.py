@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64, Real
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ DIVERGED = 10
 class Examples(Protocol):
     """Frames and their labels, such as ``lib.features.Frames``; they may be memory-mapped."""
 
-    features: Float[Tensor, "utterance time features"]
+    features: Real[Tensor, "utterance time features"]
     labels: Int64[Tensor, " utterance"]
 
 
@@ -132,10 +132,10 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
     # Near-equal batches: a last batch of one utterance would have no variance to normalise by.
     batches = torch.randperm(len(training.labels)).tensor_split(max(1, len(training.labels) // batch_size))
     total_loss, correct, limit = 0.0, 0, DIVERGED * math.log(max(2, int(training.labels.max()) + 1))
-    device = posteriors.device_of(network)
+    own = next(network.parameters())
     for batch in batches:
-        labels = training.labels[batch].to(device)
-        loss, logits = method.step(training.features[batch].to(device), labels)
+        labels = training.labels[batch].to(own.device)
+        loss, logits = method.step(training.features[batch].to(own), labels)
         if not math.isfinite(loss) or loss > limit:
             raise FloatingPointError(f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate")
         total_loss += loss * len(batch)
@@ -153,7 +153,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
     probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
     network.eval()
-    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(posteriors.device_of(network)))
+    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
     return {
         "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),
         "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),

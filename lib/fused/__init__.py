@@ -16,51 +16,88 @@ from torch import Tensor, nn
 
 from lib import neurons
 from lib.fused import cpu
+from lib.fused.radlif import RadLIF
 
 WORDS = 2**32
 
 
 def spikes(
     weighted: Float[Tensor, "time batch units"],
-    norm: nn.BatchNorm1d,
+    norm: nn.Module,
     leak: Float[Tensor, " units"],
     dropout: float = 0.0,
     threshold: float = 1.0,
+    *,
+    adaptation: Float[Tensor, "3 units"] | None = None,
+    recurrent: Float[Tensor, "units units"] | None = None,
 ) -> Float[Tensor, "time batch units"]:
-    """LIF spikes of the batch-normalised input, dropped with probability ``dropout`` and scaled up to make up.
+    """Spikes of the normalised input, dropped with probability ``dropout`` and scaled up to make up.
 
-    ``norm`` is used, and its running statistics updated, as ``nn.BatchNorm1d`` itself would. Other devices than the
-    CPU and CUDA, and CUDA without Triton (as on Windows), take the plain form.
+    Of LIF neurons; with ``adaptation`` (its leak, and its gains by potential and by spike) of adLIF, with ``recurrent``
+    weights of RLIF, with both of RadLIF neurons. ``norm`` is used, and running statistics updated, as
+    ``nn.BatchNorm1d`` itself would; any other norm is applied by itself first. Other devices than the CPU and CUDA, and
+    CUDA without Triton (as on Windows) or with other neurons than LIF, take the plain form.
     """
     seed = int(torch.randint(WORDS, ())) if dropout > 0 else 0
-    kernels = _kernels(weighted.device.type)
-    if kernels is None:
-        return plain_spikes(weighted, norm, leak, seed, dropout, threshold)
-    if norm.training:
-        examples = _examples(weighted)
-        mean, variance = kernels.statistics(weighted.detach())
-        _update(norm, mean, variance, examples)
+    kernels, is_lif = _kernels(weighted.device.type), adaptation is None and recurrent is None
+    if kernels is None or not (is_lif or kernels is cpu):
+        return plain_spikes(
+            weighted, norm, leak, seed, dropout, threshold, adaptation=adaptation, recurrent=recurrent
+        )  # fmt: skip
+    batch_statistics = isinstance(norm, nn.BatchNorm1d) and norm.training
+    if not isinstance(norm, nn.BatchNorm1d):
+        weighted = _by_itself(norm, weighted)
+        scale = reciprocal_std = torch.ones_like(leak)
+        shift = mean = torch.zeros_like(leak)
     else:
-        mean, variance = norm.running_mean, norm.running_var
-    return _Spikes.apply(
-        weighted, norm.weight, norm.bias, leak, mean, torch.rsqrt(variance + norm.eps), norm.training,
-        kernels, threshold, seed, dropout,
-    )  # fmt: skip
+        if norm.training:
+            examples = _examples(weighted)
+            mean, variance = kernels.statistics(weighted.detach())
+            _update(norm, mean, variance, examples)
+        else:
+            mean, variance = norm.running_mean, norm.running_var
+        scale, shift, reciprocal_std = norm.weight, norm.bias, torch.rsqrt(variance + norm.eps)
+    given = scale, shift, leak
+    statistics = mean, reciprocal_std, batch_statistics
+    if is_lif:
+        return _Spikes.apply(weighted, *given, *statistics, kernels, threshold, seed, dropout)
+    recurrent = None if recurrent is None else neurons.without_self(recurrent)
+    return RadLIF.apply(
+        weighted, *given, adaptation, recurrent, *statistics, threshold, seed, drop_level(dropout), gain(dropout)
+    )
 
 
 def plain_spikes(
     weighted: Float[Tensor, "time batch units"],
-    norm: nn.BatchNorm1d,
+    norm: nn.Module,
     leak: Float[Tensor, " units"],
     seed: int,
     dropout: float,
     threshold: float = 1.0,
+    *,
+    adaptation: Float[Tensor, "3 units"] | None = None,
+    recurrent: Float[Tensor, "units units"] | None = None,
 ) -> Float[Tensor, "time batch units"]:
-    """The reference: the same in PyTorch's operations.
+    """The reference: the same in PyTorch's operations."""
+    current = _plainly_normalised(weighted, norm)
+    if recurrent is None:
+        if adaptation is None:
+            fired = neurons.lif(current, leak, threshold)
+        else:
+            fired = neurons.adlif(current, leak, *adaptation, threshold)
+    elif adaptation is None:
+        fired = neurons.rlif(current, leak, recurrent, threshold)
+    else:
+        fired = neurons.radlif(current, leak, *adaptation, recurrent, threshold)
+    return fired * kept(seed, dropout, weighted) * gain(dropout) if dropout > 0 else fired
 
-    The batch's statistics are summed in double precision: brought back to single precision, they do not show the order
-    of the terms, in which the kernels differ.
+
+def _plainly_normalised(weighted: Tensor, norm: nn.Module) -> Tensor:
+    """The batch's statistics are summed in double precision: brought back to single precision, they do not show the
+    order of the terms, in which the kernels differ.
     """
+    if not isinstance(norm, nn.BatchNorm1d):
+        return _by_itself(norm, weighted)
     if norm.training:
         examples = _examples(weighted)
         exact = weighted.double()
@@ -70,8 +107,12 @@ def plain_spikes(
     else:
         mean, variance = norm.running_mean, norm.running_var
     factor = norm.weight * torch.rsqrt(variance + norm.eps)
-    fired = neurons.lif(weighted * factor + (norm.bias - mean * factor), leak, threshold)
-    return fired * kept(seed, dropout, weighted) * gain(dropout) if dropout > 0 else fired
+    return weighted * factor + (norm.bias - mean * factor)
+
+
+def _by_itself(norm: nn.Module, weighted: Tensor) -> Tensor:
+    """Each step of each utterance is an example."""
+    return norm(weighted.flatten(0, 1)).view_as(weighted)
 
 
 def kept(seed: int, dropout: float, like: Float[Tensor, "time batch units"]) -> Bool[Tensor, "time batch units"]:

@@ -28,7 +28,7 @@ def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each unit, summed in double precision."""
     time, batch, units = weighted.shape
     sums = torch.zeros(batch, 2, units, dtype=torch.float64)
-    _over_examples(_statistics, weighted.contiguous().numpy(), sums.numpy())
+    over_examples(_statistics, weighted.contiguous().numpy(), sums.numpy())
     distance, square = sums.sum(dim=0) / (time * batch)
     mean, variance = weighted[0, 0] + distance, (square - distance**2).clamp(min=0)
     return mean.to(weighted.dtype), variance.to(weighted.dtype)
@@ -39,7 +39,7 @@ def forward(
 ) -> Tensor:
     """Dropped-out spikes."""
     dropped = torch.empty_like(weighted)
-    _over_examples(
+    over_examples(
         _forward, weighted.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), threshold, seed, level, gain,
         dropped.numpy(),
     )  # fmt: skip
@@ -57,7 +57,7 @@ def backward(
     """
     result = torch.empty_like(weighted)
     sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
-    _over_examples(
+    over_examples(
         _backward, weighted.numpy(), grad.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), mean.numpy(),
         threshold, seed, level, gain, result.numpy(), sums.numpy(),
     )  # fmt: skip
@@ -66,21 +66,25 @@ def backward(
 
 def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
     """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
-    _over_examples(_through_statistics, weighted.numpy(), grad.numpy(), slope.numpy(), constant.numpy())
+    over_examples(_through_statistics, weighted.numpy(), grad.numpy(), slope.numpy(), constant.numpy())
 
 
-def _over_examples(kernel: Callable, weighted: np.ndarray, *arguments) -> None:
-    """Run ``kernel(weighted, *arguments, first, last)`` on several threads, each its share of the batch.
+def over_examples(kernel: Callable, weighted: np.ndarray, *arguments) -> None:
+    """Run ``kernel(weighted, *arguments, first, last)`` on several threads, each its share of the batch."""
+    over_shares(kernel, weighted.shape[1], weighted.size, weighted, *arguments)
+
+
+def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> None:
+    """Run ``kernel(*arguments, first, last)`` on several threads, each its share of ``number`` things.
 
     Plain threads, since a second OpenMP pool beside torch's own makes the two wait for each other.
     """
-    batch = weighted.shape[1]
-    threads = min(torch.get_num_threads(), batch, weighted.size // ELEMENTS_PER_THREAD)
+    threads = min(torch.get_num_threads(), number, elements // ELEMENTS_PER_THREAD)
     if threads < 2:
-        kernel(weighted, *arguments, 0, batch)
+        kernel(*arguments, 0, number)
         return
-    edges = [batch * thread // threads for thread in range(threads + 1)]
-    for done in [_pool(threads).submit(kernel, weighted, *arguments, *share) for share in itertools.pairwise(edges)]:
+    edges = [number * thread // threads for thread in range(threads + 1)]
+    for done in [_pool(threads).submit(kernel, *arguments, *share) for share in itertools.pairwise(edges)]:
         done.result()
 
 
@@ -123,7 +127,7 @@ def _mixed(word):
 
 @numba.njit(inline="always")
 @no_type_check
-def _drop_out(row, seed, level, values):
+def drop_out(row, seed, level, values):
     """Set to zero the dropped ones of a row of ``values``, that of time step and example ``row``."""
     key = _mixed(np.uint32(np.uint32(seed) ^ np.uint32(row)))
     for n in range(len(values)):
@@ -166,7 +170,7 @@ def _forward(weighted, factor, offset, leak, threshold, seed, level, gain, dropp
                 rest[n] = u - fired
                 dropped[t, b, n] = fired * gain
             if level > 0:
-                _drop_out(t * batch + b, seed, level, dropped[t, b])
+                drop_out(t * batch + b, seed, level, dropped[t, b])
 
 
 @compiled
@@ -206,7 +210,7 @@ def _backward(
                     sums[b, 2, n] += following[n] * rest_of_it
                     arriving[n] = spike_grad[n] * gain
                 if level > 0:
-                    _drop_out(t * batch + b, seed, level, arriving)
+                    drop_out(t * batch + b, seed, level, arriving)
                 for n in range(units):
                     inside = abs(potential[n] - threshold) <= half
                     following[n] = arriving[n] if inside else leak[n] * following[n]

@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_network():
 
 
 def test_an_unknown_neuron_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"^unknown neuron 'alif': choose one of lif$"):
+    with pytest.raises(ValueError, match=r"^unknown neuron 'alif': choose one of lif, adlif, rlif, radlif$"):
         SpikingClassifier(3, 4, neuron="alif")
 
 

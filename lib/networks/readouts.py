@@ -1,0 +1,39 @@
+"""The baseline's readouts (Bittar & Garner 2022), which sum a softmax over time.
+
+Behind spikes, ``softmax_of_potentials``: the outputs are not logits. They are shares of the time steps, between 0 and
+their number, which is their sum; the baseline hands them to the cross-entropy as if they were logits, and so do we. A
+class ahead by a twentieth of 100 time steps is then given e^5 times the other's probability: such networks are
+confident by construction. Without spikes, ``softmax_over_units``: it stands before a linear map, which gives logits.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+READOUTS = ("rate", "softmax")
+
+
+def leaky_integral(
+    current: Float[Tensor, "time batch units"], leak: Float[Tensor, " units"]
+) -> Float[Tensor, "time batch units"]:
+    """Potentials of neurons that never fire: ``u_t = leak u_{t-1} + (1 - leak) current_t`` from ``u_0 = 0``.
+
+    As one product for each unit, with the powers of its leak: quadratic in time, and still quicker for a few units
+    over hundreds of steps than the loop.
+    """
+    steps = torch.arange(len(current), device=current.device)
+    lags = steps[:, None] - steps
+    response = ((1 - leak)[:, None, None] * leak[:, None, None] ** lags.clamp(min=0)).tril()
+    return (response @ current.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+def softmax_of_potentials(
+    current: Float[Tensor, "time batch classes"], leak: Float[Tensor, " classes"]
+) -> Float[Tensor, "batch classes"]:
+    """How long each class is the likely one: the softmax over classes of their potentials, summed over time."""
+    return leaky_integral(current, leak).softmax(dim=-1).sum(dim=0)
+
+
+def softmax_over_units(outputs: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch units"]:
+    """What the baseline's networks without spikes give to their last linear map."""
+    return outputs.softmax(dim=-1).sum(dim=0)

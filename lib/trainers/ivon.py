@@ -7,10 +7,9 @@ import pandas as pd
 import torch
 from ivon import IVON
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from lib.posteriors import MeanFieldGaussian, network_state
-from lib.trainers.loop import Examples, Method, fit
+from lib.trainers.loop import Examples, Method, fit, gradients
 
 
 def train_ivon(
@@ -24,13 +23,15 @@ def train_ivon(
     hess_init: float,
     beta2: float,
     freeze_norm_after: int | None = None,
+    rate_cost: float = 0.0,
     **schedule,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:
     """One sample of the weights a step; the effective sample size is ``ess_factor`` times the utterances.
 
     After ``freeze_norm_after`` epochs batch normalisation uses its running statistics and no longer updates
     them; ``None`` never freezes them. (Frozen from the start they would be those of an untrained network.)
-    ``schedule`` goes to ``loop.fit``. Returns the posterior and the history.
+    ``rate_cost`` times the cost of firing rates out of bounds is added to the loss (``loop.gradients``); ``schedule``
+    goes to ``loop.fit``. Returns the posterior and the history.
     """
     optimizer = IVON(
         network.parameters(),
@@ -44,11 +45,9 @@ def train_ivon(
     def step(features, labels):
         optimizer.zero_grad()
         with sampled_weights(optimizer):
-            logits = network(features)
-            loss = cross_entropy(logits, labels)
-            loss.backward()
+            outcome = gradients(network, features, labels, rate_cost)
         optimizer.step()
-        return loss.item(), logits.detach()
+        return outcome
 
     def begin_epoch(epoch):
         if freeze_norm_after is not None and epoch >= freeze_norm_after:

@@ -10,11 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int64, Real
+from jaxtyping import Float, Int64, Real
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from lib import metrics, posteriors
+from lib.networks import SpikingClassifier, activity
 from lib.posteriors import Posterior
 
 VALIDATION_SAMPLES = 4
@@ -47,6 +49,26 @@ class Method:
     begin_epoch: Callable[[int], None] = lambda epoch: None
     stored: Callable[[], dict] = dict
     restore: Callable[[dict], None] = lambda stored: None
+
+
+def gradients(
+    network: nn.Module, features: Float[Tensor, "batch time features"], labels: Int64[Tensor, " batch"], rate_cost: float
+) -> tuple[float, Float[Tensor, "batch classes"]]:
+    """Add to the parameters' gradients those of cross-entropy plus ``rate_cost`` times ``activity.rate_cost``.
+
+    Returns the mean cross-entropy alone, and the logits, as ``Method.step`` does. Raises ``ValueError`` for a cost on
+    the firing rates of a network that has none.
+    """
+    if rate_cost == 0:
+        logits, cost = network(features), 0.0
+    elif isinstance(network, SpikingClassifier):
+        trains = network.hidden_spikes(features)
+        logits, cost = network.classify(trains[-1]), rate_cost * activity.rate_cost(trains)
+    else:
+        raise ValueError("a network without spikes has no firing rates to keep within bounds: leave rate_cost at 0")
+    loss = cross_entropy(logits, labels)
+    (loss + cost).backward()
+    return loss.item(), logits.detach()
 
 
 def fit(
@@ -152,9 +174,12 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     generator = torch.Generator().manual_seed(0)
     samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
     probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
-    network.eval()
-    spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
-    return {
+    figures = {
         "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),
         "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),
-    } | {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}
+    }
+    if isinstance(network, SpikingClassifier):
+        network.eval()
+        spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
+        figures |= {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}
+    return figures

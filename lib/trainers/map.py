@@ -3,10 +3,9 @@
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from lib.posteriors import PointMass, network_state
-from lib.trainers.loop import Examples, Method, fit
+from lib.trainers.loop import Examples, Method, fit, gradients
 
 
 def train_map(
@@ -16,21 +15,21 @@ def train_map(
     *,
     learning_rate: float,
     weight_decay: float,
+    rate_cost: float = 0.0,
     **schedule,
 ) -> tuple[PointMass, pd.DataFrame]:
     """Minimise cross-entropy plus ``weight_decay / 2`` times the squared weights, as a Gaussian prior asks.
 
-    ``schedule`` goes to ``loop.fit``. Returns the point estimate and the history.
+    ``rate_cost`` times the cost of firing rates out of bounds comes on top (``loop.gradients``); ``schedule`` goes to
+    ``loop.fit``. Returns the point estimate and the history.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
     def step(features, labels):
         optimizer.zero_grad()
-        logits = network(features)
-        loss = cross_entropy(logits, labels)
-        loss.backward()
+        outcome = gradients(network, features, labels, rate_cost)
         optimizer.step()
-        return loss.item(), logits.detach()
+        return outcome
 
     method = Method(optimizer, step, posterior=lambda: PointMass(network_state(network)))
     return fit(method, network, training, validation, **schedule)

@@ -52,7 +52,10 @@ class Method:
 
 
 def gradients(
-    network: nn.Module, features: Float[Tensor, "batch time features"], labels: Int64[Tensor, " batch"], rate_cost: float
+    network: nn.Module,
+    features: Float[Tensor, "batch time features"],
+    labels: Int64[Tensor, " batch"],
+    rate_cost: float,
 ) -> tuple[float, Float[Tensor, "batch classes"]]:
     """Add to the parameters' gradients those of cross-entropy plus ``rate_cost`` times ``activity.rate_cost``.
 

@@ -15,10 +15,12 @@ from torch.nn.functional import pad
 from torchaudio.compliance import kaldi
 from tqdm import tqdm
 
+from lib import augmentation
 from lib.datasets import Speech
 from lib.features.frames import Frames, by_part, cached, data_settings
+from lib.features.spikes import count_spikes
 
-__all__ = ["Frames", "extract"]
+__all__ = ["Frames", "count_spikes", "extract"]
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10
@@ -35,6 +37,7 @@ def extract(
     num_mel_bins: int = 40,
     frames: int = 100,
     sample_rate: int | None = None,
+    augmented: int = 0,
     workers: int | None = None,
 ) -> Frames:
     """Compute a set's features, or map them from `cache` if they are there for the same data and settings.
@@ -46,11 +49,19 @@ def extract(
     `sample_rate` in Hz is what `fbank` is told; None tells it the files' own. Telling it 16000 whatever the files
     have is what the earlier baseline did (Bittar & Garner, 2022).
 
+    So many `augmented` copies of the training part, each changed by chance (`lib.augmentation`), follow it as part of
+    it. They do not enter mean and standard deviation: all other rows are what they are without copies.
+
     Raises:
         ValueError: if a setting is out of range, or an utterance is shorter than one frame or does not decode.
         OSError: if the disk has not room enough.
     """
-    limits = {"num_mel_bins": (num_mel_bins, 4), "frames": (frames, 1), "sample_rate": (sample_rate, 1_000)}
+    limits = {
+        "num_mel_bins": (num_mel_bins, 4),
+        "frames": (frames, 1),
+        "sample_rate": (sample_rate, 1_000),
+        "augmented": (augmented, 0),
+    }
     for setting, (value, least) in limits.items():
         if value is not None and value < least:
             raise ValueError(f"`{setting}` is {value}; it has to be at least {least}.")
@@ -63,23 +74,38 @@ def extract(
         "frame_shift_ms": FRAME_SHIFT_MS,
     }
     speech = by_part(speech)
+    if augmented:
+        settings |= {"augmented": augmented, "augmentation": augmentation.SETTINGS}
+        rows = np.arange(len(speech))
+        training = speech.parts == "train"
+        speech = speech.chosen(np.concatenate([np.tile(rows[training], 1 + augmented), rows[~training]]))
 
     def write(path: Path) -> None:
-        compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers)
+        compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers, augmented)
 
     return cached(speech, cache, settings, (frames, num_mel_bins), np.float32, write)
 
 
-def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_rate: int, workers: int | None) -> None:
+def compute(
+    speech: Speech,
+    path: Path,
+    num_mel_bins: int,
+    frames: int,
+    sample_rate: int,
+    workers: int | None,
+    augmented: int = 0,
+) -> None:
     """Write the standardised features of a set to `path`, with a batch for each thread in memory.
 
-    Through the file, since writing to a memory map where the disk is full ends the process.
+    The training part stands first in `speech`, and so many times more as `augmented` says, for its copies. Written
+    through the file, since writing to a memory map where the disk is full ends the process.
     """
     shape = (len(speech), frames, num_mel_bins)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
         header = file.tell()
     lengths = np.zeros(len(speech), dtype=np.int64)
+    originals = int((speech.parts == "train").sum()) // (1 + augmented)
 
     def offset(batch: range) -> int:
         return header + 4 * math.prod(shape[1:]) * batch.start
@@ -89,23 +115,30 @@ def compute(speech: Speech, path: Path, num_mel_bins: int, frames: int, sample_r
             file.seek(offset(batch))
             file.write(block)
 
+    def heard(index: int) -> Float32[Tensor, " samples"]:
+        samples = waveform(speech, index, sample_rate)
+        if index < originals or speech.parts[index] != "train":
+            return samples
+        copy, name = index // originals, speech.paths[index]
+        return torch.from_numpy(augmentation.augmented(samples.numpy(), speech.sample_rate, name, copy))
+
     def compute_batch(batch: range) -> Float64[np.ndarray, "2 mel"]:
-        """Returns the sums over the frames of the training part, and of their squares."""
+        """Returns the sums over the frames of the training part as it is, and of their squares."""
         block = np.zeros((len(batch), *shape[1:]), dtype=np.float32)
         sums = np.zeros((2, num_mel_bins))
         # First all are read: reading and computing in turn, each would drive the other from the processor's caches.
-        waveforms = [waveform(speech, index, sample_rate) for index in batch]
+        waveforms = [heard(index) for index in batch]
         for row, index, samples in zip(block, batch, waveforms, strict=True):
             log_mel = filterbank(samples, num_mel_bins, sample_rate).numpy()
             kept = log_mel[max(0, len(log_mel) - frames) // 2 :][:frames]
             row[: len(kept)], lengths[index] = kept, len(kept)
-            if speech.parts[index] == "train":
+            if index < originals:
                 sums += kept.sum(axis=0, dtype=np.float64), np.square(kept, dtype=np.float64).sum(axis=0)
         write(batch, block)
         return sums
 
     sums = sum(in_threads(compute_batch, len(speech), workers, f"features of {speech.name}"))
-    mean, square = sums / lengths[speech.parts == "train"].sum()
+    mean, square = sums / lengths[:originals].sum()
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     deviation[deviation < 1e-4] = 1  # a bin that does not vary, up to the rounding of its values
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lib.datasets import LOADERS, fsdd, hd, load, sc, speech
+from lib.datasets import LOADERS, fsdd, hd, load, sc, utterances
 
 REAL = Path(__file__).parents[2] / "shared" / "speech"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings beside the repository")
@@ -438,15 +438,15 @@ def test_fingerprint_follows_contents_and_names(sc_root):
 def reads(monkeypatch):
     """A list that grows by one with each set whose files are read for its fingerprint."""
     calls = []
-    digest = speech.Speech.digest
-    monkeypatch.setattr(speech.Speech, "digest", lambda loaded: calls.append(1) or digest(loaded))
+    digest = utterances.Utterances.digest
+    monkeypatch.setattr(utterances.Utterances, "digest", lambda loaded: calls.append(1) or digest(loaded))
     return calls
 
 
 def age(root, seconds=60):
     """Set the loaders' clock ahead, since a file's time of change cannot be set back."""
     newest = max(path.stat().st_ctime for path in root.rglob("*"))
-    return mock.patch.object(speech.time, "time", return_value=newest + seconds)
+    return mock.patch.object(utterances.time, "time", return_value=newest + seconds)
 
 
 def test_a_kept_fingerprint_spares_reading_the_files(sc_root, tmp_path, reads):
@@ -497,14 +497,14 @@ def test_the_fingerprint_of_files_just_written_is_not_kept(sc_root, tmp_path, re
 
 def test_the_fingerprint_of_files_that_change_meanwhile_is_not_kept(sc_root, tmp_path, monkeypatch):
     loaded = load("sc", None, sc_root)
-    digest = speech.Speech.digest
+    digest = utterances.Utterances.digest
 
     def changed_meanwhile(loaded):
         found = digest(loaded)
         (sc_root / loaded.paths[0]).touch()
         return found
 
-    monkeypatch.setattr(speech.Speech, "digest", changed_meanwhile)
+    monkeypatch.setattr(utterances.Utterances, "digest", changed_meanwhile)
     with age(sc_root):
         loaded.fingerprint(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -541,13 +541,13 @@ def test_audio_must_be_mono_and_finite(sc_root):
 
 
 def test_a_set_below_its_published_size_is_not_held_to_it():
-    speech.check_counts("hd", "official", {"train": 10, "test": 5}, {"train": 100, "test": 50})
+    utterances.check_counts("hd", "official", {"train": 10, "test": 5}, {"train": 100, "test": 50})
 
 
 def test_a_whole_set_divided_otherwise_is_refused():
     versions = {"train": 100, "test": 50}, {"train": 90, "test": 60}
     with pytest.raises(ValueError, match=r"train 80 \(published: 100\), test 70 \(published: 50\)"):
-        speech.check_counts("hd", "official", {"train": 80, "test": 70}, *versions)
+        utterances.check_counts("hd", "official", {"train": 80, "test": 70}, *versions)
 
 
 # Real recordings
@@ -565,7 +565,7 @@ def test_real_sc(split, counts):
     loaded = load("sc", split, REAL / "speech_commands_v0.02")
     assert loaded.class_names == ("bed", "cat", "down", "happy", "no", "up", "yes")
     assert Counter(loaded.parts.tolist()) == counts
-    heard = [set(loaded.part(part).speakers) for part in speech.PARTS]
+    heard = [set(loaded.part(part).speakers) for part in utterances.PARTS]
     assert sum(map(len, heard)) == len(set.union(*heard))
 
 

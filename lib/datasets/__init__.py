@@ -1,26 +1,45 @@
-"""Recordings on disk, in the layouts in which their publishers give them out.
+"""Recordings and their spikes on disk, in the layouts in which their publishers give them out.
 
 Each set has a loader in a file of its own; the synthetic sets are read by the loader whose layout they have.
 """
 
 from pathlib import Path
 
-from lib.datasets import fsdd, hd, sc
-from lib.datasets.speech import PARTS, Speech
+from lib.datasets import fsdd, hd, sc, shd, ssc
+from lib.datasets.speech import Speech
+from lib.datasets.spikes import SpikeTrains
+from lib.datasets.utterances import PARTS, Utterances
 
-__all__ = ["DEFAULT_SPLITS", "LOADERS", "PARTS", "Speech", "load"]
+__all__ = ["DEFAULT_SPLITS", "LOADERS", "PARTS", "Speech", "SpikeTrains", "Utterances", "load"]
 
-LOADERS = {"hd": hd, "sc": sc, "fsdd": fsdd, "synthetic-hd": hd, "synthetic-sc": sc}
-DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo"}
+LOADERS = {
+    "hd": hd,
+    "sc": sc,
+    "fsdd": fsdd,
+    "shd": shd,
+    "ssc": ssc,
+    "synthetic-hd": hd,
+    "synthetic-sc": sc,
+    "synthetic-shd": shd,
+}
+DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo", shd: "official", ssc: "official"}
 
 # What a folder must hold to be taken for the set at all.
-MARKS = {hd: "audio", sc: "validation_list.txt", fsdd: "recordings"}
+MARKS = {
+    hd: "audio",
+    sc: "validation_list.txt",
+    fsdd: "recordings",
+    shd: shd.FILES["train"],
+    ssc: ssc.FILES["train"],
+}
 
 
-def load(name: str, split: str | None, root: str | Path, validation: str | None = None) -> Speech:
+def load(name: str, split: str | None, root: str | Path, validation: str | None = None) -> Utterances:
     """Load a set under a named split (None: the set's default) from the folder that holds its own layout.
 
-    `validation` is for HD's layout only: "speaker" (None means this) or "test".
+    Recordings are returned as `Speech`, spikes as `SpikeTrains`.
+
+    `validation` is for HD's and SHD's layouts only: "speaker" (None means this) or "test".
 
     Raises:
         ValueError: if a name is unknown or the files do not make a whole set.
@@ -38,10 +57,10 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
             f"{root} does not hold the set {name!r}: there is no {MARKS[loader]!r} in it; give the folder that "
             "holds the set's own layout (data/README.md shows it and says how to get the set)."
         )
-    if loader is not hd:
+    if loader not in (hd, shd):
         if validation is not None:
             raise ValueError(f"{name!r} has a validation part of its own; leave `validation` out.")
         return loader.load(name, split, root)
     if validation not in (None, "speaker", "test"):
         raise ValueError(f"`validation` is 'speaker' or 'test', not {validation!r}.")
-    return hd.load(name, split, root, validation or "speaker")
+    return loader.load(name, split, root, validation or "speaker")

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lib.datasets.speech import PARTS, Speech, Utterance, assemble, check_counts
+from lib.datasets.speech import Speech, assemble
+from lib.datasets.utterances import PARTS, Utterance, check_counts
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SPLITS = ("official", *(f"speaker-{speaker}" for speaker in SPEAKERS))

@@ -6,7 +6,8 @@ Layout: `audio/lang-english_speaker-00_trial-0_digit-0.flac`, `train_filenames.t
 import re
 from pathlib import Path
 
-from lib.datasets.speech import Speech, Utterance, assemble, check_counts, check_present, read_list
+from lib.datasets.speech import Speech, assemble
+from lib.datasets.utterances import Utterance, check_counts, check_present, read_list
 
 SPLITS = ("official",)
 

@@ -8,7 +8,8 @@ from collections import Counter
 from hashlib import sha1
 from pathlib import Path
 
-from lib.datasets.speech import PARTS, Speech, Utterance, assemble, check_counts, check_present, read_list
+from lib.datasets.speech import Speech, assemble
+from lib.datasets.utterances import PARTS, Utterance, check_counts, check_present, read_list
 
 SPLITS = ("official", "70-10-20")
 SAMPLE_RATE = 16_000

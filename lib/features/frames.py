@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from lib.datasets import PARTS, Speech
+from lib.datasets import PARTS, Utterances
 from lib.files import alone, check_space, written_aside
 
 
@@ -41,7 +41,7 @@ class Frames:
         return replace(self, features=self.features[rows], labels=self.labels[rows], parts=self.parts[rows])
 
 
-def data_settings(utterances: Speech, cache: Path) -> dict[str, Any]:
+def data_settings(utterances: Utterances, cache: Path) -> dict[str, Any]:
     """What features are determined by on the side of the data: the files, and the part that each utterance is in."""
     return {
         "data": utterances.fingerprint(cache),
@@ -50,13 +50,13 @@ def data_settings(utterances: Speech, cache: Path) -> dict[str, Any]:
     }
 
 
-def by_part(utterances: Speech) -> Speech:
+def by_part(utterances: Utterances) -> Utterances:
     """The training part first, then validation and test, each in the order in which it was."""
     return utterances.chosen(np.concatenate([np.flatnonzero(utterances.parts == part) for part in PARTS]))
 
 
 def cached(
-    utterances: Speech,
+    utterances: Utterances,
     cache: Path,
     settings: dict[str, Any],
     shape: tuple[int, int],

@@ -1,0 +1,119 @@
+"""Sets of spike trains: an utterance is a row of an HDF5 file, a part of the set is a file.
+
+Layout of a file: `spikes/times` (for each utterance a list of seconds) and `spikes/units` (the channel of each spike),
+`labels`, `extra/speaker`, and `extra/keys`, the name of each label.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import Float64, Int64, Shaped
+
+from lib.datasets.utterances import Utterances
+from lib.files import reading
+
+UNITS = 700  # channels of the cochlea
+
+RESTORE = "restore this file"
+
+Spikes = tuple[Float64[np.ndarray, " spike"], Int64[np.ndarray, " spike"]]
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeTrains(Utterances):
+    """Utterances as spikes of 700 channels; `rows` are their places in their files."""
+
+    rows: Int64[np.ndarray, " utterance"]
+
+    def spikes(self, index: int) -> Spikes:
+        """Times in seconds, and the channels (0 to 699) that fired at them.
+
+        Raises:
+            ValueError: if the file is damaged, or what it holds of the utterance are not spikes.
+        """
+        return self.read([index])[0]
+
+    def read(self, indices: Iterable[int]) -> list[Spikes]:
+        """The spikes of several utterances: neighbours in a file are read twenty times as fast together as singly."""
+        indices, found = list(indices), {}
+        for path in dict.fromkeys(self.paths[index] for index in indices):
+            own = [index for index in indices if self.paths[index] == path]
+            first, last = self.rows[own].min(), self.rows[own].max()
+            with reading(self.root / path, RESTORE), h5py.File(self.root / path) as file:
+                times, units = (file[name][first : last + 1] for name in ("spikes/times", "spikes/units"))
+                for index in own:
+                    row = self.rows[index]
+                    found[index] = checked(times[row - first], units[row - first], row)
+        return [found[index] for index in indices]
+
+    def chosen(self, indices: Int64[np.ndarray, " chosen"]) -> Utterances:
+        """Some of the utterances, in the order of `indices`."""
+        return replace(super().chosen(indices), rows=self.rows[indices])
+
+    def fingerprint(self, cache: Path | None = None) -> str:
+        """BLAKE2b (32 hexadecimal digits) of the files', and of which of their rows these utterances are."""
+        places = "".join(f"\n{path} {row}" for path, row in zip(self.paths, self.rows, strict=True))
+        return blake2b((super().fingerprint(cache) + places).encode(), digest_size=16).hexdigest()
+
+
+def checked(times: Shaped[np.ndarray, " _"], units: Shaped[np.ndarray, " _"], row: int) -> Spikes:
+    """The spikes of the utterance in a row of its file, whatever their types there; ValueError if they are none."""
+    if len(times) != len(units):
+        raise ValueError(f"utterance {row} has {len(times):,} times of spikes and {len(units):,} channels")
+    times = times.astype(np.float64)
+    if not (np.isfinite(times) & (times >= 0)).all():
+        raise ValueError(f"utterance {row} has a spike at a time that is not a number of seconds from 0")
+    if units.dtype.kind not in "iu":
+        raise ValueError(f"the channels of utterance {row} are not whole numbers")
+    wrong = units[(units < 0) | (units >= UNITS)]
+    if len(wrong):
+        raise ValueError(f"utterance {row} has a spike on channel {wrong[0]}, and the channels are 0 to {UNITS - 1}")
+    return times, units.astype(np.int64)
+
+
+def gather(name: str, split: str, root: Path, files: Mapping[str, str], class_names: tuple[str, ...]) -> SpikeTrains:
+    """The utterances of a set whose parts are these files, in the files' order.
+
+    `class_names` are what the labels mean in a file that does not say.
+
+    Raises:
+        ValueError: if a file is damaged or lacks something, its lists differ in length, or the files in their labels.
+    """
+    paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
+    for part, path in files.items():
+        with reading(root / path, RESTORE), h5py.File(root / path) as file:
+            lengths = {key: len(file[key]) for key in ("labels", "extra/speaker", "spikes/times", "spikes/units")}
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"its lists differ in length: {lengths}")
+            names[path] = tuple(file["extra/keys"].asstr()[:]) if "extra/keys" in file else class_names
+            own = file["labels"][:]
+            wrong = own[~np.isin(own, np.arange(len(names[path])))]
+            if len(wrong):
+                raise ValueError(f"it has a label {wrong[0]}, and the labels are 0 to {len(names[path]) - 1}")
+            labels.append(own.astype(np.int64))
+            speakers += [speaker_name(speaker) for speaker in file["extra/speaker"][:]]
+        paths += [path] * len(own)
+        parts += [part] * len(own)
+        rows.append(np.arange(len(own)))
+    if len(set(names.values())) > 1:
+        raise ValueError(f"The files of {name!r} in {root} differ in what their labels mean; restore them.")
+    return SpikeTrains(
+        name=name,
+        split=split,
+        root=root,
+        class_names=next(iter(names.values())),
+        paths=tuple(paths),
+        labels=np.concatenate(labels),
+        speakers=np.array(speakers, dtype=str),
+        parts=np.array(parts, dtype=str),
+        rows=np.concatenate(rows),
+    )
+
+
+def speaker_name(speaker: int | np.integer | bytes) -> str:
+    """A speaker as HD's and SC's file names have them: numbers of two digits, or a string as it is."""
+    return speaker.decode() if isinstance(speaker, bytes) else f"{speaker:02d}"

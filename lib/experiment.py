@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +23,12 @@ import pandas as pd
 import torch
 from scipy.special import stdtrit
 
-from lib import datasets, downloads, features, metrics, posteriors, provenance, settings, slices, synthesis
+from lib import datasets, downloads, features, metrics, networks, posteriors, provenance, settings, synthesis
 from lib.datasets import Speech
 from lib.features import Frames
 from lib.files import alone, reading, write_json, written_aside
-from lib.networks import SpikingClassifier
-from lib.posteriors import MeanFieldGaussian, Posterior, State
-from lib.slices import Batches
+from lib.networks import Classifier
+from lib.posteriors import Posterior
 from lib.trainers import METHODS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,10 +36,8 @@ DATA = REPOSITORY / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHECKPOINT = "checkpoint.pt"
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
-DATA_SETTINGS = ("split", "validation", "num_frames", "filterbank_rate")
 NEEDED = (*TABLE[:3], "hidden_sizes", "dropout", "epochs")  # of a record's settings
 RETRAIN = "delete its folder and train again"
-TRAINED = ("dataset", *DATA_SETTINGS, "method", "seed", "hidden_sizes", "epochs")
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Run:
                 raise ValueError(f"it does not hold {epochs} epochs")
         return history
 
-    def network(self, frames: Frames) -> SpikingClassifier:
+    def network(self, frames: Frames) -> Classifier:
         """An untrained network of this run's shape, to call with weights sampled from the posterior."""
         return network_for(frames, self.record["settings"])
 
@@ -121,22 +118,21 @@ def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
     )
 
 
-def network_for(frames: Frames, chosen: Mapping[str, Any]) -> SpikingClassifier:
-    """The network of some settings, its starting weights given by their seed."""
+def network_for(frames: Frames, chosen: Mapping[str, Any]) -> Classifier:
+    """The network of some settings (for those not given, the defaults), its starting weights given by their seed."""
+    shape = {name: chosen.get(name, default) for name, default in settings.NETWORK_DEFAULTS.items()}
     with torch.random.fork_rng():
         torch.manual_seed(chosen["seed"])
-        return SpikingClassifier(
-            frames.features.shape[-1],
-            len(frames.class_names),
-            chosen["hidden_sizes"],
-            dropout=chosen["dropout"],
+        return networks.build(
+            frames.features.shape[-1], len(frames.class_names), **shape, dropout=chosen["dropout"]
         ).to(DEVICE)
 
 
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     """The run of these settings: found where it is finished, gone on with where it was interrupted."""
-    chosen = for_dataset(chosen, chosen["dataset"])
-    trained = {name: chosen.get(name) for name in TRAINED} | settings.of_method(chosen["method"], chosen)
+    chosen = settings.RUN_DEFAULTS | for_dataset(chosen, chosen["dataset"])
+    determined = {name: chosen[name] for name in ("dataset", "method", "seed", *settings.RUN_DEFAULTS)}
+    trained = determined | settings.of_method(chosen["method"], chosen)
     identity = json.dumps({"settings": trained, "data": frames.fingerprint}, sort_keys=True)
     digest = blake2b(identity.encode(), digest_size=4).hexdigest()
     root = results_folder(chosen)
@@ -160,6 +156,7 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
         frames.part("validation"),
         epochs=trained["epochs"],
         seed=trained["seed"],
+        rate_cost=trained["rate_cost"],
         checkpoint=folder / CHECKPOINT,
         **{name: trained[name] for name in own},
     )
@@ -178,17 +175,20 @@ def results_folder(chosen: Mapping[str, Any]) -> Path:
 def find(frames: Frames, chosen: Mapping[str, Any]) -> Run | None:
     """The stored run of this method and seed on this data that was last asked for, whatever its other settings.
 
-    The same recordings split otherwise are other data: a test part would hold what the run was trained on.
+    The same recordings split otherwise are other data: a test part would hold what the run was trained on. Where
+    the network, its neuron or its readout is named, other networks are left out.
     """
     pattern = f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-*/run.json"
     records = sorted(results_folder(chosen).glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
     runs = (Run(path.parent) for path in records)
-    data = {name: chosen.get(name) for name in DATA_SETTINGS}
+    data = {name: chosen.get(name, default) for name, default in settings.DATA_DEFAULTS.items()}
+    named = data | {name: chosen[name] for name in settings.NETWORK if name in chosen}
     return next(
         (
             run
             for run in runs
-            if run.record["data"] == frames.fingerprint and data.items() <= run.record["settings"].items()
+            if run.record["data"] == frames.fingerprint
+            and named.items() <= (settings.RUN_DEFAULTS | run.record["settings"]).items()
         ),
         None,
     )
@@ -206,7 +206,7 @@ def runs(chosen: Mapping[str, Any]) -> Iterator[tuple[Run, Frames]]:
             continue
         frames = load_frames(chosen, dataset)
         for method, seed in there:
-            one = settings.SHARED_DEFAULTS | for_dataset(chosen, dataset) | {"method": method, "seed": seed}
+            one = for_dataset(chosen, dataset) | {"method": method, "seed": seed}
             yield find(frames, one) or train(frames, one), frames
 
 
@@ -244,41 +244,6 @@ def measure(run: Run, frames: Frames, samples: int, bins: int, averaged: Path, p
     figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
     produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}
     write_json(path, {"figures": figures} | produced_by | provenance.here())
-
-
-def slices_of(
-    centres: Mapping[str, State],
-    spread: MeanFieldGaussian,
-    network: SpikingClassifier,
-    batches: Batches,
-    *,
-    alphas: Collection[float],
-    directions: int,
-    samples: int,
-) -> pd.DataFrame:
-    """Losses along random unit directions around each centre, of the point and averaged over ``spread``.
-
-    Columns: centre, loss ("point" or "averaged"), direction, alpha, nll. The directions, the minibatches and
-    the noise are the same for all curves.
-    """
-    rows = []
-    for direction_seed in range(directions):
-        generator = torch.Generator().manual_seed(direction_seed)
-        direction = slices.random_direction(network.named_parameters(), generator)
-        for centre, state in centres.items():
-            around = MeanFieldGaussian(state, spread.std)
-            curves = {
-                "point": slices.deterministic_loss(network, state, direction, alphas, batches),
-                "averaged": slices.bayesian_loss(
-                    network, around, direction, alphas, batches, samples, torch.Generator().manual_seed(0)
-                ),
-            }
-            rows += [
-                {"centre": centre, "loss": loss, "direction": direction_seed, "alpha": alpha, "nll": nll}
-                for loss, losses in curves.items()
-                for alpha, nll in zip(alphas, losses, strict=True)
-            ]
-    return pd.DataFrame(rows)
 
 
 def table(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:

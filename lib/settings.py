@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-DATASETS = ("hd", "sc", "fsdd", "synthetic-hd", "synthetic-sc")
+DATASETS = ("hd", "sc", "fsdd", "shd", "ssc", "synthetic-hd", "synthetic-sc", "synthetic-shd")
 
 # Chosen on the validation parts of the two synthetic sets together, by 15 trials for each method (lib/tuning.py),
 # rounded to two digits.
@@ -34,29 +34,39 @@ DEFAULTS = {
     },
 }
 
-SHARED_DEFAULTS = {"num_frames": 100, "hidden_sizes": [128, 128], "epochs": 30}
+DATA_DEFAULTS = {
+    "split": None,
+    "validation": None,
+    "num_frames": 100,
+    "filterbank_rate": None,
+    "bin_ms": 14.0,
+    "augmented": 0,
+}
+NETWORK_DEFAULTS = {
+    "hidden_sizes": [128, 128],
+    "network": "spiking",
+    "neuron": "lif",
+    "readout": "rate",
+    "norm": "batch",
+    "bias": False,
+    "bidirectional": False,
+}
+# What a run is determined by beside its data set, its seed and its method's own settings.
+RUN_DEFAULTS = DATA_DEFAULTS | NETWORK_DEFAULTS | {"epochs": 30, "rate_cost": 0.0}
 
-SHARED = (
-    "dataset",
-    "data_root",
-    "method",
-    "seed",
-    "results_root",
-    "split",
-    "validation",
-    "num_frames",
-    "filterbank_rate",
-)
+SHARED = ("dataset", "data_root", "method", "seed", "results_root", *DATA_DEFAULTS)
+NETWORK = ("network", "neuron", "readout")  # which of the runs with these data, method and seed is meant
 NOTEBOOKS = {
     "01_data": SHARED,
     "02_training": (
         *SHARED,
-        "hidden_sizes",
+        *NETWORK_DEFAULTS,
         "epochs",
+        "rate_cost",
         *dict.fromkeys(name for defaults in DEFAULTS.values() for name in defaults),
     ),
-    "03_evaluation": (*SHARED, "samples", "bins", "missing"),
-    "04_slices": (*SHARED, "samples", "points", "directions", "radius", "examples"),
+    "03_evaluation": (*SHARED, *NETWORK, "samples", "bins", "missing"),
+    "04_slices": (*SHARED, *NETWORK, "samples", "points", "directions", "radius", "examples"),
 }
 # Where one run or one set is looked at, one name is wanted and not a list of names.
 SINGLE = {
@@ -109,6 +119,7 @@ def optional(of: tuple[Check, str]) -> tuple[Check, str]:
 
 TEXT = (lambda value: isinstance(value, str) and value != ""), "a name"
 TEXTS = (lambda value: isinstance(value, list) and all(TEXT[0](item) for item in value)), "a list of names"
+BOOLEAN = (lambda value: isinstance(value, bool)), "True or False"
 FOLDER = (lambda value: isinstance(value, str | Path) and str(value) != ""), "a folder"
 
 
@@ -132,7 +143,16 @@ PARAMETERS = {
     "results_root": optional(FOLDER),
     "num_frames": whole(2, 10_000),
     "filterbank_rate": optional(whole(1_000, 200_000)),
+    "bin_ms": real(0, 1e6, above=True),
+    "augmented": whole(0, 1_000),
     "hidden_sizes": several(whole(1, 100_000)),
+    "network": choice(("spiking", "mlp", "rnn", "ligru", "gru")),
+    "neuron": choice(("lif", "adlif", "rlif", "radlif")),
+    "readout": choice(("rate", "softmax")),
+    "norm": choice(("batch", "layer", "none")),
+    "bias": BOOLEAN,
+    "bidirectional": BOOLEAN,
+    "rate_cost": real(0, 1e6),
     "epochs": whole(1, 100_000),
     "samples": whole(1, 100_000),
     "bins": whole(1, 10_000),

@@ -9,7 +9,9 @@ import argparse
 import itertools
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -22,36 +24,41 @@ from lib.trainers import METHODS
 
 # The trials' own seed: none of those that results are reported with.
 SEED = 0
-EPOCHS = 30
+# Choices, or the ends of a range that is searched on a logarithmic scale.
+SHARED = {"batch_size": [16, 32, 64, 128], "dropout": [0.0, 0.1, 0.2, 0.3], "patience": [2, 4, 6]}
+SPACE = {
+    "map": SHARED | {"learning_rate": (1e-3, 3e-2), "weight_decay": [0.0, 1e-5, 1e-4]},
+    "ivon": SHARED
+    | {
+        "learning_rate": (0.03, 1.0),
+        "weight_decay": [1e-5, 1e-4, 1e-3],
+        "ess_factor": (1.0, 30.0),
+        "hess_init": (0.1, 3.0),
+        "beta2": [0.999, 0.9999, 0.99999],
+        "freeze_norm_after": [None, 10, 20],
+    },
+}
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-HIDDEN_SIZES = [128, 128]
 
 
-def suggest(trial: optuna.Trial, method: str) -> dict:
-    """One draw from the method's search space."""
-    chosen = {
-        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
-        "dropout": trial.suggest_categorical("dropout", [0.0, 0.1, 0.2, 0.3]),
-        "patience": trial.suggest_categorical("patience", [2, 4, 6]),
-    }
-    if method == "map":
-        return chosen | {
-            "learning_rate": trial.suggest_float("learning_rate", 1e-3, 3e-2, log=True),
-            "weight_decay": trial.suggest_categorical("weight_decay", [0.0, 1e-5, 1e-4]),
-        }
-    return chosen | {
-        "learning_rate": trial.suggest_float("learning_rate", 0.03, 1.0, log=True),
-        "weight_decay": trial.suggest_categorical("weight_decay", [1e-5, 1e-4, 1e-3]),
-        "ess_factor": trial.suggest_float("ess_factor", 1.0, 30.0, log=True),
-        "hess_init": trial.suggest_float("hess_init", 0.1, 3.0, log=True),
-        "beta2": trial.suggest_categorical("beta2", [0.999, 0.9999, 0.99999]),
-        "freeze_norm_after": trial.suggest_categorical("freeze_norm_after", [None, 10, 20]),
+def suggest(trial: optuna.Trial, method: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """One draw from the method's search space, without what is ``fixed``."""
+    return {
+        name: trial.suggest_float(name, *space, log=True)
+        if isinstance(space, tuple)
+        else trial.suggest_categorical(name, space)
+        for name, space in SPACE[method].items()
+        if name not in fixed
     }
 
 
-def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
-    """The lowest validation NLL of a training, averaged over the data sets; infinite where it diverges."""
-    chosen = settings.of_method(method, suggest(trial, method))
+def objective(trial: optuna.Trial, sets: list[Frames], method: str, fixed: Mapping[str, Any]) -> float:
+    """The lowest validation NLL of a training, averaged over the data sets; infinite where it diverges.
+
+    ``fixed`` are settings of the run that are not searched, and of the method's those that are set beforehand.
+    """
+    run = settings.RUN_DEFAULTS | fixed | {"seed": SEED}
+    chosen = settings.of_method(method, suggest(trial, method, fixed) | fixed)
     dropout = chosen.pop("dropout")
     lowest: list[float] = []
     steps = itertools.count()
@@ -65,21 +72,25 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str) -> float:
 
     for frames in sets:
         lowest.append(math.inf)
-        network = experiment.network_for(frames, {"seed": SEED, "hidden_sizes": HIDDEN_SIZES, "dropout": dropout})
+        network = experiment.network_for(frames, run | {"dropout": dropout})
         training, validation = frames.part("train"), frames.part("validation")
         try:
-            METHODS[method](network, training, validation, epochs=EPOCHS, seed=SEED, after_epoch=report, **chosen)
+            METHODS[method](
+                network, training, validation,
+                epochs=run["epochs"], rate_cost=run["rate_cost"], seed=SEED, after_epoch=report, **chosen,
+            )  # fmt: skip
         except FloatingPointError:
             return math.inf
     return sum(lowest) / len(sets)
 
 
-def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
-    """Go on with the study of these data sets and this method until it has ``trials`` finished trials."""
+def search(name: str, sets: Mapping[str, Frames], method: str, trials: int, fixed: Mapping[str, Any]) -> optuna.Study:
+    """Go on with the study of this name until it has ``trials`` finished trials, the first with the default settings.
+
+    ``fixed`` is given to every trial (``objective``).
+    """
     folder = experiment.DATA / "runs" / "tuning"
     folder.mkdir(parents=True, exist_ok=True)
-    # A part of SC is another task than the whole: the number of classes belongs to the name.
-    name = "+".join(f"{name}-{len(frames.class_names)}" for name, frames in sets.items()) + f"-{method}"
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / f"{name}.log")))
     study = optuna.create_study(
         study_name=name,
@@ -90,7 +101,11 @@ def search(sets: dict[str, Frames], method: str, trials: int) -> optuna.Study:
     finished = study.get_trials(
         states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED), deepcopy=False
     )
-    study.optimize(lambda trial: objective(trial, list(sets.values()), method), n_trials=max(0, trials - len(finished)))
+    begin = {name: settings.DEFAULTS[method][name] for name in SPACE[method] if name not in fixed}
+    study.enqueue_trial(begin, skip_if_exists=True)
+    study.optimize(
+        lambda trial: objective(trial, list(sets.values()), method, fixed), n_trials=max(0, trials - len(finished))
+    )
     return study
 
 
@@ -114,7 +129,9 @@ def main() -> int:
     try:
         chosen = {"data_root": options.data_root, "split": options.split}
         sets = {name: experiment.load_frames(chosen, name) for name in options.dataset}
-        study = search(sets, options.method, options.trials)
+        # A part of SC is another task than the whole: the number of classes belongs to the name.
+        name = "+".join(f"{name}-{len(frames.class_names)}" for name, frames in sets.items())
+        study = search(f"{name}-{options.method}", sets, options.method, options.trials, {})
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -43,6 +43,19 @@ def spiking_network():
 
 
 @pytest.fixture
+def toy_frames():
+    """Noise with a class each for three offsets: 60 utterances of 20 frames of 5 values."""
+    import numpy as np
+
+    from lib.features import Frames
+
+    labels = torch.arange(60) % 3
+    features = torch.randn(60, 20, 5, generator=torch.Generator().manual_seed(0)) + labels[:, None, None]
+    parts = np.repeat(["train", "validation", "test"], 20)
+    return Frames(features, labels, parts, ("low", "middle", "high"), "0" * 32)
+
+
+@pytest.fixture
 def toy(tmp_path):
     """A small repository whose notebooks take a moment."""
     from toy_book import make

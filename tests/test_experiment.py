@@ -134,8 +134,9 @@ def test_the_record_says_what_determined_the_run(frames, map_chosen):
     record = json.loads(written)
     assert record["settings"] == {
         "dataset": "synthetic-hd", "split": None, "validation": None, "method": "map", "seed": 5, "num_frames": 20,
-        "filterbank_rate": None,
-        "hidden_sizes": [6], "epochs": 2, "batch_size": 40,
+        "filterbank_rate": None, "bin_ms": 14.0, "augmented": 0,
+        "hidden_sizes": [6], "network": "spiking", "neuron": "lif", "readout": "rate", "norm": "batch", "bias": False,
+        "bidirectional": False, "epochs": 2, "rate_cost": 0.0, "batch_size": 40,
         **{
             name: experiment.settings.DEFAULTS["map"][name]
             for name in ("learning_rate", "weight_decay", "dropout", "patience")
@@ -495,7 +496,7 @@ def test_slices_are_taken_along_the_same_lines_around_every_centre(frames, map_c
     batches = [(test.features[:10], test.labels[:10]), (test.features[10:16], test.labels[10:16])]
     centres = {"map": point.posterior.mean, "ivon": spread.mean}
     alphas = np.linspace(-1, 1, 3)
-    curves = experiment.slices_of(centres, spread, network, batches, alphas=alphas, directions=2, samples=3)
+    curves = slices.curves(centres, spread, network, batches, alphas=alphas, directions=2, samples=3)
 
     assert curves.columns.tolist() == ["centre", "loss", "direction", "alpha", "nll"]
     assert len(curves) == 2 * 2 * 2 * 3  # centres, losses, directions, alphas

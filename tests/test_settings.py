@@ -60,7 +60,11 @@ WHOLE, NUMBER = "it must be a whole number from", "it must be a number"
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("dataset", "timit", "it must be one of hd, sc, fsdd, synthetic-hd, synthetic-sc, or a list of such"),
+        (
+            "dataset",
+            "timit",
+            "it must be one of hd, sc, fsdd, shd, ssc, synthetic-hd, synthetic-sc, synthetic-shd, or a list of such",
+        ),
         ("dataset", None, "it must be one of hd"),
         ("dataset", "", "it must be one of hd"),
         ("dataset", [], "it must be one of hd"),

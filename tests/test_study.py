@@ -1,0 +1,150 @@
+"""Studies: what they run, that each run is measured once, and that one that fails does not stop the others."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lib import experiment, slices, study
+from lib.metrics import summary
+
+ROOT = Path(__file__).resolve().parents[1]
+TOY = {
+    "sets": {"toy": {"dataset": "fsdd"}},
+    "variants": {"LIF": {"neuron": "lif"}, "MLP": {"network": "mlp"}},
+    "method": ["map", "ivon"],
+    "seed": [1, 2],
+    "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20},
+    "tuning": {"set": "toy", "trials": 1},
+    "samples": 2,
+    "bins": 5,
+    "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},
+}
+
+
+def one_after_the_other(work, arguments, description):
+    """``study.at_once`` in this process, where what the tests put in place is seen."""
+    for one in arguments:
+        yield one, work(*one)
+
+
+@pytest.fixture
+def path(monkeypatch, tmp_path, toy_frames):
+    """The file of a toy study whose data, runs and results lie in folders of the test's own."""
+    monkeypatch.setattr(experiment, "DATA", tmp_path)
+    monkeypatch.setattr(experiment, "load_frames", lambda chosen, dataset: toy_frames)
+    monkeypatch.setattr(study, "at_once", one_after_the_other)
+    written = tmp_path / "toy.yml"
+    written.write_text(yaml.safe_dump(TOY))
+    return written
+
+
+def test_every_run_has_a_row_and_a_record(path, tmp_path):
+    assert study.main([str(path)]) == 0
+    rows = pd.read_csv(tmp_path / "results/toy/runs.csv")
+    assert len(rows) == 8
+    assert not rows.duplicated(study.KEY).any()
+    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
+    assert {(one["variant"], one["settings"]["method"], one["settings"]["seed"]) for one in records} == set(
+        rows[["variant", "method", "seed"]].itertuples(index=False, name=None)
+    )
+    assert {one["settings"]["network"] for one in records if one["variant"] == "MLP"} == {"mlp"}
+    assert all(one["settings"]["epochs"] == 2 and one["commit"] for one in records)
+    assert rows.loc[rows["variant"] == "LIF", "firing_rate"].between(0, 1).all()
+    assert rows["roughness_averaged"].notna().equals(rows["method"] == "ivon")
+
+
+def test_a_row_holds_what_the_library_measures(path, toy_frames):
+    cell = study.cells(TOY, {})[1]
+    row, _ = study.measure(cell, 2, 5, TOY["slices"])
+    run = experiment.train(toy_frames, cell.chosen)
+    evaluation = experiment.evaluate(run, toy_frames, 2, 5)
+    assert row["nll"] == evaluation.figures["nll"]
+    assert row["brier"] == pytest.approx(
+        summary(evaluation.probabilities, evaluation.labels, bins=5)["brier"], abs=1e-6
+    )
+    curves = study.sliced(run, toy_frames, **TOY["slices"]).query("loss == 'averaged'")
+    of_lines = [slices.roughness(curve["nll"].to_numpy()) for _, curve in curves.groupby("direction")]
+    assert len(of_lines) == 2
+    assert row["roughness_averaged"] == pytest.approx(sum(of_lines) / 2)
+
+
+def test_nothing_is_computed_twice(path, tmp_path):
+    study.main([str(path)])
+    results = tmp_path / "results/toy/runs.csv"
+    before = {one: one.stat().st_mtime_ns for one in tmp_path.glob("runs/*/[!r]*")}
+    numbers = results.read_text()
+    assert before
+    assert study.main([str(path)]) == 0
+    assert {one: one.stat().st_mtime_ns for one in tmp_path.glob("runs/*/[!r]*")} == before
+    assert results.read_text() == numbers
+
+
+def test_what_was_chosen_is_what_is_trained_with(path, tmp_path):
+    assert study.main([str(path), "--tune"]) == 0
+    chosen = yaml.safe_load((tmp_path / "toy-chosen.yml").read_text())
+    assert set(chosen) == set(TOY["variants"])
+    assert "batch_size" not in chosen["LIF"]["map"]
+    trials = pd.read_csv(tmp_path / "results/toy/tuning.csv")
+    assert len(trials) == 4
+    chosen["LIF"]["map"]["learning_rate"] = 0.0123
+    (tmp_path / "toy-chosen.yml").write_text(yaml.safe_dump(chosen))
+    study.main([str(path)])
+    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
+    rates = {one["settings"]["learning_rate"] for one in records if one["run"].startswith("fsdd-map")}
+    assert 0.0123 in rates
+
+
+def fails_for_two(number):
+    if number == 2:
+        raise FloatingPointError("training diverged")
+    return number**2
+
+
+def test_one_that_fails_is_named_and_the_others_go_on(capsys):
+    done = dict(study.at_once(fails_for_two, [(1,), (2,), (3,)], "squares"))
+    assert done == {(1,): 1, (3,): 9}
+    assert "squares, 2: training diverged" in capsys.readouterr().err
+
+
+def test_a_study_that_lacks_a_run_says_so_by_its_status(path, monkeypatch, tmp_path):
+    def all_but_one(work, arguments, description):
+        yield from one_after_the_other(work, arguments[1:], description)
+
+    monkeypatch.setattr(study, "at_once", all_but_one)
+    assert study.main([str(path)]) == 1
+    assert len(pd.read_csv(tmp_path / "results/toy/runs.csv")) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sets": None}, "'sets' must be a dict"),
+        ({"seed": 1}, "'seed' must be a list"),
+        ({"epochs": 3}, "'epochs' is not known"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused_in_one_sentence(path, change, sentence, capsys):
+    path.write_text(yaml.safe_dump(TOY | change))
+    assert study.main([str(path)]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_a_study_that_is_not_there_is_named(tmp_path, capsys):
+    assert study.main([str(tmp_path / "absent.yml")]) == 1
+    assert "There is no study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "book/params").glob("*-chosen.yml")), ids=lambda path: path.stem)
+def test_the_committed_choices_are_the_best_trials(file):
+    name = file.stem.removesuffix("-chosen")
+    trials = pd.read_csv(ROOT / "data/results" / name / "tuning.csv")
+    chosen = yaml.safe_load(file.read_text())
+    for (variant, method), of_pair in trials.groupby(["variant", "method"]):
+        best = of_pair.query("state == 'COMPLETE'").nsmallest(1, "validation_nll").iloc[0]
+        for setting, value in chosen[variant][method].items():
+            assert best[setting] == pytest.approx(value) if value is not None else pd.isna(best[setting])

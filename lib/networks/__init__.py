@@ -130,6 +130,7 @@ class ControlClassifier(Classifier):
         dropout: float = 0.1,
         **options,
     ):
+        _known("kind of network without spikes", kind, GATES)
         if kind == "mlp" and options.get("bidirectional"):
             raise ValueError("an MLP has no direction of time: leave bidirectional at False, or choose another network")
         super().__init__(num_features, num_classes, hidden_sizes, partial(ControlLayer, kind=kind), dropout, **options)

@@ -10,6 +10,7 @@ number of its copy alone.
 """
 
 import functools
+import threading
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -32,6 +33,8 @@ SETTINGS = {
 
 # Samples: an impulse that comes between two of them is a filter twice as long, with its peak in the middle.
 DELAY = pyroomacoustics.constants.get("frac_delay_length") // 2
+
+SIMULATING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,18 @@ def draw_room(number: int) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
     return sides, seconds, mouth, mouth + distance * direction / np.linalg.norm(direction)
 
 
-@functools.cache
 def impulse_response(room: int, sample_rate: int) -> Float32[np.ndarray, " samples"]:
     """From mouth to microphone: the direct sound, which comes after `DELAY` and as loud as it was, and reflections.
 
-    Rooms are few and the same for all sets: one takes up to seconds, for 10^5 or 10^6 images of the mouth.
+    Rooms are few and the same for all sets: one takes up to seconds, for 10^5 or 10^6 images of the mouth. What
+    several threads wait for is computed once.
     """
+    with SIMULATING:
+        return simulated(room, sample_rate)
+
+
+@functools.cache
+def simulated(room: int, sample_rate: int) -> Float32[np.ndarray, " samples"]:
     sides, seconds, mouth, microphone = draw_room(room)
     # Threads that share the images out would change the sum's last digits.
     pyroomacoustics.constants.set("num_threads", 1)

@@ -225,7 +225,7 @@ def test_a_copy_s_features_are_those_of_its_waveform(speech, tmp_path):
 def test_the_order_of_the_set_and_the_number_of_workers_change_no_copy(speech, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
     forwards = features.extract(speech, tmp_path / "one", augmented=2, workers=1).part("train").features
-    augmentation.impulse_response.cache_clear()
+    augmentation.simulated.cache_clear()
     threads = features.extract(speech, tmp_path / "four", augmented=2, workers=4).part("train").features
     assert torch.equal(forwards, threads)
     backwards = speech.chosen(np.arange(len(speech))[::-1])

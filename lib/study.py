@@ -125,7 +125,7 @@ def choose(study: Mapping[str, Any], variant: str, method: str) -> tuple[dict[st
     """The best settings of some trials on the validation part, and all trials."""
     asked = study["tuning"]
     name = asked["set"]
-    given = study["common"] | study["variants"][variant] | study["sets"][name]
+    given = study["common"] | study["variants"][variant] | study["sets"][name] | {"epochs": asked["epochs"]}
     frames = experiment.load_frames(given, given["dataset"])
     searched = tuning.search(f"{name}-{variant}-{method}", {given["dataset"]: frames}, method, asked["trials"], given)
     trials = tuning.trial_table(searched).assign(variant=variant, method=method)

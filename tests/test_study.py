@@ -17,7 +17,7 @@ TOY = {
     "method": ["map", "ivon"],
     "seed": [1, 2],
     "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20},
-    "tuning": {"set": "toy", "trials": 1},
+    "tuning": {"set": "toy", "trials": 1, "epochs": 1},
     "samples": 2,
     "bins": 5,
     "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},

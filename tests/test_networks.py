@@ -7,7 +7,36 @@ import torch
 from torch.nn.functional import batch_norm, linear
 
 from lib import neurons
-from lib.networks import SpikingClassifier
+from lib.networks import SpikingClassifier, build, unmoved_layers
+
+NEURONS = ("lif", "adlif", "rlif", "radlif")
+KINDS = {neuron: {"neuron": neuron} for neuron in NEURONS}
+KINDS |= {network: {"network": network} for network in ("mlp", "rnn", "ligru", "gru")}
+# Those of the baseline with two hidden layers and its readout: inputs, units, classes, and the parameters of each kind.
+BASELINE = {
+    (40, 128, 20): (24_892, 25_660, 57_660, 58_428, 24_616, 57_384, 112_168, 166_952),
+    (40, 512, 35): (303_721, 306_793, 828_009, 831_081, 302_662, 826_950, 1_635_910, 2_444_870),
+    (700, 128, 20): (109_372, 110_140, 142_140, 142_908, 109_096, 141_864, 281_128, 420_392),
+}
+
+
+def lively(**chosen):
+    """A network whose neurons fire."""
+    network = build(3, 4, (6, 5), **chosen).double()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("layers"):
+                if "norm" in name and name.endswith("weight"):
+                    parameter.uniform_(5, 10) if chosen.get("network", "spiking") == "spiking" else parameter.fill_(1.5)
+                elif "norm" in name or "linear.bias" in name:
+                    parameter.uniform_(0, 2)
+                elif "linear.weight" in name and chosen.get("norm") == "none":
+                    parameter.mul_(10)
+    return network
+
+
+def parameters_of(network):
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.fixture
@@ -27,7 +56,115 @@ def test_parameters_are_counted_in_closed_form():
     # 40 * 128 weights, 2 * 128 of the norm, 128 leaks = 5,504; 128 * 128 + 3 * 128 = 16,768;
     # 2 * 128 of the readout's norm; 128 * 20 + 20 = 2,580. Together 25,108.
     network = SpikingClassifier(40, 20, (128, 128))
-    assert sum(parameter.numel() for parameter in network.parameters()) == 25_108
+    assert parameters_of(network) == 25_108
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind", "parameters"),
+    [(sizes, kind, count) for sizes, of_size in BASELINE.items() for kind, count in zip(KINDS, of_size, strict=True)],
+)
+def test_there_are_as_many_parameters_as_in_the_baseline(sizes, kind, parameters):
+    inputs, units, classes = sizes
+    assert parameters_of(build(inputs, classes, (units, units), readout="softmax", **KINDS[kind])) == parameters
+
+
+def test_options_change_the_number_of_parameters_in_closed_form():
+    # Two directions double what the second layer and the readout hear; without a norm there are 2 (6 + 5) + 2 * 10
+    # fewer, and a bias is one more for each unit.
+    plain = 3 * 6 + 6 * 5 + (6 + 5) + (5 * 4 + 4)
+    assert parameters_of(build(3, 4, (6, 5))) == plain + 2 * (6 + 5) + 2 * 5
+    assert parameters_of(build(3, 4, (6, 5), norm="none")) == plain
+    assert parameters_of(build(3, 4, (6, 5), norm="none", bias=True)) == plain + 6 + 5
+    assert parameters_of(build(3, 4, (6, 5), norm="none", bidirectional=True)) == plain + 6 * 5 + 5 * 4
+    assert parameters_of(build(3, 4, (6, 5), network="gru", norm="none", readout="softmax")) == (
+        3 * (3 * 6 + 6 * 6) + 3 * (6 * 5 + 5 * 5) + 5 * 4
+    )
+
+
+def test_the_names_of_the_parameters_are_those_that_stored_posteriors_have():
+    layer = ("linear.weight", "norm.weight", "norm.bias", "leak")
+    names = {f"layers.{index}.{name}" for index in (0, 1) for name in layer}
+    names |= {"norm.weight", "norm.bias", "readout.weight", "readout.bias"}
+    assert {name for name, _ in SpikingClassifier(3, 4, (6, 5)).named_parameters()} == names
+
+
+def test_a_network_by_name_is_the_paper_s_where_nothing_is_chosen():
+    states = []
+    for make in (build, SpikingClassifier):
+        torch.manual_seed(0)
+        states.append(make(3, 4, (6, 5)).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+OPTIONS = [
+    {**kind, **chosen}
+    for kind in KINDS.values()
+    for chosen in (
+        {},
+        {"readout": "softmax", "norm": "layer"},
+        {"readout": "softmax", "norm": "none", "bias": True, "bidirectional": True},
+        {"bidirectional": True},
+    )
+    if not (kind.get("network") == "mlp" and chosen.get("bidirectional"))
+]
+
+
+@pytest.fixture(params=OPTIONS, ids=lambda chosen: "-".join(map(str, chosen.values())))
+def chosen(request):
+    return request.param
+
+
+def test_every_network_trains_all_its_parameters(chosen, features):
+    network = lively(**chosen, dropout=0.2)
+    torch.nn.functional.cross_entropy(network(features), torch.arange(7) % 4).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_every_network_may_be_run_in_parts(chosen, features):
+    network = lively(**chosen).eval()
+    trains, logits = network.hidden_spikes(features), network(features)
+    assert [train.shape for train in trains] == [(12, 7, network.directions * units) for units in (6, 5)]
+    for layers, train in enumerate(trains, start=1):
+        assert torch.equal(network(features, stop=layers), train.transpose(0, 1))
+        assert torch.equal(network(train.transpose(0, 1), start=layers), logits)
+    assert torch.equal(network.classify(trains[-1]), logits)
+    assert logits.shape == (7, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("readout", ["rate", "softmax"])
+def test_one_step_of_one_unit_is_enough(kind, readout):
+    network = build(1, 1, (1,), readout=readout, **KINDS[kind]).eval()
+    assert network(torch.randn(1, 1, 1)).shape == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlp"])
+def test_a_second_direction_is_the_same_layer_on_the_sequence_reversed(kind, features):
+    network = lively(**KINDS[kind], bidirectional=True).eval()
+    train = features.transpose(0, 1)
+    for layer, found in zip(network.layers, network.hidden_spikes(features), strict=True):
+        train = torch.cat([layer(train), layer(train.flip(0)).flip(0)], dim=-1)
+        torch.testing.assert_close(found, train)
+    assert not torch.equal(train[..., :5], train[..., 5:])
+
+
+def test_both_directions_share_a_batch_s_statistics(features):
+    network = build(3, 4, (6,), network="rnn", bidirectional=True).double()
+    network(features)
+    weighted = (features @ network.layers[0].linear.weight.T).flatten(0, 1)
+    torch.testing.assert_close(network.layers[0].norm.running_mean, 0.05 * weighted.mean(dim=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_nothing_moves_are_counted(kind):
+    network = build(3, 4, (6, 5), readout="softmax", **KINDS[kind])
+    assert unmoved_layers(network, {"layers.0.linear.weight", "readout.weight"}) == 0
+    assert unmoved_layers(network, {"layers.1.linear.weight"}) == 1
+    assert unmoved_layers(network, {"readout.weight", "norm.bias"}) == 2
+    assert unmoved_layers(torch.nn.Linear(2, 2), {"bias"}) == 0
 
 
 def test_each_layer_is_pytorch_s_linear_map_and_batch_norm_before_lif(spiking_network, features):
@@ -186,3 +323,17 @@ def test_sizes_below_one_are_refused(num_features, num_classes, hidden_sizes):
 def test_a_dropout_that_is_no_probability_is_refused(dropout):
     with pytest.raises(ValueError, match="between 0 and 1"):
         SpikingClassifier(3, 4, dropout=dropout)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"network": "cnn"}, "unknown network 'cnn': choose one of spiking, mlp, rnn, ligru, gru"),
+        ({"readout": "sum"}, "unknown readout 'sum': choose one of rate, softmax"),
+        ({"norm": "group"}, "unknown norm 'group': choose one of batch, layer, none"),
+        ({"network": "mlp", "bidirectional": True}, "an MLP has no direction of time: leave bidirectional at False"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(chosen, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        build(3, 4, **chosen)

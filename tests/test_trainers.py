@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lib import posteriors
-from lib.networks import SpikingClassifier
+from lib.networks import SpikingClassifier, build
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.trainers import METHODS, ivon, loop, train_map
 
@@ -185,6 +185,66 @@ def test_the_learning_rate_is_halved_once_patience_runs_out(method, monkeypatch,
     _, history = train(method, epochs=8, patience=patience)
     rates = history["learning_rate"] / SETTINGS[method]["learning_rate"]
     assert rates.tolist() == {0: [1, 1, 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], 2: [1] * 5 + [1 / 2] * 3}[patience]
+
+
+# The cost of firing rates out of bounds
+
+
+def busy():
+    """A network that fires more often than every other step."""
+    network = network_of(dropout=0.0)
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.norm.bias.fill_(8)
+    return network
+
+
+def test_gradients_are_those_of_cross_entropy_and_of_the_cost_of_rates():
+    network, labels = busy(), VALIDATION.labels
+    rates = torch.cat([train.mean(dim=(0, 1)) for train in network.hidden_spikes(VALIDATION.features)])
+    outside = sum(max(0.01 - rate, 0) + max(rate - 0.5, 0) for rate in rates)
+    assert outside > 0
+    entropy = cross_entropy(network(VALIDATION.features), labels)
+    expected = torch.autograd.grad(entropy + 0.3 * outside, list(network.parameters()))
+    loss, logits = loop.gradients(network, VALIDATION.features, labels, 0.3)
+    assert loss == pytest.approx(float(entropy.detach()))
+    torch.testing.assert_close(logits, network(VALIDATION.features).detach())
+    for gradient, parameter in zip(expected, network.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_cost_on_rates_brings_them_down(method):
+    def rates(network):
+        with torch.no_grad():
+            return float(
+                torch.stack([train.mean() for train in network.eval().hidden_spikes(TRAINING.features)]).mean()
+            )
+
+    free, held = busy(), busy()
+    train(method, free, epochs=15)
+    train(method, held, epochs=15, rate_cost=5.0)
+    assert rates(held) < 0.35 < rates(free)
+
+
+def test_networks_without_spikes_train_and_have_no_rates_to_record_or_bound(method):
+    def control():
+        torch.manual_seed(0)
+        return build(3, 3, (8, 6), network="ligru")
+
+    _, history = train(method, control(), epochs=8, patience=8)
+    assert not any(column.startswith("firing_rate") for column in history)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    with pytest.raises(ValueError, match="without spikes has no firing rates to keep within bounds"):
+        train(method, control(), rate_cost=0.1)
+
+
+@pytest.mark.parametrize("neuron", ["adlif", "rlif", "radlif"])
+@pytest.mark.parametrize("readout", ["rate", "softmax"])
+def test_other_neurons_and_the_other_readout_train(method, neuron, readout):
+    torch.manual_seed(0)
+    network = build(3, 3, (8, 6), neuron=neuron, readout=readout)
+    _, history = train(method, network, epochs=6, patience=6)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
 
 
 # Interruption

@@ -37,10 +37,11 @@ def check_space(what: str, needed: int, folder: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
     """Hold back other processes that make `path` until the block is done. The lock dies with its process.
 
-    They wait, for what they wait for is what they want. What a killed process left written aside is deleted.
+    They wait, for what they wait for is what they want; where it is not, they are given a `refusal`: RuntimeError with
+    these words. What a killed process left written aside is deleted.
     """
     # Of one path one, and let go of entirely: an interruption can leave it held, and a notebook runs its cell again.
     lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
@@ -49,6 +50,8 @@ def alone(path: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            if refusal:
+                raise RuntimeError(refusal) from None
             print(f"Another process is making {path}; this one waits for it.", file=sys.stderr, flush=True)
             lock.acquire()
     try:

@@ -408,6 +408,23 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_when_started_again(toy
     assert not list((toy / "_build/reports").iterdir())
 
 
+def test_a_second_run_in_a_checkout_is_refused_and_leaves_the_first_alone(toy: Path, capsys) -> None:
+    pipe = waiting(toy)
+    given = arguments(toy, dataset=["hd"], seed=[1])
+    with pipeline(toy, given) as first:
+        with pipe.open() as end:
+            assert end.readline() == "begun\n"
+            marks = list((toy / "_build/reports").glob("run-*"))
+            assert main(given, toy) == 1
+            assert [path.exists() for path in marks] == [True]
+            first.terminate()
+        first.communicate()
+    out, error = capsys.readouterr()
+    assert out == ""
+    busy = f"Another run of the pipeline is at work in {toy / '_build'}; wait for its end, or use another checkout."
+    assert error == f"{busy}\n"
+
+
 def test_an_interruption_while_the_workers_start_is_heeded(toy: Path) -> None:
     with pipeline(toy, arguments(toy)) as process:
         assert process.stdout.readline() == "14 notebooks to run.\n"

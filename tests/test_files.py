@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from full_disk import full_disk
@@ -95,6 +97,20 @@ def test_what_fails_alone_does_not_keep_others_out(tmp_path):
     with pytest.raises(KeyboardInterrupt), alone(tmp_path / "run"):
         raise KeyboardInterrupt
     with alone(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_is_not_to_wait_is_refused_in_the_given_words(tmp_path):
+    holds = "import sys; from pathlib import Path; from lib.files import alone\n"
+    holds += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holds, tmp_path / "run"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(RuntimeError, match=r"^It is taken\.$"):
+            alone(tmp_path / "run", refusal="It is taken.").__enter__()
+        first.communicate()
+    with alone(tmp_path / "run", refusal="It is taken."):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from lib.files import alone
 from lib.pipeline.execution import execute
 from lib.pipeline.pages import render, stage, without_paths
 from lib.pipeline.planning import Step, notebooks_of, plan, read_defaults, read_settings
@@ -17,13 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(params: list[Path], results: Path | None, scheduler: str | None, root: Path) -> None:
     """Execute what the settings ask for and render the book to _build/html, which is replaced only whole.
 
-    Raises RuntimeError where something is missing from the book, which says so itself.
+    Raises RuntimeError where something is missing from the book, which says so itself, and where another run is at
+    work: waiting for hours, to put another book in its place, is not what was asked for.
     """
     settings = read_settings(*params)
     declared = {stem: read_defaults(root / "book" / f"{stem}.ipynb") for stem in notebooks_of(root)}
     if results:
         settings["results_root"] = str(results)
     steps = plan(settings, declared)
+    busy = f"Another run of the pipeline is at work in {root / '_build'}; wait for its end, or use another checkout."
+    with alone(root / "_build/html", refusal=busy):
+        make(steps, root, scheduler)
+
+
+def make(steps: list[Step], root: Path, scheduler: str | None) -> None:
+    """Execute the steps and render the book."""
     print(f"{len(steps)} notebooks to run.", flush=True)
     undone = execute(steps, root, scheduler)
     for step in steps:

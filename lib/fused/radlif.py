@@ -75,33 +75,46 @@ def _over_examples(kernel, weighted, *arguments):
 
 @numba.njit
 @no_type_check
+def _chosen(flags, places):
+    """Write the places of true flags to the front of ``places``, without branches; return their number."""
+    number = 0
+    for n in range(len(flags)):
+        places[number] = n
+        number += flags[n]
+    return number
+
+
+@numba.njit
+@no_type_check
 def _advance(
-    weighted, factor, offset, leak, adaptation, outgoing, threshold, potential, spike, adapting, current, received
+    weighted, factor, offset, leak, adaptation, outgoing, threshold,
+    potential, spike, adapting, current, received, flags, places,
 ):  # fmt: skip
     """Take one example's potentials, spikes and adaptation currents, [units] each, a time step on.
 
-    ``current`` and ``received``, in double precision, are there to be written over.
+    The last four arrays are there to be written over.
     """
     units = len(weighted)
     one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
-    of_itself, of_potential, of_spike = adaptation
+    of_itself, of_potential, of_spike = adaptation[0], adaptation[1], adaptation[2]
     for n in range(units):
         adapting[n] = of_itself[n] * adapting[n] + of_potential[n] * potential[n] + of_spike[n] * spike[n]
     for n in range(units):
         current[n] = weighted[n] * factor[n] + offset[n]
     if len(outgoing) > 0:
         received[:] = 0
-        for source in range(units):
-            if spike[source] > zero:
-                weights = outgoing[source]
-                for n in range(units):
-                    received[n] += weights[n]
+        for n in range(units):
+            flags[n] = spike[n] > zero
+        for source in places[: _chosen(flags, places)]:
+            weights = outgoing[source]
+            for n in range(units):
+                received[n] += weights[n]
         for n in range(units):
             current[n] += weighted.dtype.type(received[n])
     for n in range(units):
-        u = (one - leak[n]) * (current[n] - adapting[n]) + leak[n] * (potential[n] - spike[n])
-        potential[n] = u
-        spike[n] = one if u > threshold else zero
+        potential[n] = (one - leak[n]) * (current[n] - adapting[n]) + leak[n] * (potential[n] - spike[n])
+    for n in range(units):
+        spike[n] = one if potential[n] > threshold else zero
 
 
 @compiled
@@ -113,14 +126,16 @@ def _forward(
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     rows = max(1, POTENTIALS // units)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
+    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
     for begin in range(first, last, rows):
-        potentials, spikes, adaptings = np.zeros((3, rows, units), weighted.dtype)
+        state = np.zeros((3, rows, units), weighted.dtype)
+        potentials, spikes, adaptings = state[0], state[1], state[2]
         for t in range(time):
             for b in range(begin, min(begin + rows, last)):
                 spike = spikes[b - begin]
                 _advance(
                     weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
-                    potentials[b - begin], spike, adaptings[b - begin], current, received,
+                    potentials[b - begin], spike, adaptings[b - begin], current, received, flags, places,
                 )  # fmt: skip
                 for n in range(units):
                     dropped[t, b, n] = spike[n] * gain
@@ -156,57 +171,67 @@ def _backward(
     time, batch, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    of_itself, of_potential, of_spike = adaptation
+    of_itself, of_potential, of_spike = adaptation[0], adaptation[1], adaptation[2]
     backwards = np.arange(time)[::-1].copy()
     rows = max(1, POTENTIALS // units)
     kept = np.empty((time, rows, units), weighted.dtype)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
+    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
     arriving = current
     for begin in range(first, last, rows):
         end = min(begin + rows, last)
-        potentials, spikes, adaptings = np.zeros((3, rows, units), weighted.dtype)
+        state = np.zeros((3, rows, units), weighted.dtype)
+        potentials, spikes, adaptings = state[0], state[1], state[2]
         for t in range(time):
             for b in range(begin, end):
                 spike, adapting = spikes[b - begin], adaptings[b - begin]
                 _advance(
                     weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
-                    potentials[b - begin], spike, adapting, current, received,
+                    potentials[b - begin], spike, adapting, current, received, flags, places,
                 )  # fmt: skip
                 result[t, b] = potentials[b - begin]
                 kept[t, b - begin] = adapting
                 if len(outgoing) > 0:
                     for n in range(units):
                         spiked[t, b, n] = spike[n] > zero
-        ps, ks = np.zeros((2, rows, units), weighted.dtype)
+        ps, ks = np.zeros((rows, units), weighted.dtype), np.zeros((rows, units), weighted.dtype)
         for t in backwards:
             for b in range(begin, end):
                 p, k, potential, adapting = ps[b - begin], ks[b - begin], result[t, b], kept[t, b - begin]
-                spike_grad, of_example = grad[t if len(grad) > 1 else 0, b], sums[b]
+                spike_grad = grad[t if len(grad) > 1 else 0, b]
                 for n in range(units):
-                    spike = one if potential[n] > threshold else zero
-                    of_example[2, n] += p[n] * (potential[n] - spike)
-                    of_example[5, n] += k[n] * spike
+                    sums[b, 2, n] += p[n] * (potential[n] - (one if potential[n] > threshold else zero))
                 for n in range(units):
-                    of_example[3, n] += k[n] * adapting[n]
-                    of_example[4, n] += k[n] * potential[n]
+                    sums[b, 3, n] += k[n] * adapting[n]
+                for n in range(units):
+                    sums[b, 4, n] += k[n] * potential[n]
+                for n in range(units):
+                    sums[b, 5, n] += k[n] if potential[n] > threshold else zero
                 for n in range(units):
                     arriving[n] = spike_grad[n] * gain
                 if level > 0:
                     drop_out(t * batch + b, seed, level, arriving)
                 if len(outgoing) > 0:
                     for n in range(units):
-                        if abs(potential[n] - threshold) <= half:
-                            arriving[n] += _product(scaled_outgoing[n], p)
+                        flags[n] = abs(potential[n] - threshold) <= half
+                    for n in places[: _chosen(flags, places)]:
+                        arriving[n] += _product(scaled_outgoing[n], p)
+                for n in range(units):
+                    arriving[n] += of_spike[n] * k[n]
                 for n in range(units):
                     inside = abs(potential[n] - threshold) <= half
-                    p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
+                    p[n] = arriving[n] if inside else leak[n] * p[n]
+                for n in range(units):
+                    p[n] += of_potential[n] * k[n]
                 for n in range(units):
                     k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
                 for n in range(units):
-                    of_example[0, n] += p[n]
-                    of_example[1, n] += p[n] * (weighted[t, b, n] - mean[n])
+                    sums[b, 0, n] += p[n]
                 for n in range(units):
-                    of_example[2, n] += p[n] * adapting[n]
+                    sums[b, 1, n] += p[n] * (weighted[t, b, n] - mean[n])
+                for n in range(units):
+                    sums[b, 2, n] += p[n] * adapting[n]
+                for n in range(units):
                     potential[n] = p[n]
 
 
@@ -215,14 +240,14 @@ def _backward(
 def _pairs(spiked, by_potential, of_pairs, first, last):
     """Sums over time and batch of a unit's spike and, a step later, the gradients by the potentials."""
     time, batch, units = spiked.shape
+    places = np.empty(units, np.int64)
     for t in range(1, time):
         for b in range(batch):
             grads = by_potential[t, b]
-            for source in range(first, last):
-                if spiked[t - 1, b, source]:
-                    of_source = of_pairs[source]
-                    for n in range(units):
-                        of_source[n] += grads[n]
+            for source in places[: _chosen(spiked[t - 1, b, first:last], places)]:
+                of_source = of_pairs[first + source]
+                for n in range(units):
+                    of_source[n] += grads[n]
 
 
 @compiled

@@ -24,7 +24,7 @@ import torch
 from scipy.special import stdtrit
 
 from lib import datasets, downloads, features, metrics, networks, posteriors, provenance, settings, synthesis
-from lib.datasets import Speech
+from lib.datasets import SpikeTrains, Utterances
 from lib.features import Frames
 from lib.files import alone, reading, write_json, written_aside
 from lib.networks import Classifier
@@ -95,7 +95,7 @@ def for_dataset(chosen: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     return resolved | {"dataset": dataset}
 
 
-def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
+def load_speech(chosen: Mapping[str, Any], dataset: str) -> Utterances:
     """A data set from its folder under the chosen split; made or downloaded where it is absent."""
     one = for_dataset(chosen, dataset)
     root = one.get("data_root")
@@ -110,12 +110,21 @@ def load_speech(chosen: Mapping[str, Any], dataset: str) -> Speech:
 
 def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
     """The features of a data set, extracted once."""
+    return frames_of(load_speech(chosen, dataset), chosen, DATA / "features")
+
+
+def frames_of(utterances: Utterances, chosen: Mapping[str, Any], cache: Path) -> Frames:
+    """Frames of waveforms or of spikes, by the settings of each; ``ValueError`` for the other's."""
+    of = {name: chosen.get(name, default) for name, default in settings.DATA_DEFAULTS.items()}
+    if isinstance(utterances, SpikeTrains):
+        for name in ("filterbank_rate", "augmented"):
+            if of[name]:
+                raise ValueError(f"{utterances.name!r} holds spikes and no waveforms: leave {name} out")
+        return features.count_spikes(utterances, cache, frames=of["num_frames"], bin_ms=of["bin_ms"])
     return features.extract(
-        load_speech(chosen, dataset),
-        DATA / "features",
-        frames=chosen.get("num_frames", 100),
-        sample_rate=chosen.get("filterbank_rate"),
-    )
+        utterances, cache,
+        frames=of["num_frames"], sample_rate=of["filterbank_rate"], augmented=of["augmented"],
+    )  # fmt: skip
 
 
 def network_for(frames: Frames, chosen: Mapping[str, Any]) -> Classifier:

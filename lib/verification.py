@@ -23,7 +23,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from scipy import special
 
-from lib import experiment, features, provenance, synthesis
+from lib import experiment, provenance, synthesis
 from lib.features import Frames
 
 KEY = experiment.TABLE[:3]  # data set, method, seed: what names a run within a result
@@ -127,9 +127,7 @@ def frames_of(result: str, record: Mapping[str, Any], data_root: Path | None, ca
             f"{speech.root} holds other data than {result!r} was computed from: the fingerprint is {fingerprint}, "
             f"and the record says {record['data']}; {advice}."
         )
-    return features.extract(
-        speech, cache, frames=record["settings"]["num_frames"], sample_rate=record["settings"].get("filterbank_rate")
-    )
+    return experiment.frames_of(speech, record["settings"], cache)
 
 
 def repeat(record: Mapping[str, Any], frames: Frames, folder: Path) -> pd.Series:

@@ -13,18 +13,18 @@ import pytest
 import soundfile
 
 from lib import synthesis
-from lib.datasets import hd, load, sc
-from lib.synthesis import make, plans, sound
+from lib.datasets import hd, load, sc, shd
+from lib.synthesis import cochlea, make, plans, sound
 from lib.synthesis.__main__ import main
 from lib.synthesis.espeak import espeak
 from lib.synthesis.sound import Recording, Speaker, generator, utter
 
-SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140}
+SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140, "synthetic-shd": 240}
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """Both sets at their smallest."""
+    """All sets at their smallest."""
     folder = tmp_path_factory.mktemp("synthetic")
     for name, utterances in SMALLEST.items():
         make(name, folder / name, utterances)
@@ -86,6 +86,16 @@ def test_the_number_of_utterances_goes_to_whole_rounds():
     assert len(plans.plan_sc(370, seed=0)[0]) == 385
 
 
+def test_shd_holds_the_spikes_of_hds_recordings_in_the_order_of_its_lists(roots):
+    recorded, heard = (load(name, None, roots[name]) for name in ("synthetic-hd", "synthetic-shd"))
+    for part in ("labels", "speakers", "parts", "class_names"):
+        np.testing.assert_array_equal(getattr(recorded, part), getattr(heard, part))
+    for index in (0, 100, 239):
+        samples, rate = soundfile.read(recorded.root / recorded.paths[index], dtype="int16")
+        for expected, found in zip(cochlea.listen(samples, rate), heard.spikes(index), strict=True):
+            np.testing.assert_array_equal(expected, found)
+
+
 # Full size
 
 
@@ -104,6 +114,12 @@ def test_full_hd_has_the_published_counts_of_each_list():
     trained = [hd.parse(name, "train") for name in lists["train_filenames.txt"]]
     assert {utterance.speaker for utterance in trained} == {f"{n:02d}" for n in range(12)} - {"04", "05"}
     assert {recording.sample_rate for recording in recordings} == {48_000}
+
+
+def test_full_shd_has_its_own_counts_of_hds_recordings():
+    recordings, lists = plans.plan_shd(None, seed=0)
+    assert [len(lists[f"{part}_filenames.txt"]) for part in shd.FILES] == [*shd.PUBLISHED_COUNTS.values()]
+    assert {recording.path for recording in recordings} == {recording.path for recording in plans.plan_hd(None, 0)[0]}
 
 
 def test_full_sc_has_the_published_counts_under_both_splits():
@@ -148,7 +164,7 @@ def test_a_full_set_is_another_than_the_default_one(roots):
 def test_the_disk_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
     assert main([name, str(tmp_path / "sets" / "one")]) == 1
-    needed = {"synthetic-hd": "1", "synthetic-sc": "3.8"}[name]
+    needed = {"synthetic-hd": "1", "synthetic-sc": "3.8", "synthetic-shd": "1"}[name]
     sentence = f"'{name}': {needed} GB are needed on the disk of {tmp_path / 'sets'}, where 0.1 GB are free; make room"
     assert sentence in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -165,7 +181,7 @@ def test_the_command_makes_a_full_set_and_says_why_it_cannot(tmp_path, monkeypat
     assert capsys.readouterr().err.startswith(f"{tmp_path} holds something other than this synthetic set")
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", ["synthetic-hd", "synthetic-sc"])
 def test_blocks_said_side_by_side_are_the_same_each_time(tmp_path, monkeypatch, name):
     monkeypatch.setattr(synthesis, "BLOCK", 40)
     for folder in ("first", "second"):
@@ -192,7 +208,7 @@ def test_a_set_is_the_same_in_one_process_and_in_another(roots, tmp_path, name):
     code = f"from lib.synthesis import make; make({name!r}, {str(tmp_path / 'other')!r}, {SMALLEST[name]})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], capture_output=True)
     first = contents(roots[name])
-    assert len(first) == SMALLEST[name] + 3
+    assert len(first) == (3 if name == "synthetic-shd" else SMALLEST[name] + 3)
     assert contents(tmp_path / "again") == first
     assert contents(tmp_path / "other") == first
 
@@ -227,8 +243,8 @@ def test_a_set_that_is_there_is_left_as_it_is(roots):
 
 def test_hd_lasts_as_long_as_the_word_and_sc_a_second(roots):
     lengths = {}
-    for name, root in roots.items():
-        loaded = load(name, None, root)
+    for name in ("synthetic-hd", "synthetic-sc"):
+        loaded = load(name, None, roots[name])
         audio = [loaded.audio(index) for index in range(len(loaded))]
         assert {rate for _, rate in audio} == {16_000}
         lengths[name] = [len(waveform) for waveform, _ in audio]

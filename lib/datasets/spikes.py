@@ -46,7 +46,7 @@ class SpikeTrains(Utterances):
             with reading(self.root / path, RESTORE), h5py.File(self.root / path) as file:
                 times, units = (file[name][first : last + 1] for name in ("spikes/times", "spikes/units"))
                 for index in own:
-                    row = self.rows[index]
+                    row = int(self.rows[index])
                     found[index] = checked(times[row - first], units[row - first], row)
         return [found[index] for index in indices]
 

@@ -8,7 +8,7 @@ from lib.synthesis import DEFAULT_UTTERANCES, make
 
 
 def main(arguments: list[str] | None = None) -> int:
-    description = "Make synthetic speech in the layout, the counts and the sample rate of HD or SC at full size."
+    description = "Make synthetic speech in the layout and the counts of HD, SC or SHD at full size."
     parser = argparse.ArgumentParser("python -m lib.synthesis", description=description)
     parser.add_argument("name", choices=DEFAULT_UTTERANCES)
     parser.add_argument("root", type=Path, help="the folder for it, such as data/rehearsal/hd")

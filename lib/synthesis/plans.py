@@ -1,8 +1,8 @@
-"""Who says what, how often, and in which part: HD's and SC's layouts at any size, or in their published counts."""
+"""Who says what, how often, and in which part: HD's, SC's and SHD's sets at any size, or in their published counts."""
 
 from collections import Counter
 
-from lib.datasets import hd, sc
+from lib.datasets import hd, sc, shd
 from lib.synthesis.sound import Recording, draw_speaker, generator
 
 SAMPLE_RATE = 16_000
@@ -22,15 +22,20 @@ SC_SPEAKERS = 2_618  # at full size
 Plan = tuple[list[Recording], dict[str, list[str]]]
 
 
-def plan_hd(utterances: int | None, seed: int) -> Plan:
-    """The recordings and the file lists of "synthetic-hd"; None is HD's own size.
+def plan_shd(utterances: int | None, seed: int) -> Plan:
+    """The recordings that "synthetic-shd" is heard from: those of "synthetic-hd", or SHD's own number of such."""
+    return plan_hd(utterances, seed, shd.PUBLISHED_COUNTS)
+
+
+def plan_hd(utterances: int | None, seed: int, published: dict[str, int] | None = None) -> Plan:
+    """The recordings and the file lists of "synthetic-hd"; None is the `published` size (None: HD's own).
 
     The speakers say each word equally often; at HD's own size the first of them say theirs once more.
     """
     once = len(HD_VARIANTS) * len(hd.CLASS_NAMES)
     if utterances is not None and utterances < once:
-        raise ValueError(f"'synthetic-hd' has at least {once} utterances, not {utterances}.")
-    published = hd.PUBLISHED_COUNTS[0]
+        raise ValueError(f"A synthetic set of HD's words has at least {once} utterances, not {utterances}.")
+    published = hd.PUBLISHED_COUNTS[0] if published is None else published
     each, more = divmod(sum(published.values()), once) if utterances is None else (round(utterances / once), 0)
     sample_rate = HD_SAMPLE_RATE if utterances is None else SAMPLE_RATE
     recordings, draws = [], {}

@@ -1,0 +1,107 @@
+"""A simple cochlea: a recording becomes spikes of 700 channels, and a set of recordings the files of SHD.
+
+Far from the model behind the published sets (Cramer et al., 2022), with its basilar membrane, hair cells and bushy
+cells; what the two have in common is the number of channels, the order of pitch in them, and about how many spikes
+there are. The filterbank is one of its own: that of `lib.features` is what a network is given, and may change.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from jaxtyping import Float16, Float64, Int16, UInt16
+from torchaudio.functional import melscale_fbanks
+
+from lib.datasets import shd
+from lib.datasets.hd import CLASS_NAMES, parse
+from lib.datasets.spikes import UNITS
+
+BANDS = 40
+LOWEST_HZ, HIGHEST_HZ = 100, 8_000
+WINDOW_MS = 25
+STEP_MS = 1
+# Of the energies in an utterance: what lies further below its highest drives no channel.
+RANGE_DB = 30
+LEAK_MS = 20  # time constant of a channel's potential
+GAIN = 0.25  # potential that the highest energy adds in a step, where the threshold is 1
+SETTINGS = {
+    "bands": BANDS,
+    "band_hz": [LOWEST_HZ, HIGHEST_HZ],
+    "window_ms": WINDOW_MS,
+    "step_ms": STEP_MS,
+    "range_db": RANGE_DB,
+    "leak_ms": LEAK_MS,
+    "gain": GAIN,
+}
+
+Spikes = tuple[Float16[np.ndarray, " spike"], UInt16[np.ndarray, " spike"]]
+
+
+def listen(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Spikes:
+    """Times in seconds and channels of a recording's spikes, in the order of time; half precision, as published.
+
+    A channel's potential leaks, adds up the channel's drive and loses 1 with each spike.
+    """
+    drive = GAIN * energies(samples, sample_rate)
+    keep = np.exp(-STEP_MS / LEAK_MS)
+    potential, fired = np.zeros(UNITS), np.zeros(drive.shape, dtype=bool)
+    for added, spikes in zip(drive, fired, strict=True):
+        potential = keep * potential + added
+        np.greater_equal(potential, 1, out=spikes)
+        potential -= spikes
+    steps, channels = np.nonzero(fired)
+    # A step's energy is that of the window around it.
+    times = (steps * STEP_MS + WINDOW_MS / 2) / 1000
+    return times.astype(np.float16), channels.astype(np.uint16)
+
+
+def energies(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Float64[np.ndarray, "step 700"]:
+    """Log-mel energies every millisecond, from 0 (as far below the highest as `RANGE_DB`) to 1 (the highest).
+
+    A channel lies between the centres of two bands and has what is there on the line between their energies. The
+    waveform is differenced first, since speech falls with the frequency.
+    """
+    window, banks = window_and_banks(sample_rate)
+    emphasised = np.diff(samples / 32768, prepend=0)
+    framed = np.lib.stride_tricks.sliding_window_view(emphasised, len(window))[:: sample_rate * STEP_MS // 1000]
+    power = np.abs(np.fft.rfft(framed * window, n=2 * len(banks) - 2)) ** 2
+    power = np.einsum("sl,lb->sb", power, banks)  # a product of matrices could depend on the number of threads
+    decibels = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-RANGE_DB / 10)))
+    level = 1 + decibels / RANGE_DB
+    place = np.linspace(0, BANDS - 1, UNITS)
+    below = np.minimum(place.astype(int), BANDS - 2)
+    return level[:, below] + (place - below) * np.diff(level, axis=1)[:, below]
+
+
+@functools.cache
+def window_and_banks(
+    sample_rate: int,
+) -> tuple[Float64[np.ndarray, " samples"], Float64[np.ndarray, "line 40"]]:
+    """The window, and the mel bands' weights of the spectral lines of what it shows."""
+    window = np.hanning(sample_rate * WINDOW_MS // 1000)
+    lines = 2 ** (len(window) - 1).bit_length() // 2 + 1
+    banks = melscale_fbanks(lines, LOWEST_HZ, HIGHEST_HZ, BANDS, sample_rate)
+    return window, banks.double().numpy()
+
+
+def write_files(root: Path, spikes: Mapping[str, Spikes], lists: Mapping[str, Sequence[str]]) -> None:
+    """Write SHD's two files of what was heard, by the name of HD's recording and in the order of HD's two lists."""
+    for part, file_name in shd.FILES.items():
+        names = lists[f"{part}_filenames.txt"]
+        utterances = [parse(name, part) for name in names]
+        heard = [spikes[utterance.path] for utterance in utterances]
+        # Without times of change and in one version of the format, so that the bytes are the same each time.
+        with h5py.File(root / file_name, "w", libver=("v110", "v110")) as file:
+            for key, lists_of, dtype in (("times", 0, np.float16), ("units", 1, np.uint16)):
+                ragged = np.empty(len(heard), dtype=object)
+                ragged[:] = [one[lists_of] for one in heard]
+                file.create_dataset(f"spikes/{key}", data=ragged, dtype=h5py.vlen_dtype(dtype), track_times=False)
+            numbers = {
+                "labels": [utterance.label for utterance in utterances],
+                "extra/speaker": [int(utterance.speaker) for utterance in utterances],
+            }
+            for key, values in numbers.items():
+                file.create_dataset(key, data=np.array(values, dtype=np.uint16), track_times=False)
+            file.create_dataset("extra/keys", data=list(CLASS_NAMES), dtype=h5py.string_dtype(), track_times=False)

@@ -139,13 +139,8 @@ def network_for(frames: Frames, chosen: Mapping[str, Any]) -> Classifier:
 
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     """The run of these settings: found where it is finished, gone on with where it was interrupted."""
-    chosen = settings.RUN_DEFAULTS | for_dataset(chosen, chosen["dataset"])
-    determined = {name: chosen[name] for name in ("dataset", "method", "seed", *settings.RUN_DEFAULTS)}
-    trained = determined | settings.of_method(chosen["method"], chosen)
-    identity = json.dumps({"settings": trained, "data": frames.fingerprint}, sort_keys=True)
-    digest = blake2b(identity.encode(), digest_size=4).hexdigest()
-    root = results_folder(chosen)
-    run = Run(root / f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-{digest}")
+    trained = determined(chosen)
+    run = Run(results_folder(chosen) / run_name(frames, chosen))
     if not (run.folder / "run.json").exists():
         with alone(run.folder):
             if not (run.folder / "run.json").exists():
@@ -156,9 +151,25 @@ def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     return run
 
 
+def determined(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that determine a run on some data, where they are not given at their defaults."""
+    chosen = settings.RUN_DEFAULTS | for_dataset(chosen, chosen["dataset"])
+    shared = {name: chosen[name] for name in ("dataset", "method", "seed", *settings.RUN_DEFAULTS)}
+    return shared | settings.of_method(chosen["method"], chosen)
+
+
+def run_name(frames: Frames, chosen: Mapping[str, Any]) -> str:
+    """The name of a run's folder."""
+    identity = json.dumps({"settings": determined(chosen), "data": frames.fingerprint}, sort_keys=True)
+    digest = blake2b(identity.encode(), digest_size=4).hexdigest()
+    return f"{chosen['dataset']}-{chosen['method']}-{chosen['seed']}-{digest}"
+
+
 def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
-    own = settings.DEFAULTS[trained["method"]].keys() - {"dropout"}
+    own = {name: trained[name] for name in settings.DEFAULTS[trained["method"]].keys() - {"dropout"}}
+    if "ess_factor" in own:  # augmented copies are no further data
+        own["ess_factor"] /= 1 + trained["augmented"]
     posterior, history = METHODS[trained["method"]](
         network_for(frames, trained),
         frames.part("train"),
@@ -167,13 +178,13 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
         seed=trained["seed"],
         rate_cost=trained["rate_cost"],
         checkpoint=folder / CHECKPOINT,
-        **{name: trained[name] for name in own},
+        **own,
     )
     posteriors.save(posterior, folder / "posterior.pt")
     with written_aside(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    determined = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
-    write_json(folder / "run.json", determined | provenance.here())
+    record = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
+    write_json(folder / "run.json", record | provenance.here())
 
 
 def results_folder(chosen: Mapping[str, Any]) -> Path:

@@ -4,8 +4,8 @@
     python -m lib.study book/params/neurons.yml           # train and measure them
 
 The file names the sets, the variants, the methods and the seeds. What was chosen is written beside it, as
-``neurons-chosen.yml``; the results go to a folder of the study's name under data/results. Each run and each trial is
-stored, so the same command goes on where it was interrupted.
+``neurons-chosen.yml``; the results go to a folder of the study's name under data/results. What stands there, or is
+stored of a run or a trial, is not computed again: the same command goes on where it was interrupted.
 """
 
 import argparse
@@ -47,6 +47,10 @@ class Cell(NamedTuple):
     chosen: dict[str, Any]
 
 
+Place = tuple[str, str, str, int]
+Measured = tuple[dict[str, Any], dict[str, Any]]  # a row of the results, and the record of its run
+
+
 def read(path: Path) -> dict[str, Any]:
     """The study that a file describes. Raises ``ValueError`` or ``FileNotFoundError`` where it does not."""
     if not path.is_file():
@@ -79,16 +83,15 @@ def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> l
     ]  # fmt: skip
 
 
-def measure(cell: Cell, samples: int, bins: int, line: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(cell: Cell, how: Mapping[str, Mapping[str, Any]]) -> Measured:
     """Train, evaluate and slice one run, or find it done: its row of the results, and the record of the run."""
     frames = experiment.load_frames(cell.chosen, cell.chosen["dataset"])
     run = experiment.train(frames, cell.chosen)
-    evaluation = experiment.evaluate(run, frames, samples, bins)
+    evaluation = experiment.evaluate(run, frames, **how["evaluation"])
     row = dict(zip(KEY, cell, strict=False)) | evaluation.figures
     row |= activity.measures(run.network(frames), run.posterior.mean, frames.part("test").features)
-    row |= shape_of_slices(sliced(run, frames, **line))
-    record = {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record
-    return row, record | {"evaluation": {"samples": samples, "bins": bins}, "slices": dict(line)}
+    row |= shape_of_slices(sliced(run, frames, **how["slices"]))
+    return row, {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record | how
 
 
 def sliced(run: Run, frames: Frames, *, points: int, directions: int, radius: float, samples: int, examples: int):
@@ -145,7 +148,8 @@ def at_once(work: Callable, arguments: list[tuple], description: str) -> Iterato
             try:
                 yield waited[done], done.result()
             except (OSError, ValueError, FloatingPointError) as error:
-                name = ", ".join(str(part) for part in waited[done] if not isinstance(part, Mapping))
+                parts = [part for one in waited[done] for part in (one[:4] if isinstance(one, Cell) else [one])]
+                name = ", ".join(str(part) for part in parts if not isinstance(part, Mapping))
                 print(f"{description}, {name}: {error}", file=sys.stderr)
 
 
@@ -183,21 +187,43 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
 
 def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
     there = chosen_for(path)
-    tuned = yaml.safe_load(there.read_text(encoding="utf-8")) if there.exists() else {}
-    asked = cells(study, tuned)
-    for name in dict.fromkeys(cell.set for cell in asked):  # once, and not in each process
-        first = next(cell.chosen for cell in asked if cell.set == name)
-        experiment.load_frames(first, first["dataset"])
-    rows, records = [], []
-    for _, (row, record) in at_once(
-        measure, [(cell, study["samples"], study["bins"], study["slices"]) for cell in asked], "runs"
-    ):
-        rows.append(row)
-        records.append(record)
-        with written_aside(folder / "runs.csv") as aside:
-            pd.DataFrame(rows).sort_values(KEY).to_csv(aside, index=False)
-        write_json(folder / "runs.json", sorted(records, key=lambda one: json.dumps(one["run"])))
-    return int(len(rows) < len(asked))
+    asked = cells(study, yaml.safe_load(there.read_text(encoding="utf-8")) if there.exists() else {})
+    how = {"evaluation": {"samples": study["samples"], "bins": study["bins"]}, "slices": study["slices"]}
+    first = {cell.set: cell.chosen for cell in reversed(asked)}
+    frames = {name: experiment.load_frames(chosen, chosen["dataset"]) for name, chosen in first.items()}
+    wanted = {cell[:4]: {"run": experiment.run_name(frames[cell.set], cell.chosen)} | how for cell in asked}
+    found = {
+        place: both
+        for place, both in results(folder).items()
+        if place in wanted and wanted[place].items() <= both[1].items()
+    }
+    missing = [(cell, how) for cell in asked if cell[:4] not in found]
+    for (cell, _), both in at_once(measure, missing, "runs"):
+        found[cell[:4]] = both
+        write(found, folder)
+    write(found, folder)
+    return int(len(found) < len(asked))
+
+
+def results(folder: Path) -> dict[Place, Measured]:
+    """The rows and records that are stored, each under its place in the study."""
+    table, records = folder / "runs.csv", folder / "runs.json"
+    if not table.exists():
+        return {}
+    with reading(table, "move it away and run again"), reading(records, "move it away and run again"):
+        rows = [
+            {name: value for name, value in row.items() if not pd.isna(value)}
+            for row in pd.read_csv(table).to_dict("records")
+        ]
+        stored = json.loads(records.read_text(encoding="utf-8"))
+        return {tuple(row[name] for name in KEY): (row, record) for row, record in zip(rows, stored, strict=True)}
+
+
+def write(found: Mapping[Place, Measured], folder: Path) -> None:
+    rows, records = zip(*(found[place] for place in sorted(found)), strict=True)
+    with written_aside(folder / "runs.csv") as aside:
+        pd.DataFrame(rows).to_csv(aside, index=False)
+    write_json(folder / "runs.json", list(records))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Studies: what they run, that each run is measured once, and that one that fails does not stop the others."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -58,7 +59,7 @@ def test_every_run_has_a_row_and_a_record(path, tmp_path):
 
 def test_a_row_holds_what_the_library_measures(path, toy_frames):
     cell = study.cells(TOY, {})[1]
-    row, _ = study.measure(cell, 2, 5, TOY["slices"])
+    row, _ = study.measure(cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"]})
     run = experiment.train(toy_frames, cell.chosen)
     evaluation = experiment.evaluate(run, toy_frames, 2, 5)
     assert row["nll"] == evaluation.figures["nll"]
@@ -80,6 +81,24 @@ def test_nothing_is_computed_twice(path, tmp_path):
     assert study.main([str(path)]) == 0
     assert {one: one.stat().st_mtime_ns for one in tmp_path.glob("runs/*/[!r]*")} == before
     assert results.read_text() == numbers
+
+
+def test_what_the_results_hold_is_not_computed_again_even_where_no_run_is_stored(path, tmp_path, monkeypatch):
+    study.main([str(path)])
+    shutil.rmtree(tmp_path / "runs")
+    written = {name: (tmp_path / "results/toy" / name).read_text() for name in ("runs.csv", "runs.json")}
+    monkeypatch.setattr(study, "measure", None)
+    assert study.main([str(path)]) == 0
+    assert written == {name: (tmp_path / "results/toy" / name).read_text() for name in written}
+
+
+def test_what_was_computed_otherwise_is_computed_again(path, tmp_path):
+    study.main([str(path)])
+    path.write_text(yaml.safe_dump(TOY | {"samples": 3, "seed": [2]}))
+    assert study.main([str(path)]) == 0
+    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
+    assert len(records) == 4
+    assert {one["evaluation"]["samples"] for one in records} == {3}
 
 
 def test_what_was_chosen_is_what_is_trained_with(path, tmp_path):

@@ -46,7 +46,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if not self.path.endswith(".gz"):
+        if not self.path.endswith((".gz", ".zip")):
             return super().do_GET()
         self.server.asked.append(self.headers["Range"])
         path = self.server.folder / self.path[1:]

@@ -1,80 +1,28 @@
 """Bring the published sets onto the disk: fetched, checked against their checksums, unpacked whole or not at all."""
 
-import gzip
 import hashlib
-import json
 import os
-import shutil
-import tarfile
-import zlib
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import requests
 from tqdm import tqdm
 
-from lib.files import FULL, alone, check_space, telling, written_aside
+from lib.downloads.sources import SOURCES, Source, sources_of
+from lib.downloads.unpacking import unpack
+from lib.files import FULL, alone, check_space, telling
 
-
-class Source(NamedTuple):
-    """Where a set comes from and how to know it.
-
-    `folders` are web folders with the same archive, tried in turn. `checksum` is "<algorithm>:<digest>", or the
-    name of the publisher's list of MD5 sums in the same folder. `mark` is a file or folder at the top of the set's
-    own layout; `space` a bound on what the archive and its files take on the disk, in bytes.
-    """
-
-    folders: tuple[str, ...]
-    remote_name: str
-    archive: str
-    checksum: str
-    mark: str
-    space: int
-
-
-SOURCES = {
-    "hd": Source(
-        folders=("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/"),
-        remote_name="hd_audio.tar.gz",
-        archive="hd_audio.tar.gz",
-        checksum="md5sums.txt",
-        mark="train_filenames.txt",
-        space=4_000_000_000,  # 10,420 utterances of at most 2 s would take 2 GB uncompressed
-    ),
-    "sc": Source(
-        folders=("https://storage.googleapis.com/download.tensorflow.org/data/",),
-        remote_name="speech_commands_v0.02.tar.gz",
-        archive="speech_commands_v0.02.tar.gz",
-        checksum="sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-        mark="validation_list.txt",
-        space=6_500_000_000,
-    ),
-    "fsdd": Source(
-        folders=("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/",),
-        remote_name="v1.0.9.tar.gz",
-        archive="free-spoken-digit-dataset-1.0.9.tar.gz",
-        checksum="sha256:8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0",
-        mark="recordings",
-        space=60_000_000,
-    ),
-}
+__all__ = ["SOURCES", "Source", "fetch"]
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
-BLOCK = 4_096  # bytes that a file takes on the disk at least
-
-# What damage to an archive, or two members of one name in it, can lead to.
-UNREADABLE = (
-    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
-    *(FileExistsError, NotADirectoryError),
-)
 
 
 def fetch(name: str, root: str | Path) -> Path:
     """Put the set's own layout directly under `root`, unless it is there, and return `root`.
 
-    The archive lies beside `root` until the set is whole, so that a failed unpacking does not cost the download,
-    and is then deleted; `root/download.json` keeps where it came from and its checksum. A download that was
+    Archives lie beside `root` until the set is whole, so that a failed unpacking does not cost the download,
+    and are then deleted; `root/download.json` keeps where they came from and their checksums. A download that was
     interrupted goes on from where it ended; a second process that wants the same set waits for the first.
 
     Raises:
@@ -82,22 +30,28 @@ def fetch(name: str, root: str | Path) -> Path:
         ConnectionError: if no server gives the whole archive.
         OSError: if the disk has not room enough, or a folder cannot be written to.
     """
-    if name not in SOURCES:
-        raise ValueError(f"No set called {name!r} can be downloaded; those that can are {', '.join(SOURCES)}.")
-    source, root = SOURCES[name], Path(root)
-    archive = root.with_name(source.archive)
-    if (root / source.mark).exists():
+    sources, root = sources_of(name), Path(root)
+    archives = {root.with_name(source.archive): source for source in sources}
+
+    def is_there() -> bool:
+        return all((root / source.mark).exists() for source in sources)
+
+    if is_there():
         return root
-    with alone(archive), alone(root):
-        if (root / source.mark).exists():
+    with ExitStack() as locks:
+        for path in (*archives, root):
+            locks.enter_context(alone(path))
+        if is_there():
             return root
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ValueError(f"{root} is there but does not hold {name!r}; give an empty folder or one yet to be made.")
-        arrived = sum(path.stat().st_size for path in (archive, part_of(archive)) if path.is_file())
-        check_space(repr(name), source.space - arrived, root.parent)
-        record = download(name, source, archive)
-        unpack(archive, root, source, {"name": name, **record})
-        archive.unlink()
+        arrived = sum(path.stat().st_size for a in archives for path in (a, part_of(a)) if path.is_file())
+        check_space(repr(name), sum(source.space for source in sources) - arrived, root.parent)
+        records = [download(name, source, archive) for archive, source in archives.items()]
+        record = records[0] if len(records) == 1 else {"archives": records}
+        unpack(archives, root, {"name": name, **record})
+        for archive in archives:
+            archive.unlink()
     return root
 
 
@@ -198,39 +152,3 @@ def matches(path: Path, checksum: str) -> bool:
     algorithm, _, digest = checksum.partition(":")
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest() == digest.lower()
-
-
-def unpack(archive: Path, root: Path, source: Source, record: dict[str, str]) -> None:
-    """Unpack into a folder beside `root`, and put the folder in it that holds the mark in the place of `root`.
-
-    Contents alone are written, of regular files: no links, owners or modes, and no more than the set has.
-    """
-
-    left = source.space - archive.stat().st_size
-    with written_aside(root) as aside:
-        unpacked = aside.with_name(f"{root.name}.unpacked").resolve()
-        unpacked.mkdir()
-        try:
-            with tarfile.open(archive) as members:
-                for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file"):
-                    target = (unpacked / member.name).resolve()
-                    if not target.is_relative_to(unpacked) or not (member.isfile() or member.isdir()):
-                        raise tarfile.TarError(f"{member.name!r} is a link, a device or outside of the set's folder")
-                    left -= member.size + BLOCK
-                    if left < 0:
-                        raise tarfile.TarError(f"it takes more than the {source.space / 1e9:.2g} GB that the set has")
-                    if member.isfile():
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        with members.extractfile(member) as content, target.open("xb") as file:
-                            shutil.copyfileobj(content, file)
-            marked = sorted(unpacked.rglob(source.mark), key=lambda path: len(path.parts))
-            if not marked:
-                raise tarfile.TarError(f"there is no {source.mark!r} in it")
-        except UNREADABLE as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{archive} is not a whole archive of this set ({reason}); nothing was unpacked: delete it, run again."
-            ) from error
-        layout = marked[0].parent
-        (layout / "download.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(layout, aside)

@@ -317,3 +317,37 @@ def test_one_seed_has_no_deviation():
     table = figures.table1(runs(seeds=1), runs().head(0))
     assert table.index.get_level_values(2).unique().tolist() == ["here, 1 seed"]
     assert table["NLL"].tolist() == ["0.1000", "0.2000"]
+
+
+# Networks of several kinds
+
+
+def study():
+    rows = [runs().assign(variant=name, spikes=value) for name, value in (("LIF", 5.0), ("MLP", math.nan))]
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_variants_have_a_dot_for_each_seed_and_a_bar_at_their_mean():
+    figure = figures.variants(study(), {"nll": "NLL", "spikes": "spikes"}, SOURCE, logarithmic=("spikes",))
+    first, second = figure.axes
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["LIF", "MLP"]
+    dots = [line for line in first.lines if len(line.get_xdata()) > 0]
+    assert [list(line.get_ydata()) for line in dots] == [
+        [0.1, 0.2, 0.3],
+        [0.1, 0.2, 0.3],
+        [0.2, 0.4, 0.6],
+        [0.2, 0.4, 0.6],
+    ]
+    assert [bar.get_segments()[0][0][1] for bar in first.collections] == pytest.approx([0.2, 0.2, 0.4, 0.4])
+    assert len({line.get_color() for line in dots}) == 2
+    assert len([line for line in second.lines if len(line.get_xdata()) > 0]) == 2  # the MLP has no spikes
+    assert second.get_yscale() == "log"
+
+
+def test_the_variants_table_gives_mean_and_spread_and_a_dash_for_what_is_not_there():
+    table = figures.variant_table(study(), {"nll": ("NLL", ".2f"), "spikes": ("spikes", ".0f")})
+    assert list(table.columns) == ["NLL", "spikes"]
+    assert table.loc[("LIF", "IVON"), "NLL"] == "0.40 ± 0.20"
+    assert table.loc[("LIF", "Adam (MAP)"), "spikes"] == "5 ± 0"
+    assert table.loc[("MLP", "IVON"), "spikes"] == "–"
+    assert figures.variant_table(study().query("seed == 1"), {"nll": ("NLL", ".1f")}).iloc[0, 0] == "0.2"

@@ -4,6 +4,7 @@ A picture comes back as a closed matplotlib figure, so that a notebook shows it 
 that it is from in small print.
 """
 
+from lib.figures.comparison import variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
 from lib.figures.speech import features, waveform
 from lib.figures.spiking import membrane, raster, surrogate
@@ -26,5 +27,7 @@ __all__ = [
     "spread",
     "surrogate",
     "table1",
+    "variant_table",
+    "variants",
     "waveform",
 ]

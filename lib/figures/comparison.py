@@ -1,0 +1,55 @@
+"""Networks of several kinds side by side: the measures of a study, for every variant and method."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.figures.style import colours, grid, label, styled
+
+
+@styled
+def variants(rows: pd.DataFrame, measures: Mapping[str, str], source: str, logarithmic: tuple[str, ...] = ()) -> Figure:
+    """A panel for each measure (column to title): a dot for each seed, a bar at their mean, a colour for each method.
+
+    ``rows`` have the columns variant, method and the measures; variants stand in the order in which they come first.
+    A measure that a variant does not have is NaN there, and its place is left empty.
+    """
+    names, methods = list(dict.fromkeys(rows["variant"])), colours(dict.fromkeys(rows["method"]))
+    figure, axes = grid(len(measures), 2, 2.3, source)
+    for axis, (measure, title) in zip(axes, measures.items(), strict=True):
+        for shift, (method, colour) in zip(np.linspace(-0.18, 0.18, len(methods)), methods.items(), strict=True):
+            for place, name in enumerate(names):
+                values = rows.loc[(rows["variant"] == name) & (rows["method"] == method), measure].dropna()
+                if len(values) == 0:
+                    continue
+                where = place + shift
+                axis.plot(np.full(len(values), where), values, "o", color=colour, alpha=0.6, markersize=4)
+                axis.hlines(values.mean(), where - 0.15, where + 0.15, color=colour)
+        axis.set(title=title, xlim=(-0.6, len(names) - 0.4), yscale="log" if measure in logarithmic else "linear")
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axis.grid(True, axis="y")
+    handles = [axes[0].plot([], [], "o", color=colour, label=label(method))[0] for method, colour in methods.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(methods))
+    return figure
+
+
+def variant_table(rows: pd.DataFrame, measures: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Mean ± sample standard deviation over seeds, as text: a row for each variant and method.
+
+    ``measures`` maps columns of ``rows`` to a heading and a format such as ".2f"; what is NaN shows as a dash.
+    """
+    groups = rows.groupby(["variant", "method"], sort=False)
+    cells = {
+        heading: groups[measure].agg(lambda values, form=form: spread_of(values, form))
+        for measure, (heading, form) in measures.items()
+    }
+    return pd.DataFrame(cells).rename(index=label, level="method").rename_axis([None, None])
+
+
+def spread_of(values: pd.Series, form: str) -> str:
+    """Mean ± sample standard deviation, without the latter where there is one value."""
+    if values.isna().any():
+        return "–"
+    return f"{values.mean():{form}}" + (f" ± {values.std():{form}}" if len(values) > 1 else "")

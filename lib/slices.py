@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lib import metrics, posteriors
 from lib.networks import unmoved_layers
-from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, State
+from lib.posteriors import MeanFieldGaussian, NoisyNetwork, PointMass, Posterior, State
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
@@ -49,23 +49,26 @@ def bayesian_loss(
 ) -> np.ndarray:
     """Loss of the averaged prediction, the posterior's centre moved by ``alpha * direction`` (equation 20).
 
-    Each alpha sees the same samples, moved with the centre: fresh noise would add a jitter that is not the
-    landscape's. Hidden layers that the direction does not move are computed once for each sample. Returns one loss
-    for each alpha, in nats.
+    Each alpha sees the same samples, moved with the centre, and the same noise of a ``NoisyNetwork``: fresh noise would
+    add a jitter that is not the landscape's. Hidden layers that the direction does not move are computed once for each
+    sample, but for a ``NoisyNetwork``'s, whose noise must be drawn again. Returns one loss for each alpha, in nats.
     """
     if not batches:
         raise ValueError("a slice needs at least one minibatch to take the loss on")
     features = list(posteriors.batches_for(network, torch.cat([features for features, _ in batches])))
-    still = unmoved_layers(network, direction)
+    noisy = isinstance(posterior, NoisyNetwork)
+    still = 0 if noisy else unmoved_layers(network, direction)
     averaged = [0.0] * len(alphas)
-    with torch.no_grad(), posteriors.evaluating(network):
-        for state in [posterior.sample(generator) for _ in range(samples)]:
+    with torch.no_grad(), posteriors.evaluating(network, noisy):
+        for state, seed in posteriors.draws(posterior, samples, generator):
             inputs = features
             if still:
                 fixed = posteriors.on_device_of(network, state)
                 inputs = [functional_call(network, fixed, batch, {"stop": still}) for batch in features]
             for index, alpha in enumerate(alphas):
                 point = posteriors.on_device_of(network, moved(state, direction, float(alpha)))
+                if seed is not None:
+                    torch.manual_seed(seed)
                 averaged[index] += _probabilities(network, point, inputs, still) / samples
     return np.array([_loss(probabilities, batches) for probabilities in averaged])
 

@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from lib import metrics, posteriors
-from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, predict
+from lib.posteriors import (
+    LowRankGaussian,
+    MeanFieldGaussian,
+    Mixture,
+    NoisyNetwork,
+    PointMass,
+    draws,
+    predict,
+    prediction,
+)
 
 
 def seed(number):
@@ -24,19 +33,32 @@ def gaussian_around(state, std=0.3):
     )
 
 
+def low_rank_around(state, std=0.2, factor=0.3, rank=3):
+    """Noise of its own on each parameter but the leaks, and noise that all parameters share."""
+    around = gaussian_around(state, std)
+    factors = {name: factor * torch.randn(rank, *tensor.shape).to(tensor) for name, tensor in around.std.items()}
+    return LowRankGaussian(state, {name: tensor for name, tensor in around.std.items() if "leak" not in name}, factors)
+
+
 def family(name, state):
     """A posterior of each family; without spread in its components where the name says so."""
     other = {name: 0.5 * tensor + 0.1 for name, tensor in state.items()}
     return {
         "PointMass": PointMass(state),
         "MeanFieldGaussian": gaussian_around(state),
+        "LowRankGaussian": low_rank_around(state),
+        "NoisyNetwork of Gaussian weights": NoisyNetwork(gaussian_around(state)),
+        "NoisyNetwork of points": NoisyNetwork(Mixture((PointMass(state), PointMass(other)))),
         "Mixture of points": Mixture((PointMass(state), PointMass(other))),
         "Mixture of Gaussians": Mixture((gaussian_around(state), gaussian_around(other, 0.1))),
         "Mixture of mixtures": Mixture((Mixture((PointMass(state), gaussian_around(other))), PointMass(other))),
     }[name]
 
 
-FAMILIES = ["PointMass", "MeanFieldGaussian", "Mixture of points", "Mixture of Gaussians", "Mixture of mixtures"]
+FAMILIES = [
+    "PointMass", "MeanFieldGaussian", "LowRankGaussian", "NoisyNetwork of Gaussian weights", "NoisyNetwork of points",
+    "Mixture of points", "Mixture of Gaussians", "Mixture of mixtures",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -98,19 +120,45 @@ def test_sampling_leaves_torch_s_own_generator_alone(posterior, generator):
 @pytest.mark.parametrize("training", [True, False])
 def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior, spiking_network, features, training):
     predicted = predict(spiking_network.train(training), posterior, features, 3, seed(4))
-    generator, expected = seed(4), []
-    network = copy.deepcopy(spiking_network).eval()
-    for _ in range(3):
-        network.load_state_dict(posterior.sample(generator), strict=False)
+    network, expected = copy.deepcopy(spiking_network).eval(), []
+    for state, noise in draws(posterior, 3, seed(4)):
+        network.load_state_dict(state, strict=False)
+        if noise is not None:
+            network.train()
+            for norm in (network.norm, *(layer.norm for layer in network.layers)):
+                norm.eval()
+            torch.manual_seed(noise)
         expected.append(network(features).softmax(dim=-1))
     assert predicted.shape == (3, 10, 4)
     assert not predicted.requires_grad
     torch.testing.assert_close(predicted, torch.stack(expected).detach())
 
 
+def test_draws_are_samples_one_after_the_other(posterior):
+    weights = posterior.weights if isinstance(posterior, NoisyNetwork) else posterior
+    if not isinstance(weights, Mixture):
+        generator = seed(4)
+        for state, noise in draws(posterior, 3, seed(4)):
+            assert_states_equal(state, weights.sample(generator))
+            assert (noise is None) == (weights is posterior)
+
+
+def test_predictions_follow_from_the_generator_alone(posterior, spiking_network, features):
+    first = predict(spiking_network, posterior, features, 3, seed(4))
+    before = torch.manual_seed(99).get_state()
+    assert torch.equal(predict(spiking_network, posterior, features, 3, seed(4)), first)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = predict(spiking_network, posterior, features, 3, seed(5))
+    assert torch.equal(first, other) == (posteriors.samples_needed(posterior, 3) != 3)
+
+
 def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, spiking_network, features, monkeypatch):
+    if isinstance(posterior, NoisyNetwork):  # its masks are drawn for each batch
+        spiking_network.dropout.p = 0.0
+        for layer in spiking_network.layers:
+            layer.dropout = 0.0
     whole = predict(spiking_network, posterior, features, 2, seed(4))
-    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
+    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
     torch.testing.assert_close(predict(spiking_network, posterior, features, 2, seed(4)), whole)
 
 
@@ -211,14 +259,27 @@ def test_a_point_has_no_spread(state, spiking_network, features, generator):
     assert torch.equal(predicted[0], predicted[2])
 
 
-@pytest.mark.parametrize("family_of", [lambda point, still: still, lambda point, still: Mixture((point, still, point))])
-def test_without_spread_every_family_predicts_as_the_point_does(state, spiking_network, features, generator, family_of):
+def without_spread(state):
     point, still = PointMass(state), gaussian_around(state, 0.0)
-    expected = predict(spiking_network, point, features, 3, generator)
-    assert torch.equal(predict(spiking_network, family_of(point, still), features, 3, generator), expected)
+    mixed = Mixture((point, still, point))
+    return {
+        "MeanFieldGaussian": still, "LowRankGaussian": low_rank_around(state, 0.0, 0.0), "Mixture": mixed,
+        "NoisyNetwork": NoisyNetwork(mixed),
+    }  # fmt: skip
 
 
-def draws(posterior, count):
+@pytest.mark.parametrize("family", ["MeanFieldGaussian", "LowRankGaussian", "Mixture", "NoisyNetwork"])
+def test_without_spread_every_family_predicts_as_the_point_does(state, spiking_network, features, generator, family):
+    if family == "NoisyNetwork":
+        spiking_network.dropout.p = 0.0
+        for layer in spiking_network.layers:
+            layer.dropout = 0.0
+    expected = predict(spiking_network, PointMass(state), features, 3, generator)
+    posterior = without_spread(state)[family]
+    assert torch.equal(predict(spiking_network, posterior, features, 3, generator), expected)
+
+
+def many_samples(posterior, count):
     generator = seed(7)
     return torch.stack([flat(posterior.sample(generator)) for _ in range(count)])
 
@@ -227,12 +288,43 @@ def test_gaussian_samples_have_the_mean_and_spread_of_the_posterior():
     mean = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([[0.0], [30.0]])}
     std = {"a": torch.tensor([0.5, 2.0]), "b": torch.tensor([[0.1], [4.0]])}
     count = 20_000
-    samples = draws(MeanFieldGaussian(mean, std), count)
+    samples = many_samples(MeanFieldGaussian(mean, std), count)
     # Five standard errors: sigma / sqrt(n) of a mean, sigma / sqrt(2 n) of a standard deviation.
     assert ((samples.mean(dim=0) - flat(mean)).abs() < 5 * flat(std) / count**0.5).all()
     assert ((samples.std(dim=0) - flat(std)).abs() < 5 * flat(std) / (2 * count) ** 0.5).all()
     correlations = torch.corrcoef(samples.T) - torch.eye(4)
     assert (correlations.abs() < 5 / count**0.5).all()
+
+
+def test_low_rank_samples_have_the_mean_and_covariance_of_the_posterior():
+    mean = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([[0.0], [30.0]]), "c": torch.tensor([5.0])}
+    std = {"a": torch.tensor([0.5, 2.0])}
+    factors = {"a": torch.tensor([[1.0, 0.0], [0.0, -1.0]]), "b": torch.tensor([[[2.0], [1.0]], [[0.0], [3.0]]])}
+    # diag(std^2) + F^T F, the rows of F being (1, 0, 2, 1) and (0, -1, 0, 3).
+    covariance = torch.tensor([[1.25, 0, 2, 1], [0, 5, 0, -3], [2, 0, 4, 2], [1, -3, 2, 10]])
+    count = 20_000
+    samples = many_samples(LowRankGaussian(mean, std, factors), count)
+    assert (samples[:, 4] == 5).all()
+    variances = covariance.diag()
+    assert ((samples.mean(dim=0) - flat(mean))[:4].abs() < 5 * (variances / count) ** 0.5).all()
+    # The variance of a product of two Gaussians about their means is v1 v2 + cov^2.
+    errors = ((variances[:, None] * variances + covariance**2) / count) ** 0.5
+    assert ((torch.cov(samples.T)[:4, :4] - covariance).abs() < 5 * errors).all()
+
+
+@pytest.mark.parametrize(
+    ("std", "factors", "message"),
+    [
+        ({"weight": torch.ones(3)}, {"weight": torch.ones(2, 2)}, "'weight' has no mean of the same shape"),
+        ({}, {"weight": torch.ones(2)}, "factor 'weight' has no mean of the same shape behind its rank"),
+        ({}, {"height": torch.ones(2, 2)}, "factor 'height' has no mean"),
+        ({}, {}, "one or more factors, all of the same rank"),
+        ({}, {"weight": torch.ones(2, 2), "bias": torch.ones(3, 1)}, "one or more factors, all of the same rank"),
+    ],
+)
+def test_a_low_rank_that_does_not_fit_is_refused(std, factors, message):
+    with pytest.raises(ValueError, match=message):
+        LowRankGaussian({"weight": torch.ones(2), "bias": torch.ones(1)}, std, factors)
 
 
 def test_what_has_no_standard_deviation_is_certain(generator):
@@ -246,7 +338,7 @@ def test_what_has_no_standard_deviation_is_certain(generator):
 def test_components_are_drawn_equally_often_and_whole():
     components = tuple(PointMass({"a": torch.tensor([float(i)]), "b": torch.tensor([10.0 * i])}) for i in range(3))
     count = 6_000
-    samples = draws(Mixture(components), count)
+    samples = many_samples(Mixture(components), count)
     assert torch.equal(samples[:, 1], 10 * samples[:, 0])
     shares = samples[:, 0].long().bincount(minlength=3) / count
     # Five standard deviations of a binomial share.
@@ -257,10 +349,60 @@ def test_the_spread_of_a_mixture_is_within_and_between_its_components():
     parts = [
         MeanFieldGaussian({"w": torch.tensor([m])}, {"w": torch.tensor([s])}) for m, s in ((-3.0, 1.0), (3.0, 2.0))
     ]
-    samples = draws(Mixture(tuple(parts)), 20_000)
+    samples = many_samples(Mixture(tuple(parts)), 20_000)
     # Mean (-3 + 3) / 2; variance ((1 + 4) / 2) within and 9 between: 11.5.
     assert float(samples.mean()) == pytest.approx(0, abs=5 * (11.5 / 20_000) ** 0.5)
     assert float(samples.var()) == pytest.approx(11.5, rel=0.03)
+
+
+def test_the_components_of_a_mixture_take_turns_in_predictions():
+    first, second, third = (PointMass({"w": torch.tensor([float(number)])}) for number in range(3))
+    states = draws(Mixture((first, Mixture((second, third)))), 8, seed(0))
+    assert [int(state["w"]) for state, _ in states] == [0, 1, 0, 2, 0, 1, 0, 2]
+
+
+def test_an_ensemble_of_points_needs_each_of_them_once(state, spiking_network, features, generator):
+    members = [PointMass({name: tensor * factor for name, tensor in state.items()}) for factor in (0.5, 1.0, 2.0)]
+    ensemble = Mixture(tuple(members))
+    samples = posteriors.samples_needed(ensemble, 100)
+    assert samples == 3
+    each = [predict(spiking_network, member, features, 1, generator)[0] for member in members]
+    assert torch.equal(predict(spiking_network, ensemble, features, samples, generator), torch.stack(each))
+
+
+@pytest.mark.parametrize("other", ["MeanFieldGaussian", "LowRankGaussian", "NoisyNetwork of points"])
+def test_what_has_a_spread_needs_as_many_samples_as_asked_for(state, other):
+    assert posteriors.samples_needed(PointMass(state), 7) == 1
+    assert posteriors.samples_needed(family(other, state), 7) == 7
+
+
+def test_noise_belongs_around_a_mixture():
+    point = PointMass({"w": torch.ones(1)})
+    with pytest.raises(ValueError, match="make a NoisyNetwork of the mixture"):
+        Mixture((point, NoisyNetwork(point)))
+
+
+def test_the_mean_of_a_noisy_network_is_its_weights():
+    mean = {"w": torch.ones(1)}
+    assert NoisyNetwork(MeanFieldGaussian(mean, {})).mean is mean
+
+
+def test_dropped_spikes_are_dropped_for_each_sample_and_batch_anew(spiking_network, state, monkeypatch):
+    features = torch.randn(1, 12, 3, dtype=torch.float64).expand(6, -1, -1)
+    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
+    predicted = predict(spiking_network, NoisyNetwork(PointMass(state)), features, 5, seed(1))
+    assert len(predicted.flatten(0, 1).unique(dim=0)) == 30
+
+
+def test_a_noisy_network_s_predictions_average_to_the_expectation_over_its_masks():
+    # Dropout of 1/2 on two features of one: logits [s, 0] with s = 0, 2, 2 or 4, each with probability 1/4.
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(2, 2))
+    state = {"2.weight": torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "2.bias": torch.zeros(2)}
+    count = 4_000
+    predicted = predict(network, NoisyNetwork(PointMass(state)), torch.ones(1, 2, 1), count, seed(1))
+    expected = (0.5 + 2 / (1 + np.exp(-2)) + 1 / (1 + np.exp(-4))) / 4
+    # A probability's standard deviation is at most 1/2.
+    assert float(predicted[:, 0, 0].mean()) == pytest.approx(expected, abs=5 * 0.5 / count**0.5)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class Method:
 
     ``step(features, labels)`` makes one update and returns (mean loss, logits) of the minibatch;
     ``posterior()`` is the distribution reached so far; ``stored`` and ``restore`` carry what else a
-    resumed run needs beside the network's and the optimiser's ``state_dict``.
+    resumed run needs beside the network's and the optimiser's ``state_dict``. Where ``keeps_last``, the last epoch's
+    posterior is the result, whatever its validation NLL.
     """
 
     optimizer: torch.optim.Optimizer
@@ -49,6 +50,7 @@ class Method:
     begin_epoch: Callable[[int], None] = lambda epoch: None
     stored: Callable[[], dict] = dict
     restore: Callable[[dict], None] = lambda stored: None
+    keeps_last: bool = False
 
 
 def gradients(
@@ -57,10 +59,24 @@ def gradients(
     labels: Int64[Tensor, " batch"],
     rate_cost: float,
 ) -> tuple[float, Float[Tensor, "batch classes"]]:
-    """Add to the parameters' gradients those of cross-entropy plus ``rate_cost`` times ``activity.rate_cost``.
+    """Add to the parameters' gradients those of ``objective``.
 
-    Returns the mean cross-entropy alone, and the logits, as ``Method.step`` does. Raises ``ValueError`` for a cost on
-    the firing rates of a network that has none.
+    Returns the mean cross-entropy alone, and the logits, as ``Method.step`` does.
+    """
+    loss, cost, logits = objective(network, features, labels, rate_cost)
+    (loss + cost).backward()
+    return loss.item(), logits.detach()
+
+
+def objective(
+    network: nn.Module,
+    features: Float[Tensor, "batch time features"],
+    labels: Int64[Tensor, " batch"],
+    rate_cost: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | float, Float[Tensor, "batch classes"]]:
+    """Cross-entropy, ``rate_cost`` times ``activity.rate_cost``, and the logits.
+
+    Raises ``ValueError`` for a cost on the firing rates of a network that has none.
     """
     if rate_cost == 0:
         logits, cost = network(features), 0.0
@@ -69,9 +85,7 @@ def gradients(
         logits, cost = network.classify(trains[-1]), rate_cost * activity.rate_cost(trains)
     else:
         raise ValueError("a network without spikes has no firing rates to keep within bounds: leave rate_cost at 0")
-    loss = cross_entropy(logits, labels)
-    (loss + cost).backward()
-    return loss.item(), logits.detach()
+    return cross_entropy(logits, labels), cost, logits
 
 
 def fit(
@@ -87,7 +101,7 @@ def fit(
     checkpoint: Path | None = None,
     after_epoch: Callable[[dict], None] = lambda row: None,
 ) -> tuple[Posterior, pd.DataFrame]:
-    """Train, and return the posterior of the epoch with the lowest validation NLL, and the history.
+    """Train, and return the posterior of the epoch with the lowest validation NLL (or the last), and the history.
 
     The learning rate is halved when more than ``patience`` epochs in a row bring no lower validation NLL. Each epoch's
     randomness follows from (seed, epoch) alone, so that a run resumed from ``checkpoint``, which is
@@ -114,12 +128,13 @@ def fit(
             method.begin_epoch(epoch)
             row = {"epoch": epoch + 1, "learning_rate": method.optimizer.param_groups[0]["lr"]}
             row |= _train_epoch(method, network, training, batch_size, epoch)
-            row |= _validate(method.posterior(), network, validation)
+            posterior = method.posterior()
+            row |= _validate(posterior, network, validation)
             scheduler.step(row["validation_loss"])
             row["seconds"] = time.perf_counter() - began
             rows.append(row)
-            if row["validation_loss"] < best_loss:
-                best, best_loss = method.posterior(), row["validation_loss"]
+            if method.keeps_last or row["validation_loss"] < best_loss:
+                best, best_loss = posterior, row["validation_loss"]
             if checkpoint is not None:
                 state = {
                     "network": network.state_dict(),
@@ -175,7 +190,7 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
 def _validate(posterior: Posterior, network: nn.Module, validation: Examples) -> dict:
     # The same noise in each epoch, so that the schedule does not chase the noise's luck.
     generator = torch.Generator().manual_seed(0)
-    samples = 1 if isinstance(posterior, posteriors.PointMass) else VALIDATION_SAMPLES
+    samples = posteriors.samples_needed(posterior, VALIDATION_SAMPLES)
     probabilities = posteriors.predict(network, posterior, validation.features, samples, generator)
     figures = {
         "validation_loss": float(metrics.negative_log_likelihood(probabilities, validation.labels)),

@@ -40,28 +40,32 @@ READOUTS = {
 }
 
 
-def run(form, weighted, norm, leak, dropout, readout="each step", layout="contiguous", seed=3):
-    """The spikes and the gradients for input, scale, shift and leak of one form, on its own copies."""
+def run(form, weighted, norm, leak, dropout, readout="each step", layout="contiguous", seed=3, **others):
+    """The spikes and the gradients for input, norm, leak and other parameters of one form, on its own copies."""
     norm = copy.deepcopy(norm)
-    leaves = weighted.clone().requires_grad_(), norm.weight, norm.bias, leak.clone().requires_grad_()
+    others = {name: tensor.clone().requires_grad_() for name, tensor in others.items()}
+    leaves = weighted.clone().requires_grad_(), *norm.parameters(), leak.clone().requires_grad_()
     laid_out = LAYOUTS[layout](leaves[0])
     torch.manual_seed(seed)
     if form is fused.plain_spikes:
-        spikes = form(laid_out, norm, leaves[3], int(torch.randint(fused.WORDS, ())), dropout)
+        drawn = int(torch.randint(fused.WORDS, ())) if dropout > 0 else 0
+        spikes = form(laid_out, norm, leaves[-1], drawn, dropout, **others)
     else:
-        spikes = form(laid_out, norm, leaves[3], dropout)
+        spikes = form(laid_out, norm, leaves[-1], dropout, **others)
     weight = torch.linspace(-1, 2, weighted.numel(), dtype=weighted.dtype, device=weighted.device).view_as(weighted)
-    return spikes.detach(), torch.autograd.grad(READOUTS[readout](spikes, weight), leaves), norm
+    gradients = torch.autograd.grad(READOUTS[readout](spikes, weight), [*leaves, *others.values()])
+    return spikes.detach(), gradients, norm
 
 
-def assert_same(weighted, norm, leak, dropout, readout="each step", layout="contiguous"):
-    spikes, gradients, own_norm = run(fused.spikes, weighted, norm, leak, dropout, readout, layout)
-    expected, expected_gradients, plain_norm = run(fused.plain_spikes, weighted, norm, leak, dropout, readout, layout)
+def assert_same(weighted, norm, leak, dropout, readout="each step", layout="contiguous", **others):
+    given = weighted, norm, leak, dropout, readout, layout
+    spikes, gradients, own_norm = run(fused.spikes, *given, **others)
+    expected, expected_gradients, plain_norm = run(fused.plain_spikes, *given, **others)
     assert torch.equal(spikes, expected)
     # Sums over time and batch are taken in another order, so the error is relative to the largest of a tensor.
     tolerance = {torch.float32: 2e-5, torch.float64: 1e-12}[weighted.dtype]
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
-        scale = max(1.0, float(reference.abs().max()))
+        scale = float(torch.cat([reference.abs().flatten(), reference.new_ones(1)]).max())
         torch.testing.assert_close(gradient, reference, rtol=0, atol=tolerance * scale)
     for name, buffer in plain_norm.named_buffers():
         # Both are summed in double precision, in another order.

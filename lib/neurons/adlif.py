@@ -21,6 +21,10 @@ def adlif(
     step before, ``w_t = adaptation_leak w_{t-1} + adaptation_potential u_{t-1} + adaptation_spike s_{t-1}``; then
     ``u_t = leak (u_{t-1} - s_{t-1}) + (1 - leak) (current_t - w_t)`` and ``s_t = [u_t > threshold]``. The surrogate
     gradient is that of ``lif``; it follows every use of a spike.
+
+    With ``adaptation_potential < adaptation_leak - 1``, as half of the baseline's range has it, potential and current
+    drive each other away from rest, by up to 1.4 times a step: then rounding decides spikes before long, and after some
+    250 steps single precision overflows.
     """
     spikes, _ = _integrated(current, leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
     return spikes

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -129,6 +130,27 @@ def angularity_exponent(alphas: Sequence[float] | np.ndarray, losses: np.ndarray
     if squares.min() == 0:
         return float("nan")
     return float(np.polyfit(np.log(apart * step), np.log(squares), 1)[0])
+
+
+def rise_under_noise(
+    network: nn.Module,
+    centre: State,
+    names: Iterable[str],
+    std: float,
+    features: Float[Tensor, "batch time features"],
+    labels: Int64[Tensor, " batch"],
+    samples: int,
+    generator: torch.Generator,
+) -> float:
+    """By how much Gaussian noise of ``std`` on the tensors of these names raises the loss, in nats.
+
+    Each of the samples is a network of its own: the mean of their losses less the loss at the centre.
+    """
+    noisy = MeanFieldGaussian(centre, {name: torch.full_like(centre[name], std) for name in names})
+    drawn = posteriors.predict(network, noisy, features, samples, generator)
+    point = posteriors.predict(network, PointMass(centre), features, 1, generator)
+    losses = [metrics.negative_log_likelihood(probabilities, labels) for probabilities in drawn]
+    return float(np.mean(losses)) - metrics.negative_log_likelihood(point, labels)
 
 
 def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:

@@ -34,7 +34,7 @@ from lib.posteriors import MeanFieldGaussian
 
 KEY = ["set", "variant", "method", "seed"]
 NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "samples": int, "bins": int}
-NEEDED |= {"slices": dict, "tuning": dict}
+NEEDED |= {"slices": dict, "noise": dict, "tuning": dict}
 
 
 class Cell(NamedTuple):
@@ -46,6 +46,10 @@ class Cell(NamedTuple):
     seed: int
     chosen: dict[str, Any]
 
+
+# The parameters of the hidden layers by what they do, from a part of their names; the others are the readout's.
+GROUPS = {".linear.": "weights", ".norm.": "norm", ".leak": "leak", ".adaptation": "adaptation"}
+GROUPS |= {".recurrent": "recurrent"}
 
 Place = tuple[str, str, str, int]
 Measured = tuple[dict[str, Any], dict[str, Any]]  # a row of the results, and the record of its run
@@ -91,6 +95,7 @@ def measure(cell: Cell, how: Mapping[str, Mapping[str, Any]]) -> Measured:
     row = dict(zip(KEY, cell, strict=False)) | evaluation.figures
     row |= activity.measures(run.network(frames), run.posterior.mean, frames.part("test").features)
     row |= shape_of_slices(sliced(run, frames, **how["slices"]))
+    row |= rises(run, frames, **how["noise"])
     return row, {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record | how
 
 
@@ -122,6 +127,22 @@ def shape_of_slices(curves: pd.DataFrame) -> dict[str, float]:
         exponent = slices.angularity_exponent(curve["alpha"].to_numpy(), curve["nll"].to_numpy())
         found.setdefault(f"exponent_{loss}", []).append(exponent)
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def rises(run: Run, frames: Frames, *, std: float, samples: int, examples: int) -> dict[str, float]:
+    """What the same noise costs in nats on each group of a run's parameters, around its mean."""
+    network, test = run.network(frames), frames.part("test")
+    groups: dict[str, list[str]] = {}
+    for name, _ in network.named_parameters():
+        group = next((group for part, group in GROUPS.items() if part in name), "readout")
+        groups.setdefault(group, []).append(name)
+    return {
+        f"rise_{group}": slices.rise_under_noise(
+            network, run.posterior.mean, names, std, test.features[:examples], test.labels[:examples], samples,
+            torch.Generator().manual_seed(0),
+        )
+        for group, names in groups.items()
+    }  # fmt: skip
 
 
 def choose(study: Mapping[str, Any], variant: str, method: str) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -188,7 +209,11 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
 def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
     there = chosen_for(path)
     asked = cells(study, yaml.safe_load(there.read_text(encoding="utf-8")) if there.exists() else {})
-    how = {"evaluation": {"samples": study["samples"], "bins": study["bins"]}, "slices": study["slices"]}
+    how = {
+        "evaluation": {"samples": study["samples"], "bins": study["bins"]},
+        "slices": study["slices"],
+        "noise": study["noise"],
+    }
     first = {cell.set: cell.chosen for cell in reversed(asked)}
     frames = {name: experiment.load_frames(chosen, chosen["dataset"]) for name, chosen in first.items()}
     wanted = {cell[:4]: {"run": experiment.run_name(frames[cell.set], cell.chosen)} | how for cell in asked}

@@ -305,3 +305,38 @@ def test_an_exponent_needs_enough_evenly_spaced_points(alphas):
 def test_roughness_is_the_root_mean_square_second_difference():
     assert slices.roughness(np.array([0.0, 0.0, 3.0, 0.0])) == pytest.approx(math.sqrt((3**2 + 6**2) / 2))
     assert slices.roughness(np.arange(5.0)) == 0
+
+
+# Noise on the weights
+
+
+def test_the_rise_under_noise_is_the_mean_loss_of_single_draws_less_the_centre_s(generator):
+    network = nn.Linear(2, 3).double()
+    centre = network_state(network)
+    inputs, labels = torch.randn(7, 2, dtype=torch.float64), torch.arange(7) % 3
+
+    class Frames(nn.Module):
+        """One frame an utterance."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = network
+
+        def forward(self, features):
+            return self.linear(features[:, 0])
+
+    named = {f"linear.{name}": tensor for name, tensor in centre.items()}
+    rise = slices.rise_under_noise(
+        Frames(), named, ["linear.bias"], 0.5, inputs[:, None], labels, 4, torch.Generator().manual_seed(3)
+    )
+    again, losses = torch.Generator().manual_seed(3), []
+    for _ in range(4):
+        bias = centre["bias"] + 0.5 * torch.randn(3, generator=again, dtype=torch.float64)
+        losses.append(float(cross_entropy(inputs @ centre["weight"].T + bias, labels)))
+    at_centre = float(cross_entropy(inputs @ centre["weight"].T + centre["bias"], labels))
+    assert rise == pytest.approx(np.mean(losses) - at_centre, abs=1e-9)
+
+
+def test_no_noise_raises_nothing(spiking_network, centre, generator):
+    features, labels = torch.randn(6, 10, 3, dtype=torch.float64), torch.arange(6) % 4
+    assert slices.rise_under_noise(spiking_network, centre, list(centre), 0.0, features, labels, 2, generator) == 0

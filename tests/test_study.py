@@ -21,6 +21,7 @@ TOY = {
     "tuning": {"set": "toy", "trials": 1, "epochs": 1},
     "samples": 2,
     "bins": 5,
+    "noise": {"std": 0.01, "samples": 2, "examples": 10},
     "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},
 }
 
@@ -59,7 +60,7 @@ def test_every_run_has_a_row_and_a_record(path, tmp_path):
 
 def test_a_row_holds_what_the_library_measures(path, toy_frames):
     cell = study.cells(TOY, {})[1]
-    row, _ = study.measure(cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"]})
+    row, _ = study.measure(cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"], "noise": TOY["noise"]})
     run = experiment.train(toy_frames, cell.chosen)
     evaluation = experiment.evaluate(run, toy_frames, 2, 5)
     assert row["nll"] == evaluation.figures["nll"]

@@ -121,6 +121,20 @@ def test_features_have_time_to_the_right_and_low_bands_below(generator):
     assert first.images[0].get_clim() == second.images[0].get_clim() == (frames.min(), frames.max())
 
 
+def test_counts_of_spikes_are_named_as_told():
+    figure = figures.features(np.eye(3, dtype=np.uint8)[None], ["one"], SOURCE, channels="channel", values="spikes")
+    assert figure.get_supylabel() == "channel"
+    assert figure.axes[-1].get_ylabel() == "spikes"
+
+
+def test_each_spike_is_a_mark_at_its_time_and_channel():
+    trains = [(np.array([0.1, 0.25]), np.array([3, 699])), (np.array([]), np.array([], dtype=int))]
+    first, second = figures.spike_trains(trains, ["one", "two"], SOURCE).axes
+    np.testing.assert_array_equal(first.get_lines()[0].get_xydata(), [[0.1, 3], [0.25, 699]])
+    assert second.get_lines()[0].get_xydata().size == 0
+    assert first.get_xlabel() == "time (s)"
+
+
 def test_a_title_for_each_picture_is_needed(generator):
     with pytest.raises(ValueError, match="shorter"):
         figures.features(generator.normal(size=(2, 9, 4)), ["one"], SOURCE)

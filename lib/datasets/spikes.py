@@ -5,7 +5,7 @@ Layout of a file: `spikes/times` (for each utterance a list of seconds) and `spi
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -50,10 +50,6 @@ class SpikeTrains(Utterances):
                     found[index] = checked(times[row - first], units[row - first], row)
         return [found[index] for index in indices]
 
-    def chosen(self, indices: Int64[np.ndarray, " chosen"]) -> Utterances:
-        """Some of the utterances, in the order of `indices`."""
-        return replace(super().chosen(indices), rows=self.rows[indices])
-
     def fingerprint(self, cache: Path | None = None) -> str:
         """BLAKE2b (32 hexadecimal digits) of the files', and of which of their rows these utterances are."""
         places = "".join(f"\n{path} {row}" for path, row in zip(self.paths, self.rows, strict=True))
@@ -89,7 +85,7 @@ def gather(name: str, split: str, root: Path, files: Mapping[str, str], class_na
             lengths = {key: len(file[key]) for key in ("labels", "extra/speaker", "spikes/times", "spikes/units")}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"its lists differ in length: {lengths}")
-            names[path] = tuple(file["extra/keys"].asstr()[:]) if "extra/keys" in file else class_names
+            names[path] = tuple(file["extra/keys"].asstr("utf-8")[:]) if "extra/keys" in file else class_names
             own = file["labels"][:]
             wrong = own[~np.isin(own, np.arange(len(names[path])))]
             if len(wrong):

@@ -65,13 +65,8 @@ class Utterances:
 
     def chosen(self, indices: Int64[np.ndarray, " chosen"]) -> "Utterances":
         """Some of the utterances, in the order of `indices`."""
-        return replace(
-            self,
-            paths=tuple(self.paths[index] for index in indices),
-            labels=self.labels[indices],
-            speakers=self.speakers[indices],
-            parts=self.parts[indices],
-        )
+        arrays = {name: value[indices] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, paths=tuple(self.paths[index] for index in indices), **arrays)
 
     def fingerprint(self, cache: Path | None = None) -> str:
         """BLAKE2b (32 hexadecimal digits) over the relative paths and contents of the files, each once, in order.

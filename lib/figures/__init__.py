@@ -6,7 +6,7 @@ that it is from in small print.
 
 from lib.figures.comparison import variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
-from lib.figures.speech import features, waveform
+from lib.figures.speech import features, spike_trains, waveform
 from lib.figures.spiking import membrane, raster, surrogate
 from lib.figures.style import METHOD_COLOURS, METHOD_LABELS, source_of
 from lib.figures.training import learning_curves, posterior_spread, slices
@@ -24,6 +24,7 @@ __all__ = [
     "reliability",
     "slices",
     "source_of",
+    "spike_trains",
     "spread",
     "surrogate",
     "table1",

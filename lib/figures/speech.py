@@ -1,9 +1,9 @@
-"""What goes into the network: waveforms and log-mel frames."""
+"""What goes into the network: waveforms or spikes, and the frames made of them."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Real
 from matplotlib.figure import Figure
 
 from lib.figures.style import NEUTRAL, grid, styled
@@ -24,14 +24,35 @@ def waveform(
 
 
 @styled
-def features(frames: Float[np.ndarray, "utterance time mel"], titles: Sequence[str], source: str) -> Figure:
-    """Each utterance's log-mel frames: time to the right, pitch upwards, one colour scale for all."""
+def spike_trains(
+    utterances: Sequence[tuple[Float[np.ndarray, " spike"], Int[np.ndarray, " spike"]]],
+    titles: Sequence[str],
+    source: str,
+) -> Figure:
+    """Each utterance's spikes, given by their times in seconds and their channels."""
+    figure, axes = grid(len(utterances), 3, 1.7, source, sharey=True)
+    for axis, (times, units), title in zip(axes, utterances, titles, strict=True):
+        axis.plot(times, units, ".", color=NEUTRAL, markersize=0.5)
+        axis.set(title=title, xlabel="time (s)")
+    figure.supylabel("channel", fontsize=9)
+    return figure
+
+
+@styled
+def features(
+    frames: Real[np.ndarray, "utterance time channel"],
+    titles: Sequence[str],
+    source: str,
+    channels: str = "mel band",
+    values: str = "feature value",
+) -> Figure:
+    """Each utterance's frames: time to the right, channels upwards, one colour scale for all."""
     figure, axes = grid(len(frames), 3, 1.7, source, sharey=True)
     for axis, frame, title in zip(axes, frames, titles, strict=True):
         picture = axis.imshow(
             frame.T, origin="lower", aspect="auto", cmap="magma", vmin=frames.min(), vmax=frames.max()
         )
         axis.set(title=title, xlabel="frame")
-    figure.supylabel("mel band", fontsize=9)
-    figure.colorbar(picture, ax=axes, label="feature value", shrink=0.9, pad=0.02)
+    figure.supylabel(channels, fontsize=9)
+    figure.colorbar(picture, ax=axes, label=values, shrink=0.9, pad=0.02)
     return figure

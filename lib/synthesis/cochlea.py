@@ -1,8 +1,8 @@
 """A simple cochlea: a recording becomes spikes of 700 channels, and a set of recordings the files of SHD.
 
 Far from the model behind the published sets (Cramer et al., 2022), with its basilar membrane, hair cells and bushy
-cells; what the two have in common is the number of channels, the order of pitch in them, and about how many spikes
-there are. The filterbank is one of its own: that of `lib.features` is what a network is given, and may change.
+cells; what the two have in common is the number of channels, and about how many spikes there are. Channel 0 has the
+lowest pitch. The filterbank is one of its own: that of `lib.features` is what a network is given, and may change.
 """
 
 import functools

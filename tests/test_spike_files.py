@@ -1,0 +1,292 @@
+"""Spiking sets on tiny files made by hand, their faults in one sentence, and their spikes counted in bins."""
+
+import json
+import re
+from collections import Counter
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from lib.datasets import PARTS, SpikeTrains, hd, load, sc, shd, ssc
+from lib.datasets.spikes import gather
+from lib.features import count_spikes
+from lib.features.spikes import counts
+from lib.networks import SpikingClassifier
+from lib.posteriors import PointMass, network_state, predict
+
+
+def write(path, utterances, times_type=np.float16, units_type=np.uint16, keys=hd.CLASS_NAMES):
+    """A file of (times, units, label, speaker) for each utterance."""
+    path.parent.mkdir(exist_ok=True)
+    times, units, labels, speakers = zip(*utterances, strict=True)
+    with h5py.File(path, "w") as file:
+        for name, rows, kind in (("times", times, times_type), ("units", units, units_type)):
+            ragged = np.empty(len(rows), dtype=object)
+            ragged[:] = [np.array(row, dtype=kind) for row in rows]
+            file.create_dataset(f"spikes/{name}", data=ragged, dtype=h5py.vlen_dtype(kind))
+        file["labels"] = np.array(labels, dtype=np.uint16)
+        file["extra/speaker"] = np.array(speakers)
+        if keys is not None:
+            file["extra/keys"] = [key.encode() for key in keys]
+
+
+def spoken(speakers, seed):
+    """Every digit once by each speaker; how many spikes differs from one utterance to the next, and one has none."""
+    random = np.random.default_rng(seed)
+    for speaker in speakers:
+        for label in range(20):
+            number = 0 if label == 7 else int(random.integers(1, 60))
+            yield np.sort(random.uniform(0, 1.6, number)), random.integers(0, 700, number), label, speaker
+
+
+@pytest.fixture
+def root(tmp_path):
+    """SHD's layout: three speakers in training, 10 and 11 among them, and one in the test."""
+    folder = tmp_path / "shd"
+    write(folder / "shd_train.h5", spoken((0, 10, 11), seed=0))
+    write(folder / "shd_test.h5", spoken((4,), seed=1))
+    return folder
+
+
+# Loading
+
+
+def test_shd_holds_out_two_speakers_for_validation(root):
+    loaded = load("shd", None, root)
+    assert Counter(loaded.parts.tolist()) == {"train": 20, "validation": 40, "test": 20}
+    assert {part: set(loaded.part(part).speakers) for part in PARTS} == {
+        "train": {"00"},
+        "validation": {"10", "11"},
+        "test": {"04"},
+    }
+    assert loaded.class_names == hd.CLASS_NAMES
+    assert loaded.labels.tolist() == [*range(20)] * 4
+
+
+def test_shd_validates_on_the_test_part_where_told_to(root):
+    loaded = load("shd", None, root, validation="test")
+    assert Counter(loaded.parts.tolist()) == {"train": 60, "validation": 20, "test": 20}
+    for index in (0, 7, 19):
+        for tested, validated in zip(
+            loaded.part("test").spikes(index), loaded.part("validation").spikes(index), strict=True
+        ):
+            np.testing.assert_array_equal(tested, validated)
+
+
+@pytest.mark.parametrize("times_type", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("units_type", [np.uint16, np.int64])
+def test_spikes_are_read_as_they_were_written_whatever_their_types(tmp_path, times_type, units_type):
+    utterances = [*spoken((0, 10), seed=0)]
+    write(tmp_path / "shd_train.h5", utterances, times_type, units_type)
+    write(tmp_path / "shd_test.h5", utterances[:1], times_type, units_type)
+    loaded = load("shd", None, tmp_path)
+    for (times, units, *_), (found_times, found_units) in zip(utterances, loaded.read(range(40)), strict=True):
+        np.testing.assert_array_equal(found_times, np.array(times, dtype=times_type).astype(float))
+        np.testing.assert_array_equal(found_units, units)
+        assert (found_times.dtype, found_units.dtype) == (np.float64, np.int64)
+
+
+def test_utterances_read_together_are_those_read_singly(root):
+    loaded = load("shd", None, root)
+    indices = [79, 3, 61, 44, 3]
+    for index, (times, units) in zip(indices, loaded.read(indices), strict=True):
+        alone = loaded.spikes(index)
+        np.testing.assert_array_equal(times, alone[0])
+        np.testing.assert_array_equal(units, alone[1])
+
+
+def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
+    words = sc.WORDS[::-1]
+    for seed, file_name in enumerate(ssc.FILES.values()):
+        utterances = [([0.5], [seed], label, f"speaker{seed}".encode()) for label in range(35)]
+        write(tmp_path / file_name, utterances, keys=words)
+    loaded = load("ssc", None, tmp_path)
+    assert loaded.class_names == words
+    assert loaded.speakers.tolist() == [f"speaker{number}" for number in (0, 1, 2) for _ in range(35)]
+    assert [loaded.part(part).spikes(3)[1].item() for part in PARTS] == [0, 1, 2]
+    with pytest.raises(ValueError, match="'ssc' has a validation part of its own"):
+        load("ssc", None, tmp_path, validation="speaker")
+
+
+def test_without_names_labels_mean_what_the_recordings_say(root):
+    for part, speakers in (("train", (0, 10)), ("test", (4,))):
+        write(root / f"shd_{part}.h5", spoken(speakers, 0), keys=None)
+    assert load("shd", None, root).class_names == hd.CLASS_NAMES
+
+
+@pytest.mark.parametrize(("name", "module"), [("shd", shd), ("ssc", ssc)])
+def test_a_whole_set_is_held_to_its_published_counts(tmp_path, monkeypatch, name, module):
+    keys = ("yes", "no")
+    for part, file_name in module.FILES.items():
+        number = {"train": 6, "validation": 2, "test": 4}[part]
+        write(tmp_path / file_name, [([0.1], [1], n % 2, [0, 10][n // 4]) for n in range(number)], keys=keys)
+    published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in module.FILES}
+    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published)
+    assert len(load(name, None, tmp_path)) == sum(published.values())
+    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published | {"test": 5})
+    with pytest.raises(ValueError, match=r"other counts than published: test 4 \(published: 5\)"):
+        load(name, None, tmp_path)
+
+
+def test_the_fingerprint_is_of_the_files_and_of_which_utterances(root, tmp_path):
+    loaded = load("shd", None, root)
+    before = loaded.fingerprint(tmp_path / "cache")
+    assert re.fullmatch("[0-9a-f]{32}", before)
+    assert loaded.fingerprint() == before == load("shd", None, root, validation="speaker").fingerprint()
+    assert len({before, *(loaded.part(part).fingerprint() for part in PARTS)}) == 4
+    write(root / "shd_test.h5", spoken((4,), seed=2))
+    assert load("shd", None, root).fingerprint() != before
+
+
+# Faults
+
+
+def edit(change):
+    """Damage the training file of the set."""
+
+    def do(root):
+        with h5py.File(root / "shd_train.h5", "r+") as file:
+            change(file)
+
+    return do
+
+
+def replaced(key, values):
+    def change(file):
+        del file[key]
+        file[key] = values
+
+    return edit(change)
+
+
+def spikes_of(row, **lists):
+    def change(file):
+        for name, values in lists.items():
+            file[f"spikes/{name}"][row] = np.array(values, dtype=file[f"spikes/{name}"].dtype.metadata["vlen"])
+
+    return edit(change)
+
+
+def cut(share):
+    def do(root):
+        path = root / "shd_train.h5"
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return do
+
+
+FAULTS = {
+    "half a file": (cut(0.5), "truncated file"),
+    "an empty file": (cut(0), "restore this file"),
+    "another file": (lambda root: (root / "shd_train.h5").write_text("spikes"), "restore this file"),
+    "no test file": (lambda root: (root / "shd_test.h5").unlink(), r"shd_test\.h5 is damaged or missing"),
+    "no times": (edit(lambda file: file.pop("spikes/times")), "times"),
+    "no speakers": (edit(lambda file: file.pop("extra/speaker")), "speaker"),
+    "a group in a list's place": (replaced("labels", h5py.SoftLink("/spikes")), "restore this file"),
+    "a label less": (replaced("labels", np.zeros(59, int)), "its lists differ in length: .*'labels': 59"),
+    "a label beyond the last": (replaced("labels", np.full(60, 20)), "has a label 20, and the labels are 0 to 19"),
+    "a label that is no number": (replaced("labels", np.full(60, np.nan)), "has a label nan"),
+    "words as labels": (replaced("labels", [b"zero"] * 60), "restore this file"),
+    "other names": (replaced("extra/keys", [b"a"] * 20), "differ in what their labels mean"),
+    "a channel too many": (spikes_of(3, times=[0.1], units=[700]), "utterance 3 has a spike on channel 700, .* 699"),
+    "no time": (spikes_of(3, times=[np.nan], units=[1]), "utterance 3 has a spike at a time that is not a number"),
+    "a time before 0": (spikes_of(3, times=[-0.1], units=[1]), "utterance 3 has a spike at a time"),
+    "no end": (spikes_of(3, times=[np.inf], units=[1]), "utterance 3 has a spike at a time that is not a number"),
+    "a time more": (spikes_of(3, times=[0.1, 0.2], units=[1]), "utterance 3 has 2 times of spikes and 1 channels"),
+    "times as channels": (
+        edit(lambda file: (file.pop("spikes/units"), file.copy("spikes/times", "spikes/units"))),
+        "the channels of utterance 0 are not whole numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_user_reads_one_sentence(root, tmp_path, fault):
+    damage, seen = FAULTS[fault]
+    damage(root)
+    with pytest.raises(ValueError, match=seen) as told:
+        count_spikes(load("shd", None, root), tmp_path / "cache")
+    assert "\n" not in str(told.value)
+    assert "restore" in str(told.value)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.suffix != ".fingerprint"] == []
+
+
+# Bins
+
+
+def toy(path, utterances):
+    write(path / "toy.h5", utterances)
+    return gather("toy", "toy", path, {"train": "toy.h5"}, hd.CLASS_NAMES)
+
+
+def test_counts_worked_out_by_hand(tmp_path):
+    """Bins of 250 ms: [0, 0.25), [0.25, 0.5), [0.5, 0.75); what comes after is dropped."""
+    times = [0.0, 0.125, 0.125, 0.25, 0.5, 0.7, 0.75, 1.0]
+    units = [3, 5, 5, 3, 699, 3, 3, 3]
+    found = count_spikes(toy(tmp_path, [(times, units, 0, 0)]), tmp_path / "cache", frames=3, bin_ms=250.0)
+    expected = np.zeros((1, 3, 700), dtype=np.uint8)
+    expected[0, 0, 3], expected[0, 0, 5], expected[0, 1, 3], expected[0, 2, 699], expected[0, 2, 3] = 1, 2, 1, 1, 1
+    np.testing.assert_array_equal(found.features.numpy(), expected)
+    assert found.features.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("frames", "bin_ms"), [(100, 14.0), (250, 4.0), (1, 10_000.0), (33, 7.3)])
+def test_counts_are_those_of_a_histogram(root, tmp_path, frames, bin_ms):
+    loaded = load("shd", None, root)
+    found = count_spikes(loaded, tmp_path / "cache", frames=frames, bin_ms=bin_ms)
+    ordered = np.concatenate([np.flatnonzero(loaded.parts == part) for part in PARTS]).tolist()
+    assert found.labels.tolist() == loaded.labels[ordered].tolist()
+    edges = np.arange(frames + 1) * bin_ms / 1000
+    for (times, units), row in zip(loaded.read(ordered), found.features.numpy(), strict=True):
+        kept = times < edges[-1]  # a histogram's last bin holds its end, too
+        expected, _, _ = np.histogram2d(times[kept], units[kept], bins=[edges, np.arange(701)])
+        np.testing.assert_array_equal(row, expected)
+
+
+def test_a_time_on_a_boundary_is_in_the_later_bin():
+    times = np.arange(64) / 64
+    bins = counts((times, np.zeros(64, dtype=int)), 64, 1000 / 64)[:, 0]
+    assert (bins == 1).all()
+
+
+def test_counts_are_computed_once_for_the_same_spikes_and_settings(root, tmp_path):
+    cache = tmp_path / "cache"
+    first = count_spikes(load("shd", None, root), cache)
+    count_spikes(load("shd", None, root), cache, frames=100, bin_ms=14)
+    (record,) = [json.loads(path.read_text()) for path in cache.glob("*.json")]
+    assert (record["frames"], record["bin_ms"], record["data"]) == (100, 14.0, first.fingerprint)
+    count_spikes(load("shd", None, root), cache, bin_ms=10)
+    count_spikes(load("shd", None, root).part("train"), cache)
+    count_spikes(load("shd", None, root, validation="test"), cache)
+    assert len([*cache.glob("*.json")]) == 4
+
+
+def test_more_spikes_than_a_byte_holds_are_refused(tmp_path):
+    trains = toy(tmp_path, [([0.5] * 256, [9] * 256, 0, 0)])
+    with pytest.raises(ValueError, match=r"A channel has 256 spikes in 14 ms, and 255 fit; give a smaller `bin_ms`"):
+        count_spikes(trains, tmp_path / "cache")
+    assert not [*(tmp_path / "cache").glob("*.npy")]
+
+
+@pytest.mark.parametrize("setting", [{"frames": 0}, {"bin_ms": 0.0}, {"bin_ms": float("nan")}, {"bin_ms": -1.0}])
+def test_settings_out_of_range(root, tmp_path, setting):
+    with pytest.raises(ValueError, match="`frames` is 1 or more and `bin_ms` above 0"):
+        count_spikes(load("shd", None, root), tmp_path / "cache", **setting)
+
+
+def test_a_network_makes_of_bytes_what_it_makes_of_floats(root, tmp_path):
+    features = count_spikes(load("shd", None, root), tmp_path / "cache").features[:8]
+    network = SpikingClassifier(700, 20, (6,))
+    point, generator = PointMass(network_state(network)), torch.Generator()
+    assert torch.equal(
+        predict(network, point, features, 1, generator), predict(network, point, features.float(), 1, generator)
+    )
+
+
+def test_a_part_of_a_spiking_set_is_one(root):
+    part = load("shd", None, root).part("test")
+    assert isinstance(part, SpikeTrains)
+    assert set(part.paths) == {"shd_test.h5"}
+    assert part.rows.tolist() == [*range(20)]

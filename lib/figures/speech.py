@@ -25,14 +25,14 @@ def waveform(
 
 @styled
 def spike_trains(
-    utterances: Sequence[tuple[Float[np.ndarray, " spike"], Int[np.ndarray, " spike"]]],
+    utterances: Sequence[tuple[Float[np.ndarray, " _"], Int[np.ndarray, " _"]]],
     titles: Sequence[str],
     source: str,
 ) -> Figure:
     """Each utterance's spikes, given by their times in seconds and their channels."""
     figure, axes = grid(len(utterances), 3, 1.7, source, sharey=True)
     for axis, (times, units), title in zip(axes, utterances, titles, strict=True):
-        axis.plot(times, units, ".", color=NEUTRAL, markersize=0.5)
+        axis.plot(times, units, ".", color=NEUTRAL, markersize=1, markeredgewidth=0)
         axis.set(title=title, xlabel="time (s)")
     figure.supylabel("channel", fontsize=9)
     return figure

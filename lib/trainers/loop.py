@@ -48,6 +48,7 @@ class Method:
     step: Callable[[Tensor, Tensor], tuple[float, Tensor]]
     posterior: Callable[[], Posterior]
     begin_epoch: Callable[[int], None] = lambda epoch: None
+    end_epoch: Callable[[int], None] = lambda epoch: None
     stored: Callable[[], dict] = dict
     restore: Callable[[dict], None] = lambda stored: None
     keeps_last: bool = False
@@ -128,6 +129,7 @@ def fit(
             method.begin_epoch(epoch)
             row = {"epoch": epoch + 1, "learning_rate": method.optimizer.param_groups[0]["lr"]}
             row |= _train_epoch(method, network, training, batch_size, epoch)
+            method.end_epoch(epoch)
             posterior = method.posterior()
             row |= _validate(posterior, network, validation)
             scheduler.step(row["validation_loss"])

@@ -1,0 +1,191 @@
+"""How far the gradients of drawn spikes are from the exact one, in networks whose spike patterns can all be listed.
+
+Nothing here is sampled: the loss that training minimises is ``sum_s P(s) L(s)`` over the patterns s of all neurons and
+steps. An estimator gives a gradient for each pattern, and its mean and its variance are sums over the patterns too.
+Gradients are those of the hidden layers' parameters, as the readout's is exact in any estimator.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+from torch.special import log_ndtr
+
+from lib.networks.sbnn import StochasticClassifier
+from lib.neurons.stochastic import Slope, differentiable, relaxed, straight_through, trapezoid
+from lib.neurons.surrogate import boxcar
+
+# More than two to that many patterns do not fit into memory.
+MOST_SPIKES = 16
+# As drawn, the second layer of so few neurons would be silent, and the loss all but linear in each spike.
+GAIN, READOUT_GAIN = 2.0, 4.0
+
+Parameters = Mapping[str, Tensor]
+# What makes drawn spikes differentiable by the potential above threshold and its standard deviation.
+Carrier = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def importance_weighted(slope: Slope) -> Carrier:
+    return lambda spikes, excess, deviation: differentiable(spikes, excess / deviation, slope)
+
+
+def boxcar_of_means(spikes: Tensor, excess: Tensor, deviation: Tensor) -> Tensor:
+    """The surrogate derivative of the paper, at the mean potential."""
+    return differentiable(spikes, excess, lambda above, _: boxcar(above, threshold=0.0))
+
+
+CARRIERS: dict[str, Carrier] = {
+    "straight-through": importance_weighted(straight_through),
+    "trapezoid": importance_weighted(trapezoid),
+    "relaxed, width 1": importance_weighted(partial(relaxed, width=1.0)),
+    "relaxed, width 4": importance_weighted(partial(relaxed, width=4.0)),
+    "boxcar, drawn spikes": boxcar_of_means,
+}
+
+
+class Case(NamedTuple):
+    network: StochasticClassifier
+    features: Float[Tensor, "time features"]
+    label: Int64[Tensor, ""]
+
+
+def compare(
+    deviations: Collection[float],
+    seeds: Collection[int],
+    *,
+    hidden_sizes: Sequence[int] = (2, 2),
+    time: int = 3,
+    features: int = 3,
+    classes: int = 2,
+) -> pd.DataFrame:
+    """Each estimator in random recurrent networks, a network and an utterance for each seed.
+
+    ``deviations`` are those that the weights have (``StochasticClassifier``). Columns: deviation, seed, estimator, and,
+    in units of the exact gradient's norm, ``bias`` (the norm of the mean gradient's distance from the exact one) and
+    ``variance`` (mean squared distance of a gradient from the mean gradient; in the square of these units); ``cosine``
+    between the mean and the exact gradient, NaN for a mean of 0. Raises ``ValueError`` for networks with more than
+    2^16 patterns of spikes.
+    """
+    rows = []
+    for deviation in deviations:
+        for seed in seeds:
+            case = random_case(deviation, seed, hidden_sizes, time, features, classes)
+            exact = exact_gradient(case)
+            scale = exact.norm()
+            for estimator, (given, weights) in estimates(case).items():
+                mean = weights @ given
+                rows.append(
+                    {
+                        "deviation": deviation, "seed": seed, "estimator": estimator,
+                        "bias": float((mean - exact).norm() / scale),
+                        "variance": float(weights @ (given - mean).square().sum(dim=1) / scale**2),
+                        "cosine": float(mean @ exact / (mean.norm() * scale)),
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def random_case(
+    deviation: float, seed: int, hidden_sizes: Sequence[int], time: int, features: int, classes: int
+) -> Case:
+    """In double precision; torch's own generator is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = StochasticClassifier(features, classes, hidden_sizes, deviation=deviation).double()
+        with torch.no_grad():
+            network.readout.weight.mul_(READOUT_GAIN)
+            for layer in network.layers:
+                layer.gain.fill_(GAIN)
+        utterance = torch.randn(time, features, dtype=torch.float64)
+        return Case(network.requires_grad_(False), utterance, torch.randint(classes, ()))
+
+
+def patterns(case: Case) -> Float[Tensor, "patterns spikes"]:
+    """All there are; spikes are in the order of layer, step and unit."""
+    spikes = len(case.features) * sum(layer.linear.out_features for layer in case.network.layers)
+    if spikes > MOST_SPIKES:
+        raise ValueError(f"{spikes} spikes have too many patterns to list: take units and steps for {MOST_SPIKES}")
+    return (torch.arange(2**spikes)[:, None] >> torch.arange(spikes) & 1).to(case.features.dtype)
+
+
+def hidden_parameters(case: Case) -> dict[str, Tensor]:
+    return dict(case.network.layers.named_parameters())
+
+
+def expected_loss(parameters: Parameters, case: Case) -> Float[Tensor, ""]:
+    """``sum_s P(s) L(s)``, which follows the parameters without a jump."""
+    losses, scores = _forced(parameters, case, patterns(case))
+    return log_ndtr(scores).sum(dim=1).exp() @ losses
+
+
+def exact_gradient(case: Case) -> Float[Tensor, " parameters"]:
+    return _flat(grad(expected_loss)(hidden_parameters(case), case))
+
+
+def estimates(case: Case) -> dict[str, tuple[Float[Tensor, "cases parameters"], Float[Tensor, " cases"]]]:
+    """Each estimator's gradient in each case, and how probable the cases are.
+
+    "boxcar, no noise" is the gradient of the deterministic network of the mean weights, its one case; all others have
+    one for each pattern. "score function" is ``(L(s) - expected loss) d log P(s)``, which has no bias.
+    """
+    parameters, listed = hidden_parameters(case), patterns(case)
+    losses, scores = _forced(parameters, case, listed)
+    probabilities = log_ndtr(scores).sum(dim=1).exp()
+
+    def of_patterns(function: Callable[[Parameters, Tensor], Tensor]) -> Tensor:
+        return vmap(lambda pattern: _flat(grad(function)(parameters, pattern[None])))(listed)
+
+    def log_probability(some: Parameters, pattern: Tensor) -> Tensor:
+        _, scores = _forced(some, case, pattern)
+        # d log Phi(x) is phi(x) / Phi(x) dx, twice the trapezoid's slope: only this line's gradient is of use.
+        return (2 * trapezoid(scores, torch.ones_like(scores)).detach() * scores).sum()
+
+    found = {}
+    for name, carrier in CARRIERS.items():
+        gradients = of_patterns(lambda some, pattern, carrier=carrier: _forced(some, case, pattern, carrier)[0].sum())
+        found[name] = gradients, probabilities
+    found["score function"] = (losses - probabilities @ losses)[:, None] * of_patterns(log_probability), probabilities
+    surrogate = grad(lambda some: _loss(some, case, 1, _without_noise).sum())(parameters)
+    found["boxcar, no noise"] = _flat(surrogate)[None], torch.ones_like(probabilities[:1])
+    return found
+
+
+def _forced(
+    parameters: Parameters, case: Case, listed: Tensor, carrier: Carrier = lambda spikes, *_: spikes
+) -> tuple[Tensor, Tensor]:
+    """Of each pattern the loss that follows from it, and the scores [patterns, spikes] of its spikes and silences.
+
+    ``Phi`` of these scores is how probable the network makes each spike or silence, given those before.
+    """
+    steps = iter(listed.split([layer.linear.out_features for layer in case.network.layers for _ in case.features], 1))
+    scores = []
+
+    def fire(excess, deviation):
+        spikes, score = next(steps), excess / deviation
+        scores.append(torch.where(spikes > 0, score, -score))
+        return carrier(spikes, excess, deviation)
+
+    losses = _loss(parameters, case, len(listed), fire)
+    return losses, torch.cat(scores, dim=1)
+
+
+def _without_noise(excess: Tensor, deviation: Tensor) -> Tensor:
+    return boxcar_of_means((excess > 0).to(excess.dtype), excess, deviation)
+
+
+def _loss(parameters: Parameters, case: Case, copies: int, fire: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    train = case.features[:, None].expand(-1, copies, -1)
+    for index, layer in enumerate(case.network.layers):
+        own = {name: parameters[f"{index}.{name}"] for name, _ in layer.named_parameters()}
+        train = functional_call(layer, own, (train, fire))
+    return cross_entropy(case.network.classify(train), case.label.expand(copies), reduction="none")
+
+
+def _flat(gradients: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])

@@ -201,12 +201,10 @@ def _backward(
                 spike_grad = grad[t if len(grad) > 1 else 0, b]
                 for n in range(units):
                     sums[b, 2, n] += p[n] * (potential[n] - (one if potential[n] > threshold else zero))
+                    sums[b, 5, n] += k[n] if potential[n] > threshold else zero
                 for n in range(units):
                     sums[b, 3, n] += k[n] * adapting[n]
-                for n in range(units):
                     sums[b, 4, n] += k[n] * potential[n]
-                for n in range(units):
-                    sums[b, 5, n] += k[n] if potential[n] > threshold else zero
                 for n in range(units):
                     arriving[n] = spike_grad[n] * gain
                 if level > 0:
@@ -217,22 +215,16 @@ def _backward(
                     for n in places[: _chosen(flags, places)]:
                         arriving[n] += _product(scaled_outgoing[n], p)
                 for n in range(units):
-                    arriving[n] += of_spike[n] * k[n]
-                for n in range(units):
                     inside = abs(potential[n] - threshold) <= half
-                    p[n] = arriving[n] if inside else leak[n] * p[n]
-                for n in range(units):
-                    p[n] += of_potential[n] * k[n]
+                    p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
                 for n in range(units):
                     k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
                 for n in range(units):
                     sums[b, 0, n] += p[n]
-                for n in range(units):
                     sums[b, 1, n] += p[n] * (weighted[t, b, n] - mean[n])
                 for n in range(units):
                     sums[b, 2, n] += p[n] * adapting[n]
-                for n in range(units):
-                    potential[n] = p[n]
+                result[t, b] = p
 
 
 @compiled

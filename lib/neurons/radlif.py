@@ -23,8 +23,7 @@ def radlif(
     ``rlif``, ``u_t = leak (u_{t-1} - s_{t-1}) + (1 - leak) (current_t + V s_{t-1} - w_t)``.
     """
     adaptation = adaptation_leak, adaptation_potential, adaptation_spike
-    spikes, _ = _integrated(current, leak, *adaptation, recurrent, threshold)
-    return spikes
+    return _integrated(current, leak, *adaptation, recurrent, threshold)[0]
 
 
 @torch.no_grad()
@@ -39,8 +38,7 @@ def radlif_potential(
 ) -> Float[Tensor, "time batch units"]:
     """The membrane potentials behind ``radlif``, before each reset; they carry no gradient."""
     adaptation = adaptation_leak, adaptation_potential, adaptation_spike
-    _, potentials = _integrated(current, leak, *adaptation, recurrent, threshold)
-    return potentials
+    return _integrated(current, leak, *adaptation, recurrent, threshold)[1]
 
 
 def _integrated(current, leak, adaptation_leak, adaptation_potential, adaptation_spike, recurrent, threshold):

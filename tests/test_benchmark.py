@@ -13,11 +13,12 @@ import torch
 
 from lib import experiment
 from lib.benchmark import __main__ as program
-from lib.benchmark import peers, products, runs
+from lib.benchmark import layers, peers, products, runs
 from lib.benchmark.products import CLASSES, INPUTS, Shape
 from lib.benchmark.steps import ivon_step, prediction_cases, step_cases
 from lib.benchmark.timing import LEAST_ROUNDS, machine, timed
 from lib.benchmark.training import OwnProcess, adam_step
+from lib.networks.spiking import NEURONS, SpikingLayer
 from lib.trainers import train_ivon, train_map
 
 RESULTS = experiment.DATA / "results"
@@ -194,6 +195,22 @@ def test_a_process_of_its_own_trains_and_ends():
     assert not child.is_alive()
 
 
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
+    pytest.importorskip("sparch", reason="the baseline is not installed here")
+    ours = SpikingLayer(5, 7, neuron, 0.1)
+    own = layers.theirs(ours, neuron, 3)
+    assert torch.equal(own.W.weight, ours.linear.weight)
+    assert torch.equal(own.alpha, ours.leak)
+    adaptive, recurrent = NEURONS[neuron]
+    if adaptive:
+        assert torch.equal(own.beta, ours.adaptation_leak)
+        assert torch.equal(own.a, ours.adaptation_potential)
+        assert torch.equal(own.b, ours.adaptation_spike)
+    if recurrent:
+        assert torch.equal(own.V.weight, ours.recurrent.T)
+
+
 # The tables
 
 
@@ -216,7 +233,7 @@ def small_program(monkeypatch):
     """The program at a size of a moment, with no more peers than plain PyTorch, all in this process."""
     monkeypatch.setattr(peers, "LIBRARIES", ())
     monkeypatch.setattr(runs, "OwnProcess", OwnThread)
-    shapes = {"STEPS": [SMALL], "PREDICTIONS": [SMALL], "PEERS": [SMALL], "PAIRS": [SMALL]}
+    shapes = {"STEPS": [SMALL], "PREDICTIONS": [SMALL], "PEERS": [SMALL], "LAYERS": [SMALL], "PAIRS": [SMALL]}
     for name, value in (shapes | {"SECONDS": 0.0, "GROWTH": {"utterances": [(SMALL, 4), (SMALL, 8)]}}).items():
         monkeypatch.setattr(program, name, value)
 
@@ -226,6 +243,7 @@ def test_the_program_writes_every_table(small_program, tmp_path):
     tables = {path.stem.removeprefix("bench-"): pd.read_csv(path) for path in tmp_path.iterdir()}
     assert set(tables) == set(program.TABLES)
     assert set(tables["peers"]["network"]) == {"products", "ours", "plain"}
+    assert list(tables["neurons"]["neuron"]) == ["lif", "adlif", "rlif", "radlif"]
     assert list(tables["growth"]["utterances"]) == [4, 8]
     assert set(tables["at-once"]["manner"]) == {"at the same time", "one after the other"}
     for name, table in tables.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import experiment
+from lib.benchmark.layers import neurons
 from lib.benchmark.products import Shape
 from lib.benchmark.runs import against_peers, at_once, growth
 from lib.benchmark.steps import prediction, steps
@@ -20,6 +21,7 @@ SECONDS = 5.0  # for each group of what is timed in turns
 STEPS = [Shape(width, batch) for width in WIDTHS for batch in BATCHES]
 PREDICTIONS = [Shape(width, 128) for width in WIDTHS]
 PEERS = [Shape(512, 128), Shape(512, 16), Shape(128, 128)]
+LAYERS = [Shape(512, 128), Shape(128, 128)]
 PAIRS = [Shape(width, batch) for width in (128, 512) for batch in (16, 128)]
 GROWTH = {
     "utterances": [(Shape(512, 128), utterances) for utterances in (256, 512, 1024)],
@@ -31,6 +33,7 @@ TABLES: dict[str, Callable[[float], pd.DataFrame]] = {
     "steps": lambda seconds: steps(STEPS, seconds),
     "prediction": lambda seconds: prediction(PREDICTIONS, seconds),
     "peers": lambda seconds: against_peers(PEERS, seconds),
+    "neurons": lambda seconds: neurons(LAYERS, seconds),
     "at-once": lambda seconds: at_once(PAIRS, seconds),
     "growth": lambda seconds: growth(GROWTH, seconds),
 }

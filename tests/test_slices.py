@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import slices
-from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, network_state
+from lib import posteriors, slices
+from lib.posteriors import MeanFieldGaussian, Mixture, NoisyNetwork, PointMass, network_state
 
 ALPHAS = [-1.0, -0.25, 0.0, 0.5, 2.0]
 
@@ -225,6 +225,37 @@ def test_layers_that_do_not_move_are_computed_once(spiking_network, posterior, d
     assert [calls.count(index) for index in range(2)] == counts
     np.testing.assert_array_equal(losses, slices.bayesian_loss(spiking_network, posterior, whole, *given, seed(5)))
     assert len(set(losses)) == len(ALPHAS)
+
+
+def test_every_alpha_sees_the_same_noise_of_a_noisy_network(spiking_network, posterior, direction):
+    noisy = NoisyNetwork(posterior)
+
+    def losses(alphas):
+        return slices.bayesian_loss(spiking_network, noisy, direction, alphas, minibatches(), 3, seed(5))
+
+    before = torch.get_rng_state()
+    forwards = losses(ALPHAS)
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal([losses([alpha])[0] for alpha in ALPHAS], forwards)
+    np.testing.assert_array_equal(losses([0.5] * 3), np.full(3, forwards[3]))
+    assert len(set(forwards)) == len(ALPHAS)
+    # A part of the direction moves the readout alone: the layers before it draw their noise again, and the same.
+    readout = {name: 5 * tensor for name, tensor in direction.items() if name.startswith("readout")}
+    whole = readout | {name: torch.zeros_like(tensor) for name, tensor in direction.items() if name not in readout}
+    part, all_layers = (
+        slices.bayesian_loss(spiking_network, noisy, along, ALPHAS, minibatches(), 3, seed(5))
+        for along in (readout, whole)
+    )
+    np.testing.assert_array_equal(part, all_layers)
+
+
+def test_the_slice_of_a_noisy_network_is_that_of_its_predictions(spiking_network, posterior, direction):
+    noisy, batches = NoisyNetwork(posterior), minibatches()
+    (loss,) = slices.bayesian_loss(spiking_network, noisy, direction, [0.0], batches, 3, seed(5))
+    features, labels = (torch.cat(part) for part in zip(*batches, strict=True))
+    predicted = posteriors.predict(spiking_network, noisy, features, 3, seed(5)).mean(dim=0)
+    of_batches = predicted[range(len(labels)), labels].log().split([len(labels) for _, labels in batches])
+    assert loss == pytest.approx(np.mean([-float(part.mean()) for part in of_batches]), rel=1e-10)
 
 
 # Bad input

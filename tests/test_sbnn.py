@@ -259,11 +259,6 @@ def test_a_resumed_run_ends_in_the_numbers_of_an_undisturbed_one(interrupted_aft
     assert_same_outcome(train(network_of(seed=77), checkpoint=checkpoint), expected)
 
 
-def test_a_rate_of_learning_far_too_high_is_named():
-    with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        train(learning_rate=1e6)
-
-
 # The posterior
 
 

@@ -27,7 +27,7 @@ TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["t
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
 NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
-ELSEWHERE = {"pipeline", "benchmark", "tuning.py"}
+ELSEWHERE = {"pipeline", "benchmark", "study.py", "tuning.py"}
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 
 

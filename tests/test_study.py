@@ -60,7 +60,9 @@ def test_every_run_has_a_row_and_a_record(path, tmp_path):
 
 def test_a_row_holds_what_the_library_measures(path, toy_frames):
     cell = study.cells(TOY, {})[1]
-    row, _ = study.measure(cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"], "noise": TOY["noise"]})
+    row, _ = study.measure(
+        cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"], "noise": TOY["noise"]}
+    )
     run = experiment.train(toy_frames, cell.chosen)
     evaluation = experiment.evaluate(run, toy_frames, 2, 5)
     assert row["nll"] == evaluation.figures["nll"]

@@ -75,16 +75,23 @@ def chosen_for(path: Path) -> Path:
 
 def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     """All runs of a study, seed by seed, so that an interrupted one has something of everything."""
+
+    def chosen(name: str, variant: str, method: str, seed: int) -> dict[str, Any]:
+        found = tuned.get(variant, {}).get(method, {})
+        return found | given(study, name, variant, method) | {"method": method, "seed": seed}
+
     return [
-        Cell(
-            name, variant, method, seed,
-            study["common"] | study["variants"][variant] | tuned.get(variant, {}).get(method, {})
-            | study["sets"][name] | {"method": method, "seed": seed},
-        )
+        Cell(name, variant, method, seed, chosen(name, variant, method, seed))
         for seed, name, variant, method in itertools.product(
             study["seed"], study["sets"], study["variants"], study["method"]
         )
-    ]  # fmt: skip
+    ]
+
+
+def given(study: Mapping[str, Any], name: str, variant: str, method: str) -> dict[str, Any]:
+    """The settings that the study gives to a run: the common ones, its method's, its variant's and its set's."""
+    common = {key: value for key, value in study["common"].items() if key not in study["method"]}
+    return common | study["common"].get(method, {}) | study["variants"][variant] | study["sets"][name]
 
 
 def measure(cell: Cell, how: Mapping[str, Mapping[str, Any]]) -> Measured:
@@ -149,9 +156,9 @@ def choose(study: Mapping[str, Any], variant: str, method: str) -> tuple[dict[st
     """The best settings of some trials on the validation part, and all trials."""
     asked = study["tuning"]
     name = asked["set"]
-    given = study["common"] | study["variants"][variant] | study["sets"][name] | {"epochs": asked["epochs"]}
-    frames = experiment.load_frames(given, given["dataset"])
-    searched = tuning.search(f"{name}-{variant}-{method}", {given["dataset"]: frames}, method, asked["trials"], given)
+    fixed = given(study, name, variant, method) | {"epochs": asked["epochs"]}
+    frames = experiment.load_frames(fixed, fixed["dataset"])
+    searched = tuning.search(f"{name}-{variant}-{method}", {fixed["dataset"]: frames}, method, asked["trials"], fixed)
     trials = tuning.trial_table(searched).assign(variant=variant, method=method)
     return searched.best_params, trials
 

@@ -35,7 +35,7 @@ SPACE = {
         "ess_factor": (1.0, 30.0),
         "hess_init": (0.1, 3.0),
         "beta2": [0.999, 0.9999, 0.99999],
-        "freeze_norm_after": [None, 10, 20],
+        "freeze_norm_after": [10, 20, 30],
     },
 }
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)

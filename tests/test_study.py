@@ -17,7 +17,7 @@ TOY = {
     "variants": {"LIF": {"neuron": "lif"}, "MLP": {"network": "mlp"}},
     "method": ["map", "ivon"],
     "seed": [1, 2],
-    "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20},
+    "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20, "ivon": {"freeze_norm_after": 1}},
     "tuning": {"set": "toy", "trials": 1, "epochs": 1},
     "samples": 2,
     "bins": 5,
@@ -52,6 +52,7 @@ def test_every_run_has_a_row_and_a_record(path, tmp_path):
     assert {(one["variant"], one["settings"]["method"], one["settings"]["seed"]) for one in records} == set(
         rows[["variant", "method", "seed"]].itertuples(index=False, name=None)
     )
+    assert {one["settings"].get("freeze_norm_after") for one in records} == {None, 1}
     assert {one["settings"]["network"] for one in records if one["variant"] == "MLP"} == {"mlp"}
     assert all(one["settings"]["epochs"] == 2 and one["commit"] for one in records)
     assert rows.loc[rows["variant"] == "LIF", "firing_rate"].between(0, 1).all()

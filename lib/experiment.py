@@ -68,6 +68,12 @@ class Run:
                 raise ValueError(f"it does not hold {epochs} epochs")
         return history
 
+    @property
+    def validation_nll(self) -> float:
+        """Of the posterior that was kept: of SWAG the last epoch's, else the lowest."""
+        losses = self.history["validation_loss"]
+        return float(losses.iloc[-1] if self.record["settings"]["method"] == "swag" else losses.min())
+
     def network(self, frames: Frames) -> Classifier:
         """An untrained network of this run's shape, to call with weights sampled from the posterior."""
         return network_for(frames, self.record["settings"])
@@ -256,7 +262,7 @@ def measure(run: Run, frames: Frames, samples: int, bins: int, averaged: Path, p
     """Predict the test part, and write the averaged predictions and, last, the figures."""
     test = frames.part("test")
     generator = torch.Generator().manual_seed(run.record["settings"]["seed"])
-    samples = 1 if isinstance(run.posterior, posteriors.PointMass) else samples
+    samples = posteriors.samples_needed(run.posterior, samples)
     predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
     np.save(written := io.BytesIO(), metrics.model_average(predicted).float().numpy())
     with written_aside(averaged) as aside:
@@ -294,7 +300,7 @@ def write_table(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]
     folder = results_folder(chosen)
     stored, records = folder / "table1.csv", folder / "runs.json"
     new = [
-        {"run": run.folder.name, "validation_nll": run.history["validation_loss"].min()}
+        {"run": run.folder.name, "validation_nll": run.validation_nll}
         | run.record
         | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
         for run, one in evaluations.items()

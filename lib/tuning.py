@@ -37,6 +37,15 @@ SPACE = {
         "beta2": [0.999, 0.9999, 0.99999],
         "freeze_norm_after": [10, 20, 30],
     },
+    "bbb": SHARED | {"learning_rate": (1e-3, 3e-2), "alpha": (1e-3, 1.0), "initial_std": (0.01, 0.2)},
+    "swag": SHARED
+    | {
+        "learning_rate": (1e-3, 3e-2),
+        "weight_decay": [0.0, 1e-5, 1e-4],
+        "swag_from": [10, 15, 20],
+        "swag_learning_rate": (1e-3, 0.1),
+        "rank": [5, 10, 15],
+    },
 }
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
@@ -64,8 +73,9 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str, fixed: Mappi
     steps = itertools.count()
 
     def report(row):
-        # The lowest so far is the trial's score: an epoch that happens to be bad is no reason to end it.
-        lowest[-1] = min(lowest[-1], row["validation_loss"])
+        # The lowest so far is the trial's score: an epoch that happens to be bad is no reason to end it. But SWAG's
+        # posterior is the last epoch's.
+        lowest[-1] = row["validation_loss"] if method == "swag" else min(lowest[-1], row["validation_loss"])
         trial.report(sum(lowest), next(steps))
         if trial.should_prune():
             raise optuna.TrialPruned

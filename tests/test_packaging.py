@@ -102,7 +102,19 @@ def test_what_the_tests_import_is_declared() -> None:
 
 def test_colab_is_given_what_it_lacks() -> None:
     """What is not behind a notebook is run elsewhere; PyTorch is Colab's own."""
-    has = {"ipython", "matplotlib", "numba", "numpy", "pandas", "requests", "scipy", "torch", "torchaudio", "tqdm"}
+    has = {
+        "h5py",
+        "ipython",
+        "matplotlib",
+        "numba",
+        "numpy",
+        "pandas",
+        "requests",
+        "scipy",
+        "torch",
+        "torchaudio",
+        "tqdm",
+    }
     rooms = [tree for path, tree in parsed("lib").items() if not ELSEWHERE & set(path.parts)]
     (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
     assert distributions(imported(*rooms, *CELLS)) - has == set(installed.split()[3:])

@@ -5,6 +5,8 @@
 # make test       everything that guards the project
 # make bench      measure what training and prediction cost here, and write data/results/bench-*.csv
 # make verify     compute a committed result anew (RESULT=synthetic) and compare it, number by number
+# make study      train and measure the networks of a study (STUDY=neurons), of which the stored results lack some
+# make tune       choose the settings of a study's networks on validation data (STUDY=neurons)
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
@@ -13,10 +15,11 @@ PYTHON ?= python3
 PARAMS ?= book/params/quick.yml
 SPEECH ?= recorded
 RESULT ?= synthetic
+STUDY ?= neurons
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test bench verify lint lock clean
+.PHONY: book paper notebooks test bench verify study tune lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.pipeline --params $(PARAMS)
@@ -45,6 +48,12 @@ bench: $(ENVIRONMENT)
 
 verify: $(ENVIRONMENT)
 	$(BIN)/python -m lib.verification $(RESULT) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+
+study: $(ENVIRONMENT)
+	$(BIN)/python -m lib.study book/params/$(STUDY).yml
+
+tune: $(ENVIRONMENT)
+	$(BIN)/python -m lib.study book/params/$(STUDY).yml --tune
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check

@@ -28,7 +28,7 @@ COLAB_CELL = f"""import sys
 
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {REPOSITORY} /content/companion
-    %pip install --quiet espeakng-loader filelock ivon-opt jaxtyping myst-nb soundfile
+    %pip install --quiet espeakng-loader filelock ivon-opt jaxtyping laplace-torch myst-nb pyroomacoustics soundfile
     %cd /content/companion/book
     sys.path.insert(0, "/content/companion")"""
 

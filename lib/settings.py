@@ -11,8 +11,8 @@ from typing import Any
 
 DATASETS = ("hd", "sc", "fsdd", "shd", "ssc", "synthetic-hd", "synthetic-sc", "synthetic-shd")
 
-# Those of "map" and "ivon" were chosen on the validation parts of the two synthetic sets together, by 15 trials for each
-# method (lib/tuning.py), rounded to two digits.
+# Those of "map" and "ivon" were chosen on the validation parts of the two synthetic sets together, by 15 trials for
+# each method (lib/tuning.py), rounded to two digits.
 DEFAULTS = {
     "map": {
         "batch_size": 16,

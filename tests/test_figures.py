@@ -365,3 +365,25 @@ def test_the_variants_table_gives_mean_and_spread_and_a_dash_for_what_is_not_the
     assert table.loc[("LIF", "Adam (MAP)"), "spikes"] == "5 ± 0"
     assert table.loc[("MLP", "IVON"), "spikes"] == "–"
     assert figures.variant_table(study().query("seed == 1"), {"nll": ("NLL", ".1f")}).iloc[0, 0] == "0.2"
+
+
+def test_estimators_have_a_line_through_their_medians_in_both_panels():
+    rows = pd.DataFrame(
+        [
+            {
+                "deviation": deviation,
+                "estimator": name,
+                "bias": seed * deviation,
+                "variance": 0.0 if name == "b" else seed,
+            }
+            for name in "ab"
+            for deviation in (0.5, 1.0)
+            for seed in (1.0, 2.0, 4.0)
+        ]
+    )
+    bias, variance = figures.estimators(rows, SOURCE).axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in bias.lines if not line.get_label().startswith("_")}
+    assert lines == {"a": [1.0, 2.0], "b": [1.0, 2.0]}
+    drawn = [line for line in variance.lines if len(line.get_ydata()) > 0]
+    assert [list(line.get_ydata()) for line in drawn] == [[1.0, 2.0, 4.0, 1.0, 2.0, 4.0], [2.0, 2.0]]
+    assert bias.get_yscale() == variance.get_yscale() == "log"

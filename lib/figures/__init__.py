@@ -4,7 +4,7 @@ A picture comes back as a closed matplotlib figure, so that a notebook shows it 
 that it is from in small print.
 """
 
-from lib.figures.comparison import variant_table, variants
+from lib.figures.comparison import estimators, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
 from lib.figures.speech import features, spike_trains, waveform
 from lib.figures.spiking import membrane, raster, surrogate
@@ -16,6 +16,7 @@ __all__ = [
     "METHOD_LABELS",
     "confusion",
     "entropies",
+    "estimators",
     "features",
     "learning_curves",
     "membrane",

@@ -1,6 +1,7 @@
 """Networks of several kinds side by side: the measures of a study, for every variant and method."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -53,3 +54,24 @@ def spread_of(values: pd.Series, form: str) -> str:
     if values.isna().any():
         return "–"
     return f"{values.mean():{form}}" + (f" ± {values.std():{form}}" if len(values) > 1 else "")
+
+
+@styled
+def estimators(rows: pd.DataFrame, source: str) -> Figure:
+    """Bias and variance of gradient estimators against the noise: a dot for each network, a line through the medians.
+
+    ``rows`` have the columns deviation, estimator, bias and variance, the latter two in units of the exact gradient.
+    """
+    figure, axes = grid(2, 2, 3.2, source, sharex=True)
+    names = colours(dict.fromkeys(rows["estimator"]))
+    for axis, (measure, title) in zip(axes, {"bias": "bias", "variance": "variance"}.items(), strict=True):
+        for (name, colour), marker in zip(names.items(), cycle("osD^vP*"), strict=False):
+            of = rows[(rows["estimator"] == name) & (rows[measure] > 0)]
+            axis.plot(of["deviation"], of[measure], marker, color=colour, alpha=0.3, markersize=3)
+            median = of.groupby("deviation")[measure].median()
+            axis.plot(median.index, median, marker=marker, color=colour, markersize=5, label=name)
+        axis.set(title=title, xlabel="standard deviation of the weights", xscale="log", yscale="log")
+        axis.grid(True)
+    axes[0].set_ylabel("in units of the exact gradient")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure

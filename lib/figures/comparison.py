@@ -56,17 +56,21 @@ def spread_of(values: pd.Series, form: str) -> str:
     return f"{values.mean():{form}}" + (f" ± {values.std():{form}}" if len(values) > 1 else "")
 
 
+ROUNDING = 1e-9  # of the exact gradient
+
+
 @styled
 def estimators(rows: pd.DataFrame, source: str) -> Figure:
     """Bias and variance of gradient estimators against the noise: a dot for each network, a line through the medians.
 
     ``rows`` have the columns deviation, estimator, bias and variance, the latter two in units of the exact gradient.
+    What is zero but for rounding is left out.
     """
     figure, axes = grid(2, 2, 3.2, source, sharex=True)
     names = colours(dict.fromkeys(rows["estimator"]))
     for axis, (measure, title) in zip(axes, {"bias": "bias", "variance": "variance"}.items(), strict=True):
         for (name, colour), marker in zip(names.items(), cycle("osD^vP*"), strict=False):
-            of = rows[(rows["estimator"] == name) & (rows[measure] > 0)]
+            of = rows[(rows["estimator"] == name) & (rows[measure] > ROUNDING)]
             axis.plot(of["deviation"], of[measure], marker, color=colour, alpha=0.3, markersize=3)
             median = of.groupby("deviation")[measure].median()
             axis.plot(median.index, median, marker=marker, color=colour, markersize=5, label=name)

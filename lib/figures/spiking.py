@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from lib.figures.style import NEUTRAL, OTHER_COLOURS, panels, styled
 
-POTENTIAL, SPIKE = OTHER_COLOURS[0], OTHER_COLOURS[-1]
+POTENTIAL, SPIKE = OTHER_COLOURS[0], OTHER_COLOURS[4]
 
 
 @styled

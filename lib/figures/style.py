@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette, which readers with any of the common forms of colour blindness can tell apart.
 METHOD_COLOURS = {"map": "#0072B2", "ivon": "#D55E00"}
 METHOD_LABELS = {"map": "Adam (MAP)", "ivon": "IVON", "bbb": "Bayes by Backprop", "swag": "SWAG"}
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# The last two are those of the methods, for pictures without these.
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#0072B2", "#D55E00")
 NEUTRAL = "#555555"
 
 WIDTH = 7.2  # inches; at 100 pixels an inch, the 720 pixels of the book's column

@@ -100,10 +100,19 @@ def measure(cell: Cell, how: Mapping[str, Mapping[str, Any]]) -> Measured:
     run = experiment.train(frames, cell.chosen)
     evaluation = experiment.evaluate(run, frames, **how["evaluation"])
     row = dict(zip(KEY, cell, strict=False)) | evaluation.figures
+    row |= progress(run)
     row |= activity.measures(run.network(frames), run.posterior.mean, frames.part("test").features)
     row |= shape_of_slices(sliced(run, frames, **how["slices"]))
     row |= rises(run, frames, **how["noise"])
     return row, {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record | how
+
+
+def progress(run: Run) -> dict[str, float]:
+    """Had training come to its end? The best epoch, the losses there, and the share of the rate at the end."""
+    best = run.history.loc[run.history["validation_loss"].idxmin()]
+    rates = run.history["learning_rate"]
+    losses = {name: float(best[name]) for name in ("train_loss", "validation_loss")}
+    return {"epoch": int(best["epoch"])} | losses | {"rate_left": float(rates.iloc[-1] / rates.iloc[0])}
 
 
 def sliced(run: Run, frames: Frames, *, points: int, directions: int, radius: float, samples: int, examples: int):

@@ -4,6 +4,7 @@ import math
 
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
@@ -263,3 +264,176 @@ def test_other_shapes_of_probabilities_are_refused(shape):
 def test_no_bins_are_refused():
     with pytest.raises(ValueError, match="at least one bin"):
         metrics.reliability_bins(torch.full((2, 2), 0.5), torch.tensor([0, 1]), bins=0)
+
+
+# Utterance by utterance
+
+
+def test_utterance_scores_have_the_measures_as_their_means(predicted):
+    probabilities, labels = predicted
+    scores = metrics.utterance_scores(probabilities, labels)
+    row = metrics.summary(probabilities, labels)
+    assert list(scores) == ["nll", "brier", "correct", "confidence", "entropy", "mutual_information"]
+    for name in ("nll", "brier", "entropy", "mutual_information"):
+        assert scores[name].mean() == pytest.approx(row[name], rel=1e-12)
+    assert scores["correct"].sum() == row["correct"]
+    bins = metrics.reliability_bins(probabilities, labels, bins=1)
+    assert scores["confidence"].mean() == pytest.approx(bins["confidence"][0], rel=1e-12)
+
+
+def test_utterance_scores_worked_out_by_hand():
+    # The first is averaged to (3/4, 1/4); on the second the networks agree, and both are wrong.
+    probabilities = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.5, 0.5], [1.0, 0.0]]], dtype=torch.float64)
+    first, second = metrics.utterance_scores(probabilities, torch.tensor([0, 1])).to_dict("records")
+    entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
+    assert first == pytest.approx(
+        {
+            "nll": -math.log(0.75),
+            "brier": 0.125,
+            "correct": 1,
+            "confidence": 0.75,
+            "entropy": entropy,
+            "mutual_information": entropy - 0.5 * math.log(2),
+        }
+    )
+    clamped = -math.log(torch.finfo(torch.float64).tiny)
+    assert second == pytest.approx(
+        {"nll": clamped, "brier": 2, "correct": 0, "confidence": 1, "entropy": 0, "mutual_information": 0}
+    )
+
+
+# Risk and coverage
+
+
+def risk_among_the_as_certain(uncertainty, correct):
+    return np.mean([1 - correct[uncertainty <= own].mean() for own in uncertainty])
+
+
+def test_the_most_certain_are_answered_first():
+    curve = metrics.risk_coverage(np.array([0.3, 0.1, 0.2, 0.4]), np.array([0, 1, 1, 1]))
+    np.testing.assert_allclose(curve["coverage"], [0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(curve["risk"], [0, 0, 1 / 3, 1 / 4])
+    area = metrics.risk_coverage_area(np.array([0.3, 0.1, 0.2, 0.4]), np.array([0, 1, 1, 1]))
+    assert area == pytest.approx((0 + 0 + 1 / 3 + 1 / 4) / 4)
+
+
+def test_what_ties_is_answered_together():
+    curve = metrics.risk_coverage(np.array([2, 1, 2, 1]), np.array([True, False, True, True]))
+    np.testing.assert_allclose(curve, [[0.5, 0.5], [1, 0.25]])
+
+
+@given(
+    utterances=st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=30),
+    seed=st.integers(0, 2**16),
+)
+def test_the_area_is_the_mean_risk_among_those_as_certain_in_whatever_order(utterances, seed):
+    table = pd.DataFrame(utterances, columns=["uncertainty", "correct"])
+    area = metrics.risk_coverage_area(table["uncertainty"], table["correct"])
+    expected = risk_among_the_as_certain(table["uncertainty"].to_numpy(), table["correct"].to_numpy())
+    assert area == pytest.approx(expected, abs=1e-12)
+    shuffled = table.sample(frac=1, random_state=seed)
+    again = metrics.risk_coverage(shuffled["uncertainty"], shuffled["correct"])
+    pd.testing.assert_frame_equal(again, metrics.risk_coverage(table["uncertainty"], table["correct"]))
+    assert again.iloc[-1].tolist() == pytest.approx([1, 1 - table["correct"].mean()])
+    # Only the order counts, not the values.
+    assert metrics.risk_coverage_area(np.exp(table["uncertainty"]), table["correct"]) == area
+
+
+def test_the_areas_of_the_best_and_of_no_order():
+    correct = np.repeat([1, 0], [700, 300])
+    perfect = metrics.risk_coverage_area(np.arange(1000.0), correct)
+    assert perfect == pytest.approx(sum(wrong / (700 + wrong) for wrong in range(1, 301)) / 1000)
+    # In the limit r + (1 - r) log(1 - r) for an error rate r, as in Geifman et al. (2019).
+    assert perfect == pytest.approx(0.3 + 0.7 * math.log(0.7), abs=2e-4)
+    assert metrics.risk_coverage_area(np.zeros(1000), correct) == pytest.approx(0.3)
+    assert metrics.risk_coverage_area(-np.arange(1000.0), correct) > 0.3
+
+
+# Detection of the unknown
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_detection_agrees_with_scikit_learn_and_torchmetrics(decimals):
+    noise = np.random.default_rng(0)
+    known, unknown = noise.gamma(1, size=300).round(decimals), noise.gamma(2, size=170).round(decimals)
+    found = metrics.detection_auroc(known, unknown)
+    values, kinds = np.concatenate([known, unknown]), np.repeat([0, 1], [300, 170])
+    assert found == pytest.approx(sklearn.metrics.roc_auc_score(kinds, values), abs=1e-12)
+    # torchmetrics would take values beyond [0, 1] for logits.
+    shares = torch.tensor(values / values.max())
+    reference = torchmetrics.classification.BinaryAUROC()(shares, torch.tensor(kinds))
+    assert found == pytest.approx(float(reference), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "expected"),
+    [([0, 1], [2, 3], 1), ([2, 3], [0, 1], 0), ([1, 1], [1, 1, 1], 0.5), ([0, 1], [1], 0.75), ([1], [2], 1)],
+)
+def test_detection_worked_out_by_hand(known, unknown, expected):
+    assert metrics.detection_auroc(pd.Series(known), pd.Series(unknown)) == expected
+
+
+# The paired bootstrap
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_interval_of_normal_differences_has_the_known_width(seeds):
+    differences = np.random.default_rng(0).normal(0.5, 1, size=(seeds, 2000))
+    mean, low, high = metrics.paired_bootstrap(differences, 4000, seed=1)
+    error = differences.mean(axis=0).std(ddof=1) / math.sqrt(2000)
+    assert mean == pytest.approx(differences.mean(), rel=1e-12)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    assert (high + low) / 2 == pytest.approx(mean, abs=0.1 * error)
+
+
+def test_the_interval_covers_the_true_mean_about_95_times_in_100():
+    noise = np.random.default_rng(0)
+    covered = 0
+    for repeat in range(400):
+        # What the accuracies of two methods differ by: mostly nothing.
+        draws = noise.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(1, 300))
+        _, low, high = metrics.paired_bootstrap(draws, 500, seed=repeat)
+        covered += low <= 0.05 <= high
+    # 0.95 ± 3 standard errors of 400 trials.
+    assert covered / 400 == pytest.approx(0.95, abs=0.033)
+
+
+def test_seeds_are_averaged_and_not_counted_as_utterances():
+    once = np.random.default_rng(0).normal(size=(1, 50))
+    assert metrics.paired_bootstrap(np.repeat(once, 4, axis=0), 200, 0) == pytest.approx(
+        metrics.paired_bootstrap(once, 200, 0), rel=1e-12
+    )
+
+
+def test_the_bootstrap_repeats_itself_by_its_seed():
+    differences = np.random.default_rng(0).normal(size=(3, 40))
+    assert metrics.paired_bootstrap(differences, 200, 7) == metrics.paired_bootstrap(differences, 200, 7)
+    assert metrics.paired_bootstrap(differences, 200, 7) != metrics.paired_bootstrap(differences, 200, 8)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -2.0])
+def test_differences_that_are_all_the_same_have_a_point_as_interval(value):
+    found = metrics.paired_bootstrap(np.full((3, 101), value), 200, 0)
+    assert found == pytest.approx((value, value, value), abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        lambda values: metrics.risk_coverage(values, np.ones(len(values))),
+        lambda values: metrics.risk_coverage_area(values, np.ones(len(values))),
+        lambda values: metrics.detection_auroc(values, np.ones(3)),
+        lambda values: metrics.detection_auroc(np.ones(3), values),
+        lambda values: metrics.paired_bootstrap(values[None, :], 10, 0),
+    ],
+)
+def test_what_is_no_number_or_no_utterance_is_refused(measured):
+    with pytest.raises(ValueError, match="1 NaN"):
+        measured(np.array([0.5, math.nan, 0.1]))
+    with pytest.raises(ValueError, match=r"at least one|two or more"):
+        measured(np.array([]))
+
+
+def test_the_bootstrap_refuses_one_utterance():
+    with pytest.raises(ValueError, match="two or more"):
+        metrics.paired_bootstrap(np.zeros((3, 1)), 10, 0)

@@ -2,13 +2,15 @@
 
 A run's folder is named by data set, method, seed and a hash of its settings and data. It holds
 ``posterior.pt``, ``history.csv``, ``run.json`` (written last: where it stands the run is whole) and what was
-evaluated since. What is there is not computed again.
+evaluated since. What is there is not computed again. A run of a method that needs no training names in ``run.json``
+the runs that it is made of, in the place of a history.
 """
 
 import io
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,15 +30,18 @@ from lib.datasets import SpikeTrains, Utterances
 from lib.features import Frames
 from lib.files import alone, reading, write_json, written_aside
 from lib.networks import Classifier
+from lib.networks.sbnn import StochasticClassifier
 from lib.posteriors import Posterior
-from lib.trainers import METHODS
+from lib.trainers import DERIVED, METHODS
+from lib.trainers.loop import VALIDATION_SAMPLES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATA = REPOSITORY / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHECKPOINT = "checkpoint.pt"
+MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
 TABLE = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
-NEEDED = (*TABLE[:3], "hidden_sizes", "dropout", "epochs")  # of a record's settings
+NEEDED = (*TABLE[:3], "hidden_sizes", "epochs")  # of a record's settings
 RETRAIN = "delete its folder and train again"
 
 
@@ -59,8 +64,16 @@ class Run:
     def posterior(self) -> Posterior:
         return posteriors.load(self.folder / "posterior.pt")
 
+    @property
+    def trained(self) -> list["Run"]:
+        """The runs whose training it took: this one, or those that it is made of."""
+        return [Run(self.folder.parent / name) for name in self.record.get("bases", ())] or [self]
+
     @cached_property
     def history(self) -> pd.DataFrame:
+        """Of the training; of a run made of others that of the first."""
+        if self.trained != [self]:
+            return self.trained[0].history
         path, epochs = self.folder / "history.csv", self.record["settings"]["epochs"]
         with reading(path, RETRAIN):
             history = pd.read_csv(path)
@@ -71,6 +84,8 @@ class Run:
     @property
     def validation_nll(self) -> float:
         """Of the posterior that was kept: of SWAG the last epoch's, else the lowest."""
+        if "validation_nll" in self.record:
+            return self.record["validation_nll"]
         losses = self.history["validation_loss"]
         return float(losses.iloc[-1] if self.record["settings"]["method"] == "swag" else losses.min())
 
@@ -97,7 +112,10 @@ class Evaluation:
 
 def for_dataset(chosen: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     """The choices for one data set, where some are given as a mapping from data sets."""
-    resolved = {name: value.get(dataset) if isinstance(value, Mapping) else value for name, value in chosen.items()}
+    resolved = {
+        name: value.get(dataset) if isinstance(value, Mapping) and name != "bases" else value
+        for name, value in chosen.items()
+    }
     return resolved | {"dataset": dataset}
 
 
@@ -114,43 +132,63 @@ def load_speech(chosen: Mapping[str, Any], dataset: str) -> Utterances:
     return datasets.load(dataset, one.get("split"), Path(root), one.get("validation"))
 
 
-def load_frames(chosen: Mapping[str, Any], dataset: str) -> Frames:
-    """The features of a data set, extracted once."""
-    return frames_of(load_speech(chosen, dataset), chosen, DATA / "features")
+def load_frames(chosen: Mapping[str, Any], dataset: str, snr: float | None = None) -> Frames:
+    """The features of a data set, extracted once; with ``snr`` there is noise in the test part's waveforms."""
+    return frames_of(load_speech(chosen, dataset), chosen, DATA / "features", snr)
 
 
-def frames_of(utterances: Utterances, chosen: Mapping[str, Any], cache: Path) -> Frames:
+def frames_of(utterances: Utterances, chosen: Mapping[str, Any], cache: Path, snr: float | None = None) -> Frames:
     """Frames of waveforms or of spikes, by the settings of each; ``ValueError`` for the other's."""
     of = {name: chosen.get(name, default) for name, default in settings.DATA_DEFAULTS.items()}
     if isinstance(utterances, SpikeTrains):
-        for name in ("filterbank_rate", "augmented"):
-            if of[name]:
+        for name, value in {"filterbank_rate": of["filterbank_rate"], "augmented": of["augmented"], "snr": snr}.items():
+            if value:
                 raise ValueError(f"{utterances.name!r} holds spikes and no waveforms: leave {name} out")
         return features.count_spikes(utterances, cache, frames=of["num_frames"], bin_ms=of["bin_ms"])
     return features.extract(
         utterances, cache,
-        frames=of["num_frames"], sample_rate=of["filterbank_rate"], augmented=of["augmented"],
+        frames=of["num_frames"], sample_rate=of["filterbank_rate"], augmented=of["augmented"], snr=snr,
     )  # fmt: skip
 
 
 def network_for(frames: Frames, chosen: Mapping[str, Any]) -> Classifier:
     """The network of some settings (for those not given, the defaults), its starting weights given by their seed."""
     shape = {name: chosen.get(name, default) for name, default in settings.NETWORK_DEFAULTS.items()}
+    sizes = frames.features.shape[-1], len(frames.class_names)
     with torch.random.fork_rng():
         torch.manual_seed(chosen["seed"])
-        return networks.build(
-            frames.features.shape[-1], len(frames.class_names), **shape, dropout=chosen["dropout"]
-        ).to(DEVICE)
+        if chosen.get("method") == "sbnn":
+            return stochastic(*sizes, shape, chosen).to(DEVICE)
+        return networks.build(*sizes, **shape, dropout=chosen["dropout"]).to(DEVICE)
+
+
+def stochastic(
+    num_features: int, num_classes: int, shape: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> StochasticClassifier:
+    """SBNN's network: of LIF neurons, with recurrent connections where the neuron is "rlif".
+
+    Raises ``ValueError`` for a shape that it does not have.
+    """
+    kept = {"neuron": shape["neuron"], "hidden_sizes": shape["hidden_sizes"]}
+    if shape != settings.NETWORK_DEFAULTS | kept or shape["neuron"] not in ("lif", "rlif"):
+        raise ValueError("sbnn has a network of its own: give the neuron 'lif' or 'rlif', and leave the rest out")
+    own = {name: chosen[name] for name in ("deviation", "deviations", "slope")}
+    return StochasticClassifier(
+        num_features, num_classes, shape["hidden_sizes"], recurrent=shape["neuron"] == "rlif", **own
+    )
 
 
 def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
-    """The run of these settings: found where it is finished, gone on with where it was interrupted."""
+    """The run of these settings: found where it is finished, gone on with where it was interrupted.
+
+    What a method without training is made of is trained first, where it is not found.
+    """
     trained = determined(chosen)
     run = Run(results_folder(chosen) / run_name(frames, chosen))
     if not (run.folder / "run.json").exists():
         with alone(run.folder):
             if not (run.folder / "run.json").exists():
-                fill(run.folder, frames, trained)
+                (make if trained["method"] in DERIVED else fill)(run.folder, frames, trained)
     with suppress(OSError):  # a folder that can only be read is as good
         (run.folder / CHECKPOINT).unlink(missing_ok=True)
         os.utime(run.folder / "run.json")  # `find` takes the run that was last asked for
@@ -173,7 +211,7 @@ def run_name(frames: Frames, chosen: Mapping[str, Any]) -> str:
 
 def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
-    own = {name: trained[name] for name in settings.DEFAULTS[trained["method"]].keys() - {"dropout"}}
+    own = {name: trained[name] for name in settings.DEFAULTS[trained["method"]] if name not in settings.SHAPES}
     if "ess_factor" in own:  # augmented copies are no further data
         own["ess_factor"] /= 1 + trained["augmented"]
     posterior, history = METHODS[trained["method"]](
@@ -190,6 +228,34 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
     with written_aside(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
     record = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
+    write_json(folder / "run.json", record | provenance.here())
+
+
+def make(folder: Path, frames: Frames, chosen: Mapping[str, Any]) -> None:
+    """Put a run that is made of others into its folder; ``seconds`` are with those of their training."""
+    methods, method = DERIVED[chosen["method"]]
+    bases = []
+    for index, base in enumerate(methods):
+        # The members of an ensemble differ by their seeds, and no two ensembles share one.
+        seed = chosen["seed"] + MEMBER * methods[:index].count(base)
+        shared = {name: chosen[name] for name in ("dataset", *settings.RUN_DEFAULTS)}
+        one = shared | chosen["bases"][base] | {"method": base, "seed": seed, "results_root": folder.parent}
+        bases.append(train(frames, one))
+    network, training, validation = network_for(frames, chosen), frames.part("train"), frames.part("validation")
+    began = time.perf_counter()
+    posterior = method(network, tuple(run.posterior for run in bases), training, validation, chosen["seed"])
+    seconds = time.perf_counter() - began + sum(run.record["seconds"] for run in bases)
+    samples = posteriors.samples_needed(posterior, VALIDATION_SAMPLES)
+    generator = torch.Generator().manual_seed(0)
+    predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
+    record = {
+        "settings": dict(chosen),
+        "data": frames.fingerprint,
+        "bases": [run.folder.name for run in bases],
+        "seconds": seconds,
+        "validation_nll": metrics.negative_log_likelihood(predicted, validation.labels),
+    }
+    posteriors.save(posterior, folder / "posterior.pt")
     write_json(folder / "run.json", record | provenance.here())
 
 

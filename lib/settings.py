@@ -52,7 +52,30 @@ DEFAULTS = {
         "swag_learning_rate": 0.005,
         "rank": 15,
     },
+    # Those known for spoken digits (arXiv:2505.17962), but for the patience.
+    "sbnn": {
+        "batch_size": 32,
+        "learning_rate": 0.005,
+        "patience": 4,
+        "aux_weight": 1e-6,
+        "deviation": 0.5,
+        "deviations": "matrix",
+        "slope": "straight-through",
+    },
 }
+# Methods that need no training of their own, and the methods of the trained runs that each is made of.
+BASES = {
+    "temperature": ("map",),
+    "dropout": ("map",),
+    "ensemble": ("map",),
+    "laplace": ("map",),
+    "ivon-mean": ("ivon",),
+    "noise-ivon": ("map", "ivon"),
+    "noise-isotropic": ("map", "ivon"),
+}
+METHODS = (*DEFAULTS, *BASES)
+# Of a method's settings those that shape its network, and are none of the trainer's.
+SHAPES = ("dropout", "deviation", "deviations", "slope")
 
 DATA_DEFAULTS = {
     "split": None,
@@ -84,6 +107,7 @@ NOTEBOOKS = {
         "epochs",
         "rate_cost",
         *dict.fromkeys(name for defaults in DEFAULTS.values() for name in defaults),
+        "bases",
     ),
     "03_evaluation": (*SHARED, *NETWORK, "samples", "bins", "missing"),
     "04_slices": (*SHARED, *NETWORK, "samples", "points", "directions", "radius", "examples"),
@@ -153,12 +177,21 @@ def by_dataset(of: tuple[Check, str]) -> tuple[Check, str]:
     return check_each, f"{words}, or a mapping from data sets to such"
 
 
+def of_trained(settings: Any) -> bool:
+    return isinstance(settings, Mapping) and all(
+        method in DEFAULTS
+        and isinstance(own, Mapping)
+        and all(name in DEFAULTS[method] and fits(name, own[name]) for name in own)
+        for method, own in settings.items()
+    )
+
+
 PARAMETERS = {
     "dataset": each(choice(DATASETS)),
     "data_root": by_dataset(optional(FOLDER)),
     "split": by_dataset(optional(TEXT)),
     "validation": by_dataset(optional(choice(("speaker", "test")))),
-    "method": each(choice(DEFAULTS)),
+    "method": each(choice(METHODS)),
     "seed": each(whole(0)),
     "results_root": optional(FOLDER),
     "num_frames": whole(2, 10_000),
@@ -196,7 +229,19 @@ PARAMETERS = {
     "swag_from": whole(0),
     "swag_learning_rate": real(0, 100, above=True),
     "rank": whole(2),
+    "aux_weight": real(0, 1e6),
+    "deviation": real(0, 100, above=True),
+    "deviations": choice(("matrix", "weight")),
+    "slope": choice(("straight-through", "trapezoid", "relaxed")),
+    "bases": optional((of_trained, "a mapping from methods that train to settings of theirs")),
 }
+
+
+def fits(name: str, value: Any) -> bool:
+    """Whether a parameter has this name, and takes this value; None stands for the default of a method's setting."""
+    if value is None and any(name in defaults for defaults in DEFAULTS.values()):
+        return True
+    return name in PARAMETERS and PARAMETERS[name][0](value)
 
 
 def given(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,11 +267,8 @@ def checked(namespace: Mapping[str, Any], notebook: str) -> dict[str, Any]:
     for name, value in parameters.items():
         if name not in allowed:
             raise ValueError(f"unknown parameter {name!r}: {notebook} takes {', '.join(allowed)}")
-        if value is None and any(name in defaults for defaults in DEFAULTS.values()):
-            continue
-        check, words = PARAMETERS[name]
-        if not check(value):
-            raise ValueError(f"{name} = {value!r} does not fit: it must be {words}")
+        if not fits(name, value):
+            raise ValueError(f"{name} = {value!r} does not fit: it must be {PARAMETERS[name][1]}")
         if name in SINGLE.get(notebook, ()) and isinstance(value, list | tuple):
             raise ValueError(f"{name} = {value!r} does not fit: {notebook} takes one {name}, not a list")
     return parameters
@@ -235,12 +277,26 @@ def checked(namespace: Mapping[str, Any], notebook: str) -> dict[str, Any]:
 def of_method(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of one method: those given, and its defaults for the rest (absent or None).
 
+    Of a method that needs no training: under ``bases`` the settings of those that it is made of. What is given goes to
+    each of them that takes it, and what ``parameters["bases"]`` gives to one of them goes first.
+
     Raises ``ValueError`` where a setting is given that belongs to another method.
     """
-    defaults = DEFAULTS[method]
-    others = {name for settings in DEFAULTS.values() for name in settings} - defaults.keys()
-    for name in sorted(others):
-        if parameters.get(name) is not None:
-            raise ValueError(f"{method} takes no {name}: its settings are {', '.join(defaults)}")
-    chosen = {name: parameters.get(name) for name in defaults}
-    return {name: defaults[name] if value is None else value for name, value in chosen.items()}
+    trained = BASES.get(method, (method,))
+    takes = dict.fromkeys(name for base in trained for name in DEFAULTS[base])
+    given = {name for settings in DEFAULTS.values() for name in settings if parameters.get(name) is not None}
+    for name in sorted(given - takes.keys()):
+        raise ValueError(f"{method} takes no {name}: its settings are {', '.join(takes)}")
+    own = parameters.get("bases") or {}
+    if method not in BASES:
+        if own:
+            raise ValueError(f"{method} is made of no other runs: leave bases out")
+        chosen = {name: parameters.get(name) for name in DEFAULTS[method]}
+        return {name: DEFAULTS[method][name] if value is None else value for name, value in chosen.items()}
+    if unknown := own.keys() - set(trained):
+        raise ValueError(f"{method} is made of runs of {', '.join(trained)}, and not of {sorted(unknown)[0]!r}")
+    bases = {}
+    for base in trained:
+        shared = {name: parameters.get(name) for name in DEFAULTS[base]}
+        bases[base] = of_method(base, shared | dict(own.get(base, {})))
+    return {"dropout": bases[trained[0]]["dropout"], "bases": bases}

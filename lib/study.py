@@ -19,22 +19,21 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
 from tqdm import tqdm
 
-from lib import experiment, slices, tuning
+from lib import experiment, metrics, tuning
 from lib.experiment import Run
 from lib.features import Frames
 from lib.files import reading, write_json, written_aside
-from lib.networks import activity
-from lib.posteriors import MeanFieldGaussian
+from lib.measures import MEASURES
+from lib.settings import BASES, METHODS
 
 KEY = ["set", "variant", "method", "seed"]
-NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "samples": int, "bins": int}
-NEEDED |= {"slices": dict, "noise": dict, "tuning": dict}
+NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "tuning": dict}
+NEEDED |= {"evaluation": dict, "measures": dict, "utterances": bool}
 
 
 class Cell(NamedTuple):
@@ -46,10 +45,6 @@ class Cell(NamedTuple):
     seed: int
     chosen: dict[str, Any]
 
-
-# The parameters of the hidden layers by what they do, from a part of their names; the others are the readout's.
-GROUPS = {".linear.": "weights", ".norm.": "norm", ".leak": "leak", ".adaptation": "adaptation"}
-GROUPS |= {".recurrent": "recurrent"}
 
 Place = tuple[str, str, str, int]
 Measured = tuple[dict[str, Any], dict[str, Any]]  # a row of the results, and the record of its run
@@ -63,8 +58,9 @@ def read(path: Path) -> dict[str, Any]:
     for name, kind in NEEDED.items():
         if not isinstance(study, dict) or not isinstance(study.get(name), kind):
             raise ValueError(f"{path}: '{name}' must be a {kind.__name__}.")
-    if unknown := study.keys() - NEEDED.keys():
-        raise ValueError(f"{path}: {sorted(unknown)[0]!r} is not known; a study has {', '.join(NEEDED)}.")
+    for known, given in ((NEEDED, study), (MEASURES, study["measures"])):
+        if unknown := given.keys() - known.keys():
+            raise ValueError(f"{path}: {sorted(unknown)[0]!r} is not known; a study has {', '.join(known)}.")
     return study
 
 
@@ -77,8 +73,11 @@ def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> l
     """All runs of a study, seed by seed, so that an interrupted one has something of everything."""
 
     def chosen(name: str, variant: str, method: str, seed: int) -> dict[str, Any]:
-        found = tuned.get(variant, {}).get(method, {})
-        return found | given(study, name, variant, method) | {"method": method, "seed": seed}
+        best = tuned.get(variant, {})
+        of_run = best.get(method, {}) | given(study, name, variant, method) | {"method": method, "seed": seed}
+        if method in BASES:
+            of_run["bases"] = {base: best.get(base, {}) | study["common"].get(base, {}) for base in BASES[method]}
+        return of_run
 
     return [
         Cell(name, variant, method, seed, chosen(name, variant, method, seed))
@@ -90,75 +89,21 @@ def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> l
 
 def given(study: Mapping[str, Any], name: str, variant: str, method: str) -> dict[str, Any]:
     """The settings that the study gives to a run: the common ones, its method's, its variant's and its set's."""
-    common = {key: value for key, value in study["common"].items() if key not in study["method"]}
+    common = {key: value for key, value in study["common"].items() if key not in METHODS}
     return common | study["common"].get(method, {}) | study["variants"][variant] | study["sets"][name]
 
 
 def measure(cell: Cell, how: Mapping[str, Mapping[str, Any]]) -> Measured:
-    """Train, evaluate and slice one run, or find it done: its row of the results, and the record of the run."""
+    """Train, evaluate and measure one run, or find it done: its row of the results, and the record of the run."""
     frames = experiment.load_frames(cell.chosen, cell.chosen["dataset"])
     run = experiment.train(frames, cell.chosen)
     evaluation = experiment.evaluate(run, frames, **how["evaluation"])
     row = dict(zip(KEY, cell, strict=False)) | evaluation.figures
-    row |= progress(run)
-    row |= activity.measures(run.network(frames), run.posterior.mean, frames.part("test").features)
-    row |= shape_of_slices(sliced(run, frames, **how["slices"]))
-    row |= rises(run, frames, **how["noise"])
-    return row, {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record | how
-
-
-def progress(run: Run) -> dict[str, float]:
-    """Had training come to its end? The best epoch, the losses there, and the share of the rate at the end."""
-    best = run.history.loc[run.history["validation_loss"].idxmin()]
-    rates = run.history["learning_rate"]
-    losses = {name: float(best[name]) for name in ("train_loss", "validation_loss")}
-    return {"epoch": int(best["epoch"])} | losses | {"rate_left": float(rates.iloc[-1] / rates.iloc[0])}
-
-
-def sliced(run: Run, frames: Frames, *, points: int, directions: int, radius: float, samples: int, examples: int):
-    """Losses along lines through a run's mean, of the point and, where there is a spread, averaged over it.
-
-    The columns of ``slices.curves``. Kept in the run's folder.
-    """
-    path = run.folder / f"slices-{points}-{directions}-{radius:g}-{samples}-{examples}.csv"
-    if not path.exists():
-        test = frames.part("test")
-        batches = list(zip(test.features[:examples].split(64), test.labels[:examples].split(64), strict=True))
-        spread = run.posterior if isinstance(run.posterior, MeanFieldGaussian) else None
-        curves = slices.curves(
-            {run.record["settings"]["method"]: run.posterior.mean}, spread, run.network(frames), batches,
-            alphas=np.linspace(-radius, radius, points), directions=directions, samples=samples,
-        )  # fmt: skip
-        with written_aside(path) as aside:
-            curves.to_csv(aside, index=False)
-    with reading(path, "delete it and run again"):
-        return pd.read_csv(path)
-
-
-def shape_of_slices(curves: pd.DataFrame) -> dict[str, float]:
-    """Roughness and angularity exponent of each kind of loss, averaged over the directions."""
-    found: dict[str, list[float]] = {}
-    for (loss, _), curve in curves.groupby(["loss", "direction"]):
-        found.setdefault(f"roughness_{loss}", []).append(slices.roughness(curve["nll"].to_numpy()))
-        exponent = slices.angularity_exponent(curve["alpha"].to_numpy(), curve["nll"].to_numpy())
-        found.setdefault(f"exponent_{loss}", []).append(exponent)
-    return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def rises(run: Run, frames: Frames, *, std: float, samples: int, examples: int) -> dict[str, float]:
-    """What the same noise costs in nats on each group of a run's parameters, around its mean."""
-    network, test = run.network(frames), frames.part("test")
-    groups: dict[str, list[str]] = {}
-    for name, _ in network.named_parameters():
-        group = next((group for part, group in GROUPS.items() if part in name), "readout")
-        groups.setdefault(group, []).append(name)
-    return {
-        f"rise_{group}": slices.rise_under_noise(
-            network, run.posterior.mean, names, std, test.features[:examples], test.labels[:examples], samples,
-            torch.Generator().manual_seed(0),
-        )
-        for group, names in groups.items()
-    }  # fmt: skip
+    for name, settings in how.items():
+        if name in MEASURES:
+            row |= MEASURES[name](run, frames, cell.chosen, **settings)
+    asked = {name: settings for name, settings in how.items() if settings}
+    return row, {"run": run.folder.name, "set": cell.set, "variant": cell.variant} | run.record | asked
 
 
 def choose(study: Mapping[str, Any], variant: str, method: str) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -208,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
-    pairs = [(study, variant, method) for variant in study["variants"] for method in study["method"]]
+    trained = [method for method in study["method"] if method not in BASES]
+    pairs = [(study, variant, method) for variant in study["variants"] for method in trained]
     best: dict[str, dict[str, Any]] = {}
     tables = []
     for (_, variant, method), (params, trials) in at_once(choose, pairs, "choosing settings"):
@@ -225,14 +171,11 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
 def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
     there = chosen_for(path)
     asked = cells(study, yaml.safe_load(there.read_text(encoding="utf-8")) if there.exists() else {})
-    how = {
-        "evaluation": {"samples": study["samples"], "bins": study["bins"]},
-        "slices": study["slices"],
-        "noise": study["noise"],
-    }
+    how = {"evaluation": study["evaluation"]} | study["measures"]
+    stated = {name: settings for name, settings in how.items() if settings}
     first = {cell.set: cell.chosen for cell in reversed(asked)}
     frames = {name: experiment.load_frames(chosen, chosen["dataset"]) for name, chosen in first.items()}
-    wanted = {cell[:4]: {"run": experiment.run_name(frames[cell.set], cell.chosen)} | how for cell in asked}
+    wanted = {cell[:4]: {"run": experiment.run_name(frames[cell.set], cell.chosen)} | stated for cell in asked}
     found = {
         place: both
         for place, both in results(folder).items()
@@ -243,6 +186,8 @@ def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
         found[cell[:4]] = both
         write(found, folder)
     write(found, folder)
+    if study["utterances"]:
+        write_utterances([cell for cell in asked if cell[:4] in found], frames, study["evaluation"], folder)
     return int(len(found) < len(asked))
 
 
@@ -265,6 +210,30 @@ def write(found: Mapping[Place, Measured], folder: Path) -> None:
     with written_aside(folder / "runs.csv") as aside:
         pd.DataFrame(rows).to_csv(aside, index=False)
     write_json(folder / "runs.json", list(records))
+
+
+def write_utterances(
+    done: list[Cell], frames: Mapping[str, Frames], evaluation: Mapping[str, Any], folder: Path
+) -> None:
+    """What each run's averaged prediction of each utterance of the test part is worth, to four digits.
+
+    Runs whose folders are not here keep the rows that are stored.
+    """
+    path = folder / "utterances.csv.gz"
+    with reading(path, "move it away and run again"):
+        stored = dict(list(pd.read_csv(path).groupby(KEY))) if path.exists() else {}
+    tables = []
+    for cell in done:
+        run = Run(experiment.results_folder(cell.chosen) / experiment.run_name(frames[cell.set], cell.chosen))
+        if (run.folder / "run.json").exists():
+            found = experiment.evaluate(run, frames[cell.set], **evaluation)
+            scores = metrics.utterance_scores(found.probabilities, found.labels).drop(columns="mutual_information")
+            place = dict(zip(KEY, cell, strict=False)) | {"utterance": range(len(scores))}
+            tables.append(pd.DataFrame(place | dict(scores.items())))
+        elif cell[:4] in stored:
+            tables.append(stored[cell[:4]])
+    with written_aside(path) as aside:
+        pd.concat(tables).to_csv(aside, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 0})
 
 
 if __name__ == "__main__":

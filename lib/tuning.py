@@ -46,6 +46,15 @@ SPACE = {
         "swag_learning_rate": (1e-3, 0.1),
         "rank": [5, 10, 15],
     },
+    "sbnn": {
+        "batch_size": SHARED["batch_size"],
+        "patience": SHARED["patience"],
+        "learning_rate": (1e-3, 3e-2),
+        "aux_weight": (1e-7, 1e-4),
+        "deviation": [0.25, 0.5, 1.0],
+        "deviations": ["matrix", "weight"],
+        "slope": ["straight-through", "trapezoid"],
+    },
 }
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
@@ -68,7 +77,7 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str, fixed: Mappi
     """
     run = settings.RUN_DEFAULTS | fixed | {"seed": SEED}
     chosen = settings.of_method(method, suggest(trial, method, fixed) | fixed)
-    dropout = chosen.pop("dropout")
+    own = {name: value for name, value in chosen.items() if name not in settings.SHAPES}
     lowest: list[float] = []
     steps = itertools.count()
 
@@ -82,12 +91,12 @@ def objective(trial: optuna.Trial, sets: list[Frames], method: str, fixed: Mappi
 
     for frames in sets:
         lowest.append(math.inf)
-        network = experiment.network_for(frames, run | {"dropout": dropout})
+        network = experiment.network_for(frames, run | chosen | {"method": method})
         training, validation = frames.part("train"), frames.part("validation")
         try:
             METHODS[method](
                 network, training, validation,
-                epochs=run["epochs"], rate_cost=run["rate_cost"], seed=SEED, after_epoch=report, **chosen,
+                epochs=run["epochs"], rate_cost=run["rate_cost"], seed=SEED, after_epoch=report, **own,
             )  # fmt: skip
         except FloatingPointError:
             return math.inf

@@ -213,3 +213,31 @@ def test_the_rehearsal_is_the_paper_s_run_under_the_names_of_synthetic_sets() ->
             if isinstance(value, dict):
                 value = {key.removeprefix("synthetic-"): of_set for key, of_set in value.items()}
             assert value == whole[name], name
+
+
+BASED = SETTINGS | {"dataset": ["sc"], "method": ["map", "temperature", "noise-ivon"], "seed": [1]}
+
+
+def test_a_method_made_of_others_is_given_what_is_said_of_them(toy: Path) -> None:
+    notebooks = declared(toy)
+    notebooks["02_training"]["bases"] = None
+    steps = {step.along["method"]: step for step in plan(BASED, notebooks) if step.notebook == "02_training"}
+    assert "bases" not in steps["map"].parameters
+    assert steps["temperature"].parameters["bases"] == {"map": {"learning_rate": 0.01}}
+    assert steps["noise-ivon"].parameters["bases"] == {"map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 1}}
+
+
+def test_what_is_said_of_a_part_may_differ_between_data_sets(toy: Path) -> None:
+    notebooks = declared(toy)
+    notebooks["02_training"]["bases"] = None
+    said = BASED | {"dataset": ["sc", "hd"], "map": {"learning_rate": {"sc": 0.01, "hd": 0.02}}}
+    steps = {step.name: step for step in plan(said, notebooks)}
+    given = [steps[f"02_training-{name}-temperature-1"].parameters["bases"] for name in ("sc", "hd")]
+    assert given == [{"map": {"learning_rate": 0.01}}, {"map": {"learning_rate": 0.02}}]
+
+
+def test_a_part_s_wrong_setting_is_refused_beforehand(toy: Path) -> None:
+    notebooks = declared(toy)
+    notebooks["02_training"] |= {"bases": None, "hess_init": None}
+    with pytest.raises(ValueError, match="map takes no hess_init"):
+        plan(BASED | {"map": {"hess_init": 0.1}}, notebooks)

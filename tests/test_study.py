@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import experiment, slices, study
+from lib import experiment, measures, slices, study
 from lib.metrics import summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,10 +19,14 @@ TOY = {
     "seed": [1, 2],
     "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20, "ivon": {"freeze_norm_after": 1}},
     "tuning": {"set": "toy", "trials": 1, "epochs": 1},
-    "samples": 2,
-    "bins": 5,
-    "noise": {"std": 0.01, "samples": 2, "examples": 10},
-    "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},
+    "evaluation": {"samples": 2, "bins": 5},
+    "utterances": True,
+    "measures": {
+        "progress": {},
+        "activity": {},
+        "noise": {"std": 0.01, "samples": 2, "examples": 10},
+        "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},
+    },
 }
 
 
@@ -61,16 +65,14 @@ def test_every_run_has_a_row_and_a_record(path, tmp_path):
 
 def test_a_row_holds_what_the_library_measures(path, toy_frames):
     cell = study.cells(TOY, {})[1]
-    row, _ = study.measure(
-        cell, {"evaluation": {"samples": 2, "bins": 5}, "slices": TOY["slices"], "noise": TOY["noise"]}
-    )
+    row, _ = study.measure(cell, {"evaluation": TOY["evaluation"]} | TOY["measures"])
     run = experiment.train(toy_frames, cell.chosen)
     evaluation = experiment.evaluate(run, toy_frames, 2, 5)
     assert row["nll"] == evaluation.figures["nll"]
     assert row["brier"] == pytest.approx(
         summary(evaluation.probabilities, evaluation.labels, bins=5)["brier"], abs=1e-6
     )
-    curves = study.sliced(run, toy_frames, **TOY["slices"]).query("loss == 'averaged'")
+    curves = measures.sliced(run, toy_frames, **TOY["measures"]["slices"]).query("loss == 'averaged'")
     of_lines = [slices.roughness(curve["nll"].to_numpy()) for _, curve in curves.groupby("direction")]
     assert len(of_lines) == 2
     assert row["roughness_averaged"] == pytest.approx(sum(of_lines) / 2)
@@ -98,7 +100,7 @@ def test_what_the_results_hold_is_not_computed_again_even_where_no_run_is_stored
 
 def test_what_was_computed_otherwise_is_computed_again(path, tmp_path):
     study.main([str(path)])
-    path.write_text(yaml.safe_dump(TOY | {"samples": 3, "seed": [2]}))
+    path.write_text(yaml.safe_dump(TOY | {"evaluation": {"samples": 3, "bins": 5}, "seed": [2]}))
     assert study.main([str(path)]) == 0
     records = json.loads((tmp_path / "results/toy/runs.json").read_text())
     assert len(records) == 4
@@ -171,3 +173,17 @@ def test_the_committed_choices_are_the_best_trials(file):
         best = of_pair.query("state == 'COMPLETE'").nsmallest(1, "validation_nll").iloc[0]
         for setting, value in chosen[variant][method].items():
             assert best[setting] == pytest.approx(value) if value is not None else pd.isna(best[setting])
+
+
+def test_the_scores_of_every_utterance_are_written_and_kept(path, tmp_path, toy_frames):
+    study.main([str(path)])
+    scores = tmp_path / "results/toy/utterances.csv.gz"
+    table = pd.read_csv(scores)
+    assert len(table) == 8 * len(toy_frames.part("test").labels)
+    rows = pd.read_csv(tmp_path / "results/toy/runs.csv").set_index(study.KEY)
+    means = table.groupby(study.KEY)[["nll", "brier"]].mean()
+    pd.testing.assert_frame_equal(means, rows[["nll", "brier"]].loc[means.index], rtol=1e-3)
+    before = scores.read_bytes()
+    shutil.rmtree(tmp_path / "runs")
+    study.main([str(path)])
+    assert scores.read_bytes() == before

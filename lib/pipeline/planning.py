@@ -2,7 +2,7 @@
 
 A settings file lists data sets, methods and seeds. Its other keys are notebook parameters, those of one method under
 that method's name; a mapping from data sets to values gives each data set its own. A notebook is given the keys that
-its own `parameters` cell declares.
+its own `parameters` cell declares. A method that is made of runs of others is given what stands under their names.
 """
 
 import ast
@@ -14,7 +14,7 @@ from typing import Any
 import papermill
 import yaml
 
-from lib.settings import DEFAULTS, checked, of_method
+from lib.settings import BASES, DEFAULTS, METHODS, checked, of_method
 
 AXES = {"dataset": str, "method": str, "seed": int}
 FOLDERS = ("data_root", "results_root")
@@ -175,7 +175,8 @@ def at_once(steps: list[Step]) -> int:
 
 def check_names(settings: dict[str, Any], parameters: set[str]) -> None:
     """Refuse keys that no notebook declares, one method's given to another, and mappings from sets not listed."""
-    methods = {method: settings[method] for method in settings["method"] if method in settings}
+    listed = {base for method in settings["method"] for base in (method, *BASES.get(method, ()))}
+    methods = {method: settings[method] for method in settings if method in listed}
     shared = {key: value for key, value in settings.items() if key not in AXES and key not in methods}
     for method, section in {"": shared, **methods}.items():
         if not isinstance(section, dict):
@@ -187,8 +188,9 @@ def check_names(settings: dict[str, Any], parameters: set[str]) -> None:
             for name in value if isinstance(value, dict) else ():
                 if name not in settings["dataset"]:
                     raise ValueError(f"'{place}' names {name!r}, which is not listed under 'dataset'.")
-    for method in DEFAULTS.keys() & settings["method"]:
-        of_method(method, shared | methods.get(method, {}))
+    for method in settings["method"]:
+        if method in METHODS:
+            of_method(method, shared | methods.get(method, {}) | bases_of(method, settings, settings["dataset"]))
 
 
 def parameters_of(
@@ -203,11 +205,18 @@ def parameters_of(
     assumed = defaults
     if isinstance(place["method"], str):
         values |= of_dataset(settings.get(place["method"], {}), place["dataset"])
+        values |= bases_of(place["method"], settings, place["dataset"])
         own = DEFAULTS.get(place["method"], {})  # which None stands for
         assumed = {key: own.get(key) if value is None else value for key, value in defaults.items()}
     given = {key: values[key] for key in defaults if key in values and values[key] != assumed[key]}
     checked(defaults | given, notebook)
     return {key: absolute(value) if key in FOLDERS else value for key, value in given.items()}
+
+
+def bases_of(method: str, settings: dict[str, Any], dataset: str | list[str]) -> dict[str, Any]:
+    """What is said of the methods that a method is made of, as the parameter that holds it."""
+    said = {base: of_dataset(settings[base], dataset) for base in BASES.get(method, ()) if base in settings}
+    return {"bases": said} if said else {}
 
 
 def of_dataset(section: dict[str, Any], dataset: str | list[str]) -> dict[str, Any]:

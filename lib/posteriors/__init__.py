@@ -15,6 +15,7 @@ from lib.posteriors.families import (
 )
 from lib.posteriors.prediction import (
     batches_for,
+    centre,
     device_of,
     draws,
     evaluating,
@@ -35,6 +36,7 @@ __all__ = [
     "Posterior",
     "State",
     "batches_for",
+    "centre",
     "device_of",
     "draws",
     "evaluating",

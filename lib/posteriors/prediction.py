@@ -78,6 +78,11 @@ def samples_needed(posterior: Posterior, samples: int) -> int:
     return samples
 
 
+def centre(posterior: Posterior) -> State:
+    """The posterior's mean; of a mixture its first component's."""
+    return centre(posterior.components[0]) if isinstance(posterior, Mixture) else posterior.mean
+
+
 @contextmanager
 def evaluating(network: nn.Module, noisy: bool = False) -> Iterator[None]:
     """Evaluation mode, and afterwards each module's own: frozen batch norm evaluates inside a network that trains.

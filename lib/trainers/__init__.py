@@ -9,9 +9,16 @@ from lib.trainers import derived, readout
 from lib.trainers.bayes_by_backprop import train_bayes_by_backprop
 from lib.trainers.ivon import train_ivon
 from lib.trainers.map import train_map
+from lib.trainers.sbnn import train_sbnn
 from lib.trainers.swag import train_swag
 
-METHODS = {"map": train_map, "ivon": train_ivon, "bbb": train_bayes_by_backprop, "swag": train_swag}
+METHODS = {
+    "map": train_map,
+    "ivon": train_ivon,
+    "bbb": train_bayes_by_backprop,
+    "swag": train_swag,
+    "sbnn": train_sbnn,
+}
 
 MEMBERS = 5
 DERIVED = {
@@ -24,4 +31,4 @@ DERIVED = {
     "noise-isotropic": (("map", "ivon"), derived.with_isotropic_noise),
 }
 
-__all__ = ["DERIVED", "METHODS", "train_bayes_by_backprop", "train_ivon", "train_map", "train_swag"]
+__all__ = ["DERIVED", "METHODS", "train_bayes_by_backprop", "train_ivon", "train_map", "train_sbnn", "train_swag"]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lib import metrics, posteriors
 from lib.networks import SpikingClassifier, activity
-from lib.posteriors import Posterior
+from lib.posteriors import NoisyNetwork, Posterior
 
 VALIDATION_SAMPLES = 4
 # Enough for a firing rate to two digits.
@@ -199,7 +199,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
         "validation_accuracy": float(metrics.accuracy(probabilities, validation.labels)),
     }
     if isinstance(network, SpikingClassifier):
-        network.eval()
-        spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
+        with posteriors.evaluating(network, noisy=isinstance(posterior, NoisyNetwork)):
+            spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
         figures |= {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}
     return figures

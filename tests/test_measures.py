@@ -1,0 +1,93 @@
+"""What a study measures of a run: each column against the library's own figures, on a toy set."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from lib import experiment, measures, metrics, posteriors
+
+CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
+
+
+@pytest.fixture
+def chosen(tmp_path):
+    return CHOSEN | {"results_root": tmp_path / "runs"}
+
+
+def noisy(frames, level):
+    """The toy set with its test part replaced by what a level of noise makes of it."""
+    share = 1 / (1 + 10 ** (-level / 10))
+    noise = torch.randn(frames.features.shape, generator=torch.Generator().manual_seed(1))
+    test = torch.from_numpy(frames.parts == "test")[:, None, None]
+    return replace(frames, features=torch.where(test, share * frames.features + (1 - share) * noise, frames.features))
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch, toy_frames):
+    """The toy set under every split; words never heard are those of its third class alone."""
+
+    def load_frames(chosen, dataset, snr=None):
+        if (chosen.get("split") or "").startswith("unheard "):
+            return replace(toy_frames, features=toy_frames.features + 5)
+        return toy_frames if snr is None else noisy(toy_frames, snr)
+
+    monkeypatch.setattr(experiment, "load_frames", load_frames)
+
+
+def run_of(frames, chosen, method):
+    return experiment.train(frames, chosen | {"method": method})
+
+
+def test_figures_in_noise_are_those_of_the_noisy_test_part(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "map")
+    row = measures.in_noise(run, toy_frames, chosen, levels=[10, -5], samples=4)
+    assert len(row) == 8
+    for level in (10, -5):
+        test = noisy(toy_frames, level).part("test")
+        probabilities = posteriors.predict(
+            run.network(toy_frames), run.posterior, test.features, 1, torch.Generator().manual_seed(3)
+        )
+        expected = metrics.summary(probabilities, test.labels)
+        assert all(row[f"{name}_at_{level}_db"] == expected[name] for name in ("accuracy", "nll", "ece", "brier"))
+    assert row["nll_at_10_db"] != row["nll_at_-5_db"]
+
+
+def test_detection_is_scikit_learns(toy_frames, chosen):
+    chosen = chosen | {"split": "without a, b"}
+    run = run_of(toy_frames, chosen, "ivon")
+    row = measures.unheard(run, toy_frames, chosen, samples=3)
+    assert set(row) == {f"auroc_{kind}_{of}" for kind in ("noise", "words") for of in ("entropy", "mutual_information")}
+    known = measures.predicted(run, toy_frames, toy_frames.part("test").features, 3)
+    unknown = measures.predicted(run, toy_frames, toy_frames.part("test").features + 5, 3)
+    labels = np.repeat([0, 1], [known.shape[1], unknown.shape[1]])
+    entropies = torch.cat([metrics.example_entropies(known), metrics.example_entropies(unknown)])
+    assert row["auroc_words_entropy"] == pytest.approx(roc_auc_score(labels, entropies))
+
+
+def test_a_point_has_no_mutual_information_and_a_split_of_all_words_no_unheard_ones(toy_frames, chosen):
+    row = measures.unheard(run_of(toy_frames, chosen, "map"), toy_frames, chosen, samples=3)
+    assert set(row) == {"auroc_noise_entropy"}
+
+
+def test_more_samples_are_the_first_of_the_same_draws(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "ivon")
+    test = toy_frames.part("test")
+    row = measures.by_samples(run, toy_frames, chosen, counts=[1, 4], methods=["ivon"])
+    four = measures.predicted(run, toy_frames, test.features, 4)
+    assert row["nll_of_4"] == metrics.negative_log_likelihood(four, test.labels)
+    assert row["nll_of_1"] == metrics.negative_log_likelihood(four[:1], test.labels)
+    assert measures.by_samples(run, toy_frames, chosen, counts=[1, 4], methods=["bbb"]) == {}
+
+
+def test_an_ensemble_takes_and_holds_more(toy_frames, chosen):
+    how = {"samples": 2, "utterances": 20, "repeats": 1}
+    rows = {
+        method: measures.cost(run_of(toy_frames, chosen, method), toy_frames, chosen, **how)
+        for method in ("map", "ensemble")
+    }
+    assert all(row["prediction_ratio"] > 0 for row in rows.values())
+    assert rows["ensemble"]["posterior_bytes"] > 2 * rows["map"]["posterior_bytes"]
+    assert rows["ensemble"]["training_seconds"] > rows["map"]["training_seconds"]

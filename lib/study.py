@@ -61,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
     for known, given in ((NEEDED, study), (MEASURES, study["measures"])):
         if unknown := given.keys() - known.keys():
             raise ValueError(f"{path}: {sorted(unknown)[0]!r} is not known; a study has {', '.join(known)}.")
-    return study
+    return study | {"name": path.stem}
 
 
 def chosen_for(path: Path) -> Path:
@@ -112,7 +112,9 @@ def choose(study: Mapping[str, Any], variant: str, method: str) -> tuple[dict[st
     name = asked["set"]
     fixed = given(study, name, variant, method) | {"epochs": asked["epochs"]}
     frames = experiment.load_frames(fixed, fixed["dataset"])
-    searched = tuning.search(f"{name}-{variant}-{method}", {fixed["dataset"]: frames}, method, asked["trials"], fixed)
+    searched = tuning.search(
+        f"{study['name']}-{name}-{variant}-{method}", {fixed["dataset"]: frames}, method, asked["trials"], fixed
+    )
     trials = tuning.trial_table(searched).assign(variant=variant, method=method)
     return searched.best_params, trials
 

@@ -23,7 +23,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 from scipy import special
 
-from lib import experiment, provenance, synthesis
+from lib import experiment, provenance, synthesis, tables
 from lib.features import Frames
 
 KEY = experiment.TABLE[:3]  # data set, method, seed: what names a run within a result
@@ -135,7 +135,7 @@ def repeat(record: Mapping[str, Any], frames: Frames, folder: Path) -> pd.Series
     chosen = record["settings"] | {"results_root": folder}
     run = experiment.train(frames, chosen)
     how = {name: record.get("evaluation", EVALUATION)[name] for name in EVALUATION}
-    experiment.write_table({run: experiment.evaluate(run, frames, **how)}, chosen)
+    tables.write({run: experiment.evaluate(run, frames, **how)}, chosen)
     return read(folder / "table1.csv", folder / "runs.json")[0].iloc[0]
 
 

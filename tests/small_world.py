@@ -20,7 +20,7 @@ import soundfile
 import torch
 from full_disk import full_disk
 
-from lib import datasets, downloads, experiment, features, posteriors, settings, synthesis
+from lib import datasets, downloads, experiment, features, posteriors, settings, synthesis, tables
 from lib.pipeline.planning import notebooks_of, plan, read_defaults, read_settings
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def make(world: World) -> None:
     extract("sc")(world)
     with patch.object(experiment, "DATA", world):
         run = train()(world)
-        experiment.write_table({run: evaluate()(world)}, chosen(world))
+        tables.write({run: evaluate()(world)}, chosen(world))
 
 
 # What is asked for: the library's functions, on the world's folders.
@@ -91,7 +91,7 @@ def evaluate(samples: int = 2, bins: int = 5) -> Callable:
 
 
 def tabulate(world: World) -> pd.DataFrame:
-    return experiment.write_table({find(world): evaluate()(world)}, chosen(world))
+    return tables.write({find(world): evaluate()(world)}, chosen(world))
 
 
 def notebook(name: str, **parameters: Any) -> Callable:

@@ -25,7 +25,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from lib import downloads, experiment
+from lib import downloads, experiment, tables
 
 LIB = str(Path(experiment.__file__).parent)
 STEPS = ("unpacking", "features", "training", "evaluation")
@@ -70,7 +70,7 @@ def command(folder: Path, archive: Path, method: str, begin: Callable[[str], Non
         return
     begin("evaluation")
     evaluation = experiment.evaluate(run, frames, samples=3, bins=5)
-    experiment.write_table({run: evaluation}, chosen)
+    tables.write({run: evaluation}, chosen)
 
 
 class Moments:

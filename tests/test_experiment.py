@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 import torch
 
-from lib import downloads, experiment, metrics, posteriors, slices, synthesis
+from lib import downloads, experiment, metrics, posteriors, slices, synthesis, tables
 from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.trainers import train_ivon, train_map
 
@@ -425,7 +425,7 @@ COLUMNS = ["dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mu
 def test_the_table_has_a_row_for_each_run(frames, map_chosen):
     evaluations = evaluated(frames, map_chosen, seed=2) | evaluated(frames, map_chosen, seed=1)
     evaluations |= evaluated(frames, map_chosen, method="ivon", seed=1)
-    experiment.write_table(evaluations, map_chosen)
+    tables.write(evaluations, map_chosen)
     written = pd.read_csv(Path(map_chosen["results_root"]) / "table1.csv")
     assert written.columns.tolist() == COLUMNS
     assert written[["method", "seed"]].to_numpy().tolist() == [["ivon", 1], ["map", 1], ["map", 2]]
@@ -438,13 +438,13 @@ def test_the_table_has_a_row_for_each_run(frames, map_chosen):
 def test_rows_are_replaced_and_others_kept(frames, map_chosen):
     table = Path(map_chosen["results_root"]) / "table1.csv"
     first, other = evaluated(frames, map_chosen, seed=1), evaluated(frames, map_chosen, seed=2)
-    experiment.write_table(first | other, map_chosen)
+    tables.write(first | other, map_chosen)
     before = pd.read_csv(table)
-    experiment.write_table(first, map_chosen)
+    tables.write(first, map_chosen)
     pd.testing.assert_frame_equal(pd.read_csv(table), before)
 
     better = evaluated(frames, map_chosen, seed=1, epochs=3)
-    experiment.write_table(better, map_chosen)
+    tables.write(better, map_chosen)
     after = pd.read_csv(table)
     assert after["seed"].tolist() == [1, 2]
     assert after["nll"][0] == pytest.approx(next(iter(better.values())).figures["nll"])
@@ -456,7 +456,7 @@ def test_the_records_beside_the_table_are_those_of_its_rows(frames, map_chosen):
     first, better = evaluated(frames, map_chosen, seed=1), evaluated(frames, map_chosen, seed=1, epochs=3)
     other = evaluated(frames, map_chosen, seed=2)
     for evaluations in (first | other, better):
-        experiment.write_table(evaluations, map_chosen)
+        tables.write(evaluations, map_chosen)
     records = json.loads((Path(map_chosen["results_root"]) / "runs.json").read_text())
     assert {record["run"] for record in records} == {str(run) for run in better | other}
     assert len(records) == 2
@@ -471,7 +471,7 @@ def test_the_records_beside_the_table_are_those_of_its_rows(frames, map_chosen):
 def test_a_table_that_cannot_be_written_leaves_the_one_before(frames, map_chosen, monkeypatch):
     root = Path(map_chosen["results_root"])
     evaluations = evaluated(frames, map_chosen, seed=1)
-    experiment.write_table(evaluations, map_chosen)
+    tables.write(evaluations, map_chosen)
     before = (root / "table1.csv").read_bytes()
 
     def full_disk(rows, path, **_):
@@ -480,7 +480,7 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(frames, map_chosen
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        experiment.write_table(evaluations, map_chosen)
+        tables.write(evaluations, map_chosen)
     assert (root / "table1.csv").read_bytes() == before
     assert not any(name.startswith(".") for name in entries(root))
 
@@ -538,7 +538,7 @@ def test_paired_differences_are_those_of_scipy() -> None:
         ],
         columns=["dataset", "method", "seed", "accuracy", "nll", "brier", "ece"],
     )
-    found = experiment.paired_differences(rows, "ivon", "map").loc[("a", "nll")]
+    found = tables.paired_differences(rows, "ivon", "map").loc[("a", "nll")]
     expected = scipy.stats.ttest_rel([1.5, 2.0, 3.0], [1.0, 2.0, 4.0])
     assert found["difference"] == pytest.approx(-1 / 6)
     assert (found["from"], found["to"]) == pytest.approx(tuple(expected.confidence_interval(0.95)))

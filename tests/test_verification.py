@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import torch
 
-from lib import experiment, provenance, synthesis, verification
+from lib import experiment, provenance, synthesis, tables, verification
 from lib.datasets import sc
 from lib.trainers import train_map
 
@@ -36,7 +36,7 @@ def computed(tmp_path_factory):
         chosen = CHOSEN | {"results_root": results}
         frames = experiment.load_frames(chosen, "synthetic-hd")
         runs = [experiment.train(frames, chosen | {"method": method, "seed": seed}) for method, seed in RUNS]
-        experiment.write_table({run: experiment.evaluate(run, frames, samples=3, bins=5) for run in runs}, chosen)
+        tables.write({run: experiment.evaluate(run, frames, samples=3, bins=5) for run in runs}, chosen)
     return data, results
 
 

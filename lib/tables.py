@@ -1,0 +1,60 @@
+"""The table of a set of runs, as the paper's Table 1, and the records of what produced its rows."""
+
+import json
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from lib.experiment import TABLE, Evaluation, Run, results_folder
+from lib.files import alone, reading, write_json, written_aside
+
+
+def rows_of(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
+    """One row a run, as in the paper's Table 1; accuracy in percent."""
+    rows = [run.record["settings"] | evaluation.figures for run, evaluation in evaluations.items()]
+    return pd.DataFrame(rows)[TABLE].sort_values(["dataset", "method", "seed"], ignore_index=True)
+
+
+def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
+    """The method's figures less the reference's, seed by seed: mean and 95 % interval (Student's t) over seeds.
+
+    One row a data set and measure; the interval is NaN for a single seed.
+    """
+    wide = rows.pivot(index=["dataset", "seed"], columns="method", values=["accuracy", "nll", "brier", "ece"])
+    differences = wide.xs(method, axis=1, level=1) - wide.xs(reference, axis=1, level=1)
+    long = differences.melt(ignore_index=False, var_name="measure").dropna().reset_index()
+    found = long.groupby(["dataset", "measure"])["value"].agg(["mean", "sem", "size"])
+    half = found["sem"] * stdtrit(found["size"] - 1, 0.975)
+    return pd.DataFrame({"difference": found["mean"], "from": found["mean"] - half, "to": found["mean"] + half})
+
+
+def write(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> pd.DataFrame:
+    """The evaluations' rows; put into ``table1.csv`` in place of those of the same data set, method and seed.
+
+    ``runs.json`` beside it gets the record of each run: what produced the row.
+    """
+    rows = rows_of(evaluations)
+    folder = results_folder(chosen)
+    stored, records = folder / "table1.csv", folder / "runs.json"
+    new = [
+        {"run": run.folder.name, "validation_nll": run.validation_nll}
+        | run.record
+        | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
+        for run, one in evaluations.items()
+    ]
+    with alone(stored), alone(records):
+        with reading(stored, "move it away and run again"):
+            kept = [pd.read_csv(stored)] if stored.exists() else []
+            if kept and list(kept[0]) != TABLE:
+                raise ValueError(f"its columns are not {', '.join(TABLE)}")
+        with reading(records, "move it away and run again"):
+            known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
+            of_rows = {itemgetter(*TABLE[:3])(record["settings"]): record for record in known + new}
+        merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])
+        with written_aside(stored) as aside:
+            merged.to_csv(aside, index=False)
+        write_json(records, list(of_rows.values()))
+    return rows

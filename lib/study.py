@@ -29,7 +29,7 @@ from lib.experiment import Run
 from lib.features import Frames
 from lib.files import reading, write_json, written_aside
 from lib.measures import MEASURES
-from lib.settings import BASES, METHODS
+from lib.settings import BASES, METHODS, RUN_DEFAULTS, of_method
 
 KEY = ["set", "variant", "method", "seed"]
 NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "tuning": dict}
@@ -177,11 +177,11 @@ def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
     stated = {name: settings for name, settings in how.items() if settings}
     first = {cell.set: cell.chosen for cell in reversed(asked)}
     frames = {name: experiment.load_frames(chosen, chosen["dataset"]) for name, chosen in first.items()}
-    wanted = {cell[:4]: {"run": experiment.run_name(frames[cell.set], cell.chosen)} | stated for cell in asked}
+    cells_at = {cell[:4]: cell for cell in asked}
     found = {
-        place: both
-        for place, both in results(folder).items()
-        if place in wanted and wanted[place].items() <= both[1].items()
+        place: (row, record)
+        for place, (row, record) in results(folder).items()
+        if place in cells_at and is_of(record, cells_at[place], frames[place[0]]) and stated.items() <= record.items()
     }
     missing = [(cell, how) for cell in asked if cell[:4] not in found]
     for (cell, _), both in at_once(measure, missing, "runs"):
@@ -191,6 +191,12 @@ def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
     if study["utterances"]:
         write_utterances([cell for cell in asked if cell[:4] in found], frames, study["evaluation"], folder)
     return int(len(found) < len(asked))
+
+
+def is_of(record: Mapping[str, Any], cell: Cell, frames: Frames) -> bool:
+    """Whether a stored record is of the run that is asked for. A setting that it does not know had its default."""
+    defaults = RUN_DEFAULTS | of_method(cell.method, {})
+    return record["data"] == frames.fingerprint and defaults | record["settings"] == experiment.determined(cell.chosen)
 
 
 def results(folder: Path) -> dict[Place, Measured]:

@@ -187,3 +187,19 @@ def test_the_scores_of_every_utterance_are_written_and_kept(path, tmp_path, toy_
     shutil.rmtree(tmp_path / "runs")
     study.main([str(path)])
     assert scores.read_bytes() == before
+
+
+def test_a_record_from_before_a_setting_was_known_is_of_its_default(path, tmp_path, monkeypatch):
+    study.main([str(path)])
+    records = tmp_path / "results/toy/runs.json"
+    stored = json.loads(records.read_text())
+    for record in stored:
+        del record["settings"]["bidirectional"]
+    records.write_text(json.dumps(stored))
+    monkeypatch.setattr(study, "measure", None)
+    assert study.main([str(path)]) == 0
+    for record in stored:
+        record["settings"]["norm"] = "layer"
+    records.write_text(json.dumps(stored))
+    with pytest.raises(TypeError):  # it would compute them again
+        study.main([str(path)])

@@ -18,6 +18,7 @@ import numpy as np
 import pyroomacoustics
 from jaxtyping import Float32
 from scipy.signal import fftconvolve
+from scipy.special import expit
 
 # All that determines a copy; features that are made of copies are stored under these settings.
 SETTINGS = {
@@ -51,9 +52,24 @@ def augmented(
     waveform: Float32[np.ndarray, " samples"], sample_rate: int, utterance: str, copy: int
 ) -> Float32[np.ndarray, " samples"]:
     """A copy of an utterance, the same whenever its name and its number are; `sample_rate` in Hz."""
-    seed = blake2b(f"{copy} {utterance}".encode(), digest_size=16).digest()
-    generator = np.random.default_rng(int.from_bytes(seed, "little"))
+    generator = generator_of(f"{copy} {utterance}")
     return apply(draw(generator), waveform, sample_rate, generator)
+
+
+def in_noise(waveform: Float32[np.ndarray, " samples"], snr: float, utterance: str) -> Float32[np.ndarray, " samples"]:
+    """An utterance in white noise, as loud as it was; `snr` is the ratio of their powers over its length, in dB.
+
+    Minus infinity leaves the noise alone. The noise is the same for each ratio, and follows from the utterance's name.
+    """
+    noise = generator_of(f"noise {utterance}").standard_normal(len(waveform))
+    noise *= np.sqrt(np.mean(waveform.astype(float) ** 2) / np.mean(noise**2))
+    share = expit(snr * np.log(10) / 10)  # of the power that is the utterance's
+    return (np.sqrt(share) * waveform + np.sqrt(1 - share) * noise).astype(np.float32)
+
+
+def generator_of(name: str) -> np.random.Generator:
+    """The same for the same name, on every machine and in every thread."""
+    return np.random.default_rng(int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "little"))
 
 
 def draw(generator: np.random.Generator) -> Augmentation:

@@ -250,3 +250,34 @@ def test_how_copies_are_made_is_part_of_the_cache_s_key(speech, tmp_path, monkey
 def test_a_number_of_copies_below_zero_is_refused(speech, tmp_path):
     with pytest.raises(ValueError, match=r"`augmented` is -1; it has to be at least 0\."):
         features.extract(speech, tmp_path / "cache", augmented=-1)
+
+
+# Noise of the test part
+
+
+@pytest.mark.parametrize("snr", [20, 3, 0, -10])
+def test_noise_is_as_far_below_the_speech_as_asked_and_the_power_stays(snr):
+    # Noise is nearly orthogonal to a tone of 16,000 samples, so the tone's share is read off by projection.
+    tone = (0.1 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(np.float32)
+    mixed = augmentation.in_noise(tone, snr, "yes/0.wav").astype(float)
+    share = (mixed @ tone / (tone.astype(float) @ tone)) ** 2
+    assert 10 * np.log10(share / (1 - share)) == pytest.approx(snr, abs=0.5)
+    assert np.mean(mixed**2) == pytest.approx(np.mean(tone.astype(float) ** 2), rel=0.03)
+
+
+def test_without_speech_the_noise_is_left_as_loud_and_silence_stays_silent():
+    first, second = np.full(4_000, 0.1, np.float32), np.full(4_000, -0.1, np.float32)
+    noise = augmentation.in_noise(first, -np.inf, "a.wav")
+    np.testing.assert_array_equal(noise, augmentation.in_noise(second, -np.inf, "a.wav"))
+    assert np.mean(noise.astype(float) ** 2) == pytest.approx(0.01, rel=1e-5)
+    assert not augmentation.in_noise(np.zeros(100, np.float32), 0, "a.wav").any()
+    np.testing.assert_array_equal(augmentation.in_noise(first, np.inf, "a.wav"), first)
+
+
+def test_every_ratio_has_the_same_noise_and_every_utterance_its_own():
+    tone = np.sin(np.arange(4_000) / 5).astype(np.float32)
+    alone = augmentation.in_noise(tone, -np.inf, "a.wav").astype(float)
+    mixed = augmentation.in_noise(tone, 0, "a.wav").astype(float)
+    np.testing.assert_allclose(mixed, (tone + alone) / np.sqrt(2), atol=1e-6)
+    other = augmentation.in_noise(tone, -np.inf, "b.wav").astype(float)
+    assert abs(np.corrcoef(alone, other)[0, 1]) < 0.1

@@ -219,6 +219,19 @@ def test_the_number_of_workers_changes_nothing(root, tmp_path, monkeypatch):
     assert torch.equal(alone.features, extract(speech(root), tmp_path / "three", workers=3).features)
 
 
+def test_noise_is_in_the_test_part_alone(root, tmp_path):
+    clean = extract(speech(root), tmp_path / "clean")
+    noisy = extract(speech(root), tmp_path / "noisy", snr=0, workers=1)
+    again = extract(speech(root), tmp_path / "again", snr=0, workers=3)
+    for part in ("train", "validation"):
+        assert torch.equal(noisy.part(part).features, clean.part(part).features)
+    assert not torch.equal(noisy.part("test").features, clean.part("test").features)
+    assert torch.equal(noisy.features, again.features)
+    nearly = extract(speech(root), tmp_path / "nearly", snr=80)
+    torch.testing.assert_close(nearly.part("test").features, clean.part("test").features, rtol=0, atol=0.2)
+    assert noisy.fingerprint == clean.fingerprint  # of the recordings
+
+
 # The cache
 
 
@@ -241,7 +254,7 @@ def test_the_same_data_and_settings_are_extracted_once(root, tmp_path, computed)
     assert (record["num_mel_bins"], record["frames"], record["sample_rate"]) == (40, 100, RATE)
 
 
-@pytest.mark.parametrize("setting", [{"num_mel_bins": 20}, {"frames": 50}, {"sample_rate": 8_000}])
+@pytest.mark.parametrize("setting", [{"num_mel_bins": 20}, {"frames": 50}, {"sample_rate": 8_000}, {"snr": 5.0}])
 def test_another_setting_is_another_extraction(root, tmp_path, computed, setting):
     extract(speech(root), tmp_path / "cache")
     extract(speech(root), tmp_path / "cache", **setting)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lib.datasets import fsdd, hd, sc, shd, ssc
 from lib.datasets.speech import Speech
 from lib.datasets.spikes import SpikeTrains
+from lib.datasets.unheard import FORMS, leaving_out
 from lib.datasets.utterances import PARTS, Utterances
 
 __all__ = ["DEFAULT_SPLITS", "LOADERS", "PARTS", "Speech", "SpikeTrains", "Utterances", "load"]
@@ -24,6 +25,10 @@ LOADERS = {
 }
 DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo", shd: "official", ssc: "official"}
 
+# Short names for several classes, in splits that leave them out.
+LANGUAGES = {"english": hd.CLASS_NAMES[:10], "german": hd.CLASS_NAMES[10:]}
+GROUPS = {hd: LANGUAGES, shd: LANGUAGES}
+
 # What a folder must hold to be taken for the set at all.
 MARKS = {
     hd: "audio",
@@ -37,7 +42,8 @@ MARKS = {
 def load(name: str, split: str | None, root: str | Path, validation: str | None = None) -> Utterances:
     """Load a set under a named split (None: the set's default) from the folder that holds its own layout.
 
-    Recordings are returned as `Speech`, spikes as `SpikeTrains`.
+    Recordings are returned as `Speech`, spikes as `SpikeTrains`. Every set has splits that leave classes out, "without
+    cat, dog" and "unheard cat, dog" (`unheard`).
 
     `validation` is for HD's and SHD's layouts only: "speaker" (None means this) or "test".
 
@@ -48,9 +54,14 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
     if name not in LOADERS:
         raise ValueError(f"No data set is called {name!r}; the sets are {', '.join(LOADERS)}.")
     loader = LOADERS[name]
+    if split is not None and split.startswith(FORMS):
+        return leaving_out(load(name, None, root, validation), split, GROUPS.get(loader, {}))
     split = DEFAULT_SPLITS[loader] if split is None else split
     if split not in loader.SPLITS:
-        raise ValueError(f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}.")
+        raise ValueError(
+            f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}, and 'without' with "
+            "the names of classes."
+        )
     root = Path(root)
     if not (root / MARKS[loader]).exists():
         raise FileNotFoundError(

@@ -38,6 +38,7 @@ def extract(
     frames: int = 100,
     sample_rate: int | None = None,
     augmented: int = 0,
+    snr: float | None = None,
     workers: int | None = None,
 ) -> Frames:
     """Compute a set's features, or map them from `cache` if they are there for the same data and settings.
@@ -51,6 +52,9 @@ def extract(
 
     So many `augmented` copies of the training part, each changed by chance (`lib.augmentation`), follow it as part of
     it. They do not enter mean and standard deviation: all other rows are what they are without copies.
+
+    With `snr` there is white noise in the waveforms of the test part, so many dB below the speech
+    (`lib.augmentation.in_noise`). All other rows are what they are without it.
 
     Raises:
         ValueError: if a setting is out of range, or an utterance is shorter than one frame or does not decode.
@@ -79,9 +83,11 @@ def extract(
         rows = np.arange(len(speech))
         training = speech.parts == "train"
         speech = speech.chosen(np.concatenate([np.tile(rows[training], 1 + augmented), rows[~training]]))
+    if snr is not None:
+        settings |= {"snr": str(snr)}
 
     def write(path: Path) -> None:
-        compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers, augmented)
+        compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers, augmented, snr)
 
     return cached(speech, cache, settings, (frames, num_mel_bins), np.float32, write)
 
@@ -94,6 +100,7 @@ def compute(
     sample_rate: int,
     workers: int | None,
     augmented: int = 0,
+    snr: float | None = None,
 ) -> None:
     """Write the standardised features of a set to `path`, with a batch for each thread in memory.
 
@@ -116,11 +123,12 @@ def compute(
             file.write(block)
 
     def heard(index: int) -> Float32[Tensor, " samples"]:
-        samples = waveform(speech, index, sample_rate)
+        samples, name = waveform(speech, index, sample_rate), speech.paths[index]
+        if speech.parts[index] == "test" and snr is not None:
+            return torch.from_numpy(augmentation.in_noise(samples.numpy(), snr, name))
         if index < originals or speech.parts[index] != "train":
             return samples
-        copy, name = index // originals, speech.paths[index]
-        return torch.from_numpy(augmentation.augmented(samples.numpy(), speech.sample_rate, name, copy))
+        return torch.from_numpy(augmentation.augmented(samples.numpy(), speech.sample_rate, name, index // originals))
 
     def compute_batch(batch: range) -> Float64[np.ndarray, "2 mel"]:
         """Returns the sums over the frames of the training part as it is, and of their squares."""

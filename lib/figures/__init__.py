@@ -6,6 +6,7 @@ that it is from in small print.
 
 from lib.figures.comparison import estimators, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
+from lib.figures.roads import detection, intervals, reliability_lines, risk_coverage, samples, under_noise
 from lib.figures.speech import features, spike_trains, waveform
 from lib.figures.spiking import membrane, raster, surrogate
 from lib.figures.style import METHOD_COLOURS, METHOD_LABELS, source_of
@@ -15,20 +16,26 @@ __all__ = [
     "METHOD_COLOURS",
     "METHOD_LABELS",
     "confusion",
+    "detection",
     "entropies",
     "estimators",
     "features",
+    "intervals",
     "learning_curves",
     "membrane",
     "posterior_spread",
     "raster",
     "reliability",
+    "reliability_lines",
+    "risk_coverage",
+    "samples",
     "slices",
     "source_of",
     "spike_trains",
     "spread",
     "surrogate",
     "table1",
+    "under_noise",
     "variant_table",
     "variants",
     "waveform",

@@ -129,20 +129,27 @@ def utterance_scores(probabilities: Probabilities, labels: Labels) -> pd.DataFra
 
 
 def reliability_bins(probabilities: Probabilities, labels: Labels, bins: int = 15) -> pd.DataFrame:
-    """Count, mean confidence and accuracy of the examples in each of ``bins`` equal-width bins of confidence.
+    """Count, mean confidence and accuracy of the examples in each of ``bins`` equal-width bins of confidence."""
+    hits, confidence = example_hits(probabilities, labels), model_average(probabilities).amax(dim=-1)
+    return confidence_bins(confidence.cpu().numpy(), hits.cpu().numpy(), bins)
+
+
+def confidence_bins(
+    confidence: Shaped[Column, " examples"], correct: Shaped[Column, " examples"], bins: int
+) -> pd.DataFrame:
+    """``reliability_bins`` of what ``utterance_scores`` has.
 
     Bin b of B holds the confidences in ((b-1)/B, b/B], as in Guo et al. (2017). An empty bin has the count 0
     and no confidence or accuracy (NaN).
     """
     if bins < 1:
         raise ValueError(f"Confidence needs at least one bin, not {bins}.")
-    hits, confidence = example_hits(probabilities, labels), model_average(probabilities).amax(dim=-1)
-    inner_edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)[1:-1]
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
     table = pd.DataFrame(
         {
-            "bin": torch.bucketize(confidence, inner_edges).cpu().numpy(),
-            "confidence": confidence.cpu().numpy(),
-            "accuracy": hits.double().cpu().numpy(),
+            "bin": np.searchsorted(inner_edges, confidence, side="left"),
+            "confidence": np.asarray(confidence),
+            "accuracy": np.asarray(correct, dtype=float),
         }
     ).groupby("bin")
     return table.mean().assign(count=table.size()).reindex(range(bins)).fillna({"count": 0}).astype({"count": int})

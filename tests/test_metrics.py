@@ -437,3 +437,13 @@ def test_what_is_no_number_or_no_utterance_is_refused(measured):
 def test_the_bootstrap_refuses_one_utterance():
     with pytest.raises(ValueError, match="two or more"):
         metrics.paired_bootstrap(np.zeros((3, 1)), 10, 0)
+
+
+def test_bins_of_the_scores_are_those_of_the_predictions():
+    probabilities = torch.rand(5, 60, 4).softmax(dim=-1)
+    labels = torch.randint(4, (60,))
+    scores = metrics.utterance_scores(probabilities, labels)
+    pd.testing.assert_frame_equal(
+        metrics.confidence_bins(scores["confidence"].to_numpy(), scores["correct"].to_numpy(), bins=7),
+        metrics.reliability_bins(probabilities, labels, bins=7),
+    )

@@ -4,12 +4,12 @@ A picture comes back as a closed matplotlib figure, so that a notebook shows it 
 that it is from in small print.
 """
 
-from lib.figures.comparison import estimators, variant_table, variants
+from lib.figures.comparison import estimators, spread_of, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
 from lib.figures.roads import detection, intervals, reliability_lines, risk_coverage, samples, under_noise
 from lib.figures.speech import features, spike_trains, waveform
 from lib.figures.spiking import membrane, raster, surrogate
-from lib.figures.style import METHOD_COLOURS, METHOD_LABELS, source_of
+from lib.figures.style import METHOD_COLOURS, METHOD_LABELS, label, source_of
 from lib.figures.training import learning_curves, posterior_spread, slices
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "estimators",
     "features",
     "intervals",
+    "label",
     "learning_curves",
     "membrane",
     "posterior_spread",
@@ -33,6 +34,7 @@ __all__ = [
     "source_of",
     "spike_trains",
     "spread",
+    "spread_of",
     "surrogate",
     "table1",
     "under_noise",

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from lib.datasets import LOADERS, fsdd, hd, load, sc, utterances
+from lib.datasets.unheard import UNHEARD
 
 REAL = Path(__file__).parents[2] / "shared" / "speech"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings beside the repository")
@@ -580,6 +581,21 @@ def test_70_10_20_contains_the_official_test_part():
     official, other = (load("sc", split, REAL / "speech_commands_v0.02") for split in sc.SPLITS)
     assert set(official.part("test").paths) < set(other.part("test").paths)
     assert official.part("validation").paths == other.part("validation").paths
+
+
+@real
+def test_real_words_left_out():
+    folder = REAL / "speech_commands_v0.02"
+    whole, rest, unheard = (load("sc", split, folder) for split in (None, "without cat, up", "unheard cat, up"))
+    assert rest.class_names == unheard.class_names == ("bed", "down", "happy", "no", "yes")
+    assert Counter(rest.parts.tolist()) == {"train": 1_750, "validation": 350, "test": 500}
+    assert Counter(unheard.parts.tolist()) == {"train": 1_750, "validation": 350, "test": 200}
+    parts = part_of(whole)
+    assert set(rest.paths).isdisjoint(unheard.part("test").paths)
+    assert all(parts[path] == part for split in (rest, unheard) for path, part in part_of(split).items())
+    for path, label in zip(unheard.paths, unheard.labels, strict=True):
+        word = path.partition("/")[0]
+        assert word in ("cat", "up") if label == UNHEARD else word == unheard.class_names[label]
 
 
 @real

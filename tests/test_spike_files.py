@@ -11,6 +11,7 @@ import torch
 
 from lib.datasets import PARTS, SpikeTrains, hd, load, sc, shd, ssc
 from lib.datasets.spikes import gather
+from lib.datasets.unheard import UNHEARD
 from lib.features import count_spikes
 from lib.features.spikes import counts
 from lib.networks import SpikingClassifier
@@ -73,6 +74,20 @@ def test_shd_validates_on_the_test_part_where_told_to(root):
             loaded.part("test").spikes(index), loaded.part("validation").spikes(index), strict=True
         ):
             np.testing.assert_array_equal(tested, validated)
+
+
+@pytest.mark.parametrize("fünf", ["fünf", "fuenf"])
+def test_words_left_out_of_shd_keep_their_spikes_whatever_the_file_calls_them(root, tmp_path, fünf):
+    for path in root.iterdir():
+        with h5py.File(path, "a") as file:
+            del file["extra/keys"]
+            file["extra/keys"] = [name.replace("fünf", fünf).encode() for name in hd.CLASS_NAMES]
+    whole, unheard = (load("shd", split, root) for split in (None, "unheard german, nine"))
+    assert unheard.class_names == hd.CLASS_NAMES[:9]
+    assert Counter(unheard.parts.tolist()) == {"train": 9, "validation": 18, "test": 11}
+    found, clean = (count_spikes(trains, tmp_path / "cache").part("test") for trains in (unheard, whole))
+    assert found.labels.tolist() == [UNHEARD] * 11
+    assert torch.equal(found.features, clean.features[9:])
 
 
 @pytest.mark.parametrize("times_type", [np.float16, np.float32, np.float64])

@@ -24,6 +24,23 @@ def root(tmp_path):
     return folder
 
 
+@pytest.fixture
+def hd_root(tmp_path):
+    """HD's layout: each digit once in each language by three speakers."""
+    folder = tmp_path / "hd"
+    (folder / "audio").mkdir(parents=True)
+    listed = {"train": [], "test": []}
+    for speaker in ("00", "04", "10"):
+        for language in ("english", "german"):
+            for digit in range(10):
+                name = f"lang-{language}_speaker-{speaker}_trial-0_digit-{digit}.flac"
+                soundfile.write(folder / "audio" / name, np.full(4_000, 0.1), 16_000)
+                listed["test" if speaker == "04" else "train"].append(name)
+    for part, names in listed.items():
+        (folder / f"{part}_filenames.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
 def load(root, split):
     return datasets.load("fsdd", split, root)
 
@@ -66,7 +83,8 @@ def test_unheard_words_are_standardised_as_the_heard_are(root, tmp_path):
         ("without eleven", "leaves out 'eleven', which is no class of the set: it has zero"),
         ("unheard german", "leaves out 'german'"),
         ("without zero,one,two,three,four,five,six,seven,eight", "has to leave two classes or more"),
-        ("without", "has no split called 'without'; its splits are .*, and 'without' with the names of classes"),
+        ("without ", "leaves out '', which is no class"),
+        ("without", "has no split called 'without'; its splits are .*, and 'without' or 'unheard' with the names of"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(root, split, told):
@@ -74,20 +92,34 @@ def test_a_split_that_cannot_be_is_refused(root, split, told):
         load(root, split)
 
 
-def test_a_language_has_a_short_name(tmp_path):
-    folder = tmp_path / "hd"
-    (folder / "audio").mkdir(parents=True)
-    listed = {"train": [], "test": []}
-    for speaker in ("00", "04", "10"):
-        for language in ("english", "german"):
-            for digit in range(10):
-                name = f"lang-{language}_speaker-{speaker}_trial-0_digit-{digit}.flac"
-                soundfile.write(folder / "audio" / name, np.full(4_000, 0.1), 16_000)
-                listed["test" if speaker == "04" else "train"].append(name)
-    for part, names in listed.items():
-        (folder / f"{part}_filenames.txt").write_text("\n".join(names) + "\n")
-    rest, unheard = (datasets.load("hd", split, folder) for split in ("without german", "unheard german"))
-    assert rest.class_names == datasets.hd.CLASS_NAMES[:10]
+def test_words_that_the_test_part_does_not_say_cannot_be_the_unheard(root):
+    for path in (root / "recordings").glob("4_theo_*"):
+        path.unlink()
+    assert len(load(root, "without four").class_names) == 9
+    with pytest.raises(ValueError, match=r"The test part of 'fsdd' in .* is empty under the split 'unheard four'"):
+        load(root, "unheard four")
+
+
+def test_the_published_counts_are_those_of_the_whole_set(root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(datasets.fsdd, "SPEAKERS", SPEAKERS)
+    monkeypatch.setattr(datasets.fsdd, "check_counts", lambda name, split, found, *_: seen.append((split, found)))
+    load(root, "unheard zero")
+    assert seen == [("speaker-theo", {"train": 60, "validation": 30, "test": 30})]
+
+
+def test_a_language_has_a_short_name(hd_root):
+    rest, unheard = (datasets.load("hd", split, hd_root) for split in ("without german", "unheard german"))
+    assert rest.class_names == unheard.class_names == datasets.hd.CLASS_NAMES[:10]
     assert all("english" in path for path in rest.paths)
     assert all("german" in path for path in unheard.part("test").paths)
     assert len(unheard.part("test")) == 10
+    assert datasets.load("hd", "without english", hd_root).class_names == datasets.hd.CLASS_NAMES[10:]
+    with pytest.raises(ValueError, match="has to leave two classes or more"):
+        datasets.load("hd", "without english, german", hd_root)
+
+
+def test_the_unheard_are_not_validated_on_where_the_test_part_is(hd_root):
+    unheard = datasets.load("hd", "unheard german", hd_root, validation="test")
+    assert all("english" in path for path in unheard.part("validation").paths)
+    assert all("german" in path for path in unheard.part("test").paths)

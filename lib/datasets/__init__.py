@@ -25,8 +25,8 @@ LOADERS = {
 }
 DEFAULT_SPLITS = {hd: "official", sc: "official", fsdd: "speaker-theo", shd: "official", ssc: "official"}
 
-# Short names for several classes, in splits that leave them out.
-LANGUAGES = {"english": hd.CLASS_NAMES[:10], "german": hd.CLASS_NAMES[10:]}
+# Short names for several classes, in splits that leave them out; by label, since SHD's files give the names themselves.
+LANGUAGES = {"english": range(10), "german": range(10, 20)}
 GROUPS = {hd: LANGUAGES, shd: LANGUAGES}
 
 # What a folder must hold to be taken for the set at all.
@@ -59,8 +59,8 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
     split = DEFAULT_SPLITS[loader] if split is None else split
     if split not in loader.SPLITS:
         raise ValueError(
-            f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}, and 'without' with "
-            "the names of classes."
+            f"{name!r} has no split called {split!r}; its splits are {', '.join(loader.SPLITS)}, and 'without' "
+            "or 'unheard' with the names of classes."
         )
     root = Path(root)
     if not (root / MARKS[loader]).exists():

@@ -232,6 +232,43 @@ def test_noise_is_in_the_test_part_alone(root, tmp_path):
     assert noisy.fingerprint == clean.fingerprint  # of the recordings
 
 
+def test_noise_in_the_test_part_leaves_the_same_utterances_in_validation_and_copies_alone(root, tmp_path):
+    loaded = speech(root)
+    twice = np.flatnonzero(loaded.parts == "test")
+    doubled = loaded.chosen(np.concatenate([np.arange(len(loaded)), twice]))
+    doubled.parts[len(loaded) :] = "validation"
+    clean, noisy = (extract(doubled, tmp_path / "cache", augmented=1, snr=snr) for snr in (None, 0))
+    for part in ("train", "validation"):
+        assert torch.equal(noisy.part(part).features, clean.part(part).features)
+    assert not torch.equal(noisy.part("test").features, clean.part("test").features)
+
+
+def test_noise_alone_says_nothing_of_the_word_and_silence_is_left_silent(root, tmp_path):
+    write(root, len(SECONDS), np.zeros(RATE), part="test")  # the last of the test part
+    clean, before = (extract(speech(root), tmp_path / "cache", snr=snr).part("test") for snr in (None, -np.inf))
+    # Another word of the same power and length: the recording backwards.
+    for path in (root / "recordings").glob("*_test_*"):
+        soundfile.write(path, soundfile.read(path)[0][::-1], RATE, subtype="FLOAT")
+    after = extract(speech(root), tmp_path / "cache", snr=-np.inf).part("test")
+    torch.testing.assert_close(before.features, after.features, rtol=0, atol=1e-5)
+    assert not torch.isclose(before.features[:-1], clean.features[:-1]).all(dim=(1, 2)).any()
+    assert torch.equal(before.features[-1], clean.features[-1])
+
+
+def test_at_60_db_white_speech_is_nearly_clean_and_without_bound_it_is(tmp_path):
+    random = np.random.default_rng(0)
+    for number, part in enumerate(("train", "train", "validation", "test")):
+        write(tmp_path, number, 0.1 * random.standard_normal(RATE), part=part)
+    clean, nearly, endless = (extract(speech(tmp_path), tmp_path / "cache", snr=snr) for snr in (None, 60, np.inf))
+    torch.testing.assert_close(nearly.features, clean.features, rtol=0, atol=0.1)
+    assert torch.equal(endless.features, clean.features)
+
+
+def test_a_ratio_that_is_no_number_is_refused(root, tmp_path):
+    with pytest.raises(ValueError, match=r"`snr` is nan; it has to be at least -inf\."):
+        extract(speech(root), tmp_path / "cache", snr=float("nan"))
+
+
 # The cache
 
 

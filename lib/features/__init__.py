@@ -53,8 +53,8 @@ def extract(
     So many `augmented` copies of the training part, each changed by chance (`lib.augmentation`), follow it as part of
     it. They do not enter mean and standard deviation: all other rows are what they are without copies.
 
-    With `snr` there is white noise in the waveforms of the test part, so many dB below the speech
-    (`lib.augmentation.in_noise`). All other rows are what they are without it.
+    With `snr` there is white noise in the waveforms of the test part, so many dB below the speech, and at minus
+    infinity noise alone (`lib.augmentation.in_noise`). All other rows are what they are without it.
 
     Raises:
         ValueError: if a setting is out of range, or an utterance is shorter than one frame or does not decode.
@@ -65,9 +65,10 @@ def extract(
         "frames": (frames, 1),
         "sample_rate": (sample_rate, 1_000),
         "augmented": (augmented, 0),
+        "snr": (snr, -math.inf),
     }
     for setting, (value, least) in limits.items():
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # so that what is not a number is refused, too
             raise ValueError(f"`{setting}` is {value}; it has to be at least {least}.")
     cache = Path(cache)
     settings = data_settings(speech, cache) | {
@@ -84,7 +85,7 @@ def extract(
         training = speech.parts == "train"
         speech = speech.chosen(np.concatenate([np.tile(rows[training], 1 + augmented), rows[~training]]))
     if snr is not None:
-        settings |= {"snr": str(snr)}
+        settings |= {"snr": str(float(snr))}  # JSON has no infinity
 
     def write(path: Path) -> None:
         compute(speech, path, num_mel_bins, frames, settings["sample_rate"], workers, augmented, snr)

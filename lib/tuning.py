@@ -42,7 +42,7 @@ SPACE = {
     | {
         "learning_rate": (1e-3, 3e-2),
         "weight_decay": [0.0, 1e-5, 1e-4],
-        "swag_from": [10, 15, 20],
+        "swag_from": [5, 10, 15],
         "swag_learning_rate": (1e-3, 0.1),
         "rank": [5, 10, 15],
     },

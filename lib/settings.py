@@ -20,6 +20,7 @@ DEFAULTS = {
         "weight_decay": 1e-5,
         "dropout": 0.1,
         "patience": 2,
+        "freeze_norm_after": None,
     },
     "ivon": {
         "batch_size": 32,

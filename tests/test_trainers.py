@@ -508,11 +508,12 @@ def statistics(state):
     return {name: tensor for name, tensor in state.items() if "running" in name}
 
 
+@pytest.mark.parametrize("method", ["map", "ivon"])
 @pytest.mark.parametrize("frozen_after", [1, 2, None])
-def test_running_statistics_stop_after_the_named_epoch_and_weights_do_not(frozen_after):
+def test_running_statistics_stop_after_the_named_epoch_and_weights_do_not(frozen_after, method):
     network, states = network_of(), []
     train(
-        "ivon", network, freeze_norm_after=frozen_after, after_epoch=lambda row: states.append(network_state(network))
+        method, network, freeze_norm_after=frozen_after, after_epoch=lambda row: states.append(network_state(network))
     )
     for epoch, (before, after) in enumerate(itertools.pairwise(states), start=1):
         frozen = frozen_after is not None and epoch >= frozen_after

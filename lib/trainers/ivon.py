@@ -22,14 +22,11 @@ def train_ivon(
     ess_factor: float,
     hess_init: float,
     beta2: float,
-    freeze_norm_after: int | None = None,
     rate_cost: float = 0.0,
     **schedule,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:
     """One sample of the weights a step; the effective sample size is ``ess_factor`` times the utterances.
 
-    After ``freeze_norm_after`` epochs batch normalisation uses its running statistics and no longer updates
-    them; ``None`` never freezes them. (Frozen from the start they would be those of an untrained network.)
     ``rate_cost`` times the cost of firing rates out of bounds is added to the loss (``loop.gradients``); ``schedule``
     goes to ``loop.fit``. Returns the posterior and the history.
     """
@@ -49,17 +46,10 @@ def train_ivon(
         optimizer.step()
         return outcome
 
-    def begin_epoch(epoch):
-        if freeze_norm_after is not None and epoch >= freeze_norm_after:
-            for module in network.modules():
-                if isinstance(module, nn.BatchNorm1d):
-                    module.eval()
-
     method = Method(
         optimizer,
         step,
         posterior=lambda: gaussian(network, optimizer),
-        begin_epoch=begin_epoch,
         # ivon-opt's state_dict leaves the step count out; without it the momentum would be debiased again.
         stored=lambda: {"current_step": optimizer.current_step},
         restore=lambda stored: setattr(optimizer, "current_step", stored["current_step"]),

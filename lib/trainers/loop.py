@@ -99,6 +99,7 @@ def fit(
     batch_size: int,
     patience: int,
     seed: int,
+    freeze_norm_after: int | None = None,
     checkpoint: Path | None = None,
     after_epoch: Callable[[dict], None] = lambda row: None,
 ) -> tuple[Posterior, pd.DataFrame]:
@@ -107,6 +108,9 @@ def fit(
     The learning rate is halved when more than ``patience`` epochs in a row bring no lower validation NLL. Each epoch's
     randomness follows from (seed, epoch) alone, so that a run resumed from ``checkpoint``, which is
     written after each epoch, ends in the same numbers as an undisturbed one.
+
+    After ``freeze_norm_after`` epochs batch normalisation uses its running statistics and no longer updates
+    them; ``None`` never freezes them. (Frozen from the start they would be those of an untrained network.)
 
     Raises ``FloatingPointError`` when the loss or a weight is not finite or the loss has diverged, and ``ValueError``
     for fewer than two training utterances (batch normalisation needs two) or none to validate on.
@@ -126,6 +130,10 @@ def fit(
             began = time.perf_counter()
             torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
             network.train()
+            if freeze_norm_after is not None and epoch >= freeze_norm_after:
+                for module in network.modules():
+                    if isinstance(module, nn.BatchNorm1d):
+                        module.eval()
             method.begin_epoch(epoch)
             row = {"epoch": epoch + 1, "learning_rate": method.optimizer.param_groups[0]["lr"]}
             row |= _train_epoch(method, network, training, batch_size, epoch)

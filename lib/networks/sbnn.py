@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lib.fused.stochastic import drawn_lif
 from lib.networks import Classifier, SpikingClassifier
-from lib.neurons.stochastic import SLOPES, Response, bernoulli_spike, stochastic_lif
+from lib.neurons.stochastic import SLOPES, Response, stochastic_lif
 
 # A membrane time constant of 10 steps.
 LEAK = math.exp(-1 / 10)
@@ -65,12 +66,9 @@ class StochasticLayer(nn.Module):
         if self.is_recurrent:
             variances = (2 * self.recurrent_log_deviation).exp()
             recurrent = gain * self.recurrent, variances.expand_as(self.recurrent)
-        return stochastic_lif(current, variance, LEAK, recurrent, fire or self._fire)
-
-    def _fire(self, excess: Tensor, deviation: Tensor) -> Tensor:
-        if self.training:
-            return bernoulli_spike(excess / deviation, self.slope)
-        return (excess > 0).to(excess.dtype)
+        if self.training and fire is None:
+            return drawn_lif(current, variance, LEAK, recurrent, self.slope)
+        return stochastic_lif(current, variance, LEAK, recurrent, fire or at_the_mean)
 
 
 class StochasticClassifier(SpikingClassifier):
@@ -114,6 +112,11 @@ class StochasticClassifier(SpikingClassifier):
             responses.append(layer.response(inputs))
             inputs = responses[-1].spikes
         return responses
+
+
+def at_the_mean(excess: Tensor, deviation: Tensor) -> Tensor:
+    """The spike that there is without noise."""
+    return (excess > 0).to(excess.dtype)
 
 
 def signal_to_noise(responses: Sequence[Response]) -> Float[Tensor, ""]:

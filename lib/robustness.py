@@ -1,0 +1,207 @@
+"""What hardware does to a network: devices that differ, weights of few bits, spikes that get lost.
+
+A change of a state leaves the state alone and returns another, so that any sample of any posterior can be changed
+(``disturbed``); lost spikes are the network's (``dropping_spikes``). Both go with ``posteriors.predict`` as it is.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib import fused, neurons
+from lib.networks import Classifier
+from lib.networks.spiking import SpikingLayer
+from lib.posteriors import Mixture, NoisyNetwork, Posterior, State
+
+Change = Callable[[State, torch.Generator], State]
+
+# What the spiking layers hold their neurons' parameters to.
+RANGES = {
+    "leak": neurons.LEAK_RANGE,
+    "adaptation_leak": neurons.ADAPTATION_LEAK_RANGE,
+    "adaptation_potential": neurons.ADAPTATION_POTENTIAL_RANGE,
+    "adaptation_spike": neurons.ADAPTATION_SPIKE_RANGE,
+}
+# A leak forgets; the slowest does so in 1000 steps, ten utterances.
+SLOWEST = math.exp(-1 / 1000)
+# A threshold is above rest.
+LOWEST_THRESHOLD = 0.05
+KINDS = ("weights", "leaks", "thresholds")
+
+
+def weight_matrices(network: nn.Module) -> list[str]:
+    """The names of the weights between units; the recurrent ones and the readout's are among them."""
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2 and name.rpartition(".")[2] in ("weight", "recurrent")
+    ]
+
+
+def mismatched(
+    state: Mapping[str, Tensor], network: nn.Module, what: str, level: float, generator: torch.Generator
+) -> State:
+    """Each of the network's "weights", "leaks" or "thresholds" times a factor of its own, ``1 + level N(0, 1)``.
+
+    Weights are those of ``weight_matrices``. Leaks are those of spiking neurons and of their adaptation currents as the
+    network uses them, within its ranges; times their factors they are held to 0 and a time constant of 1000 steps.
+    Thresholds are 1 times their factor, 0.05 at the least: at a level of 0.5 that bound holds 3 % of them, at 0.3 one
+    in a thousand.
+
+    Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
+    again, and the mismatch with them: give such a state to ``unbounded(network)``.
+
+    Raises ``ValueError`` for another kind, a level below 0, or a network that has none of that kind.
+    """
+    if what not in KINDS:
+        raise ValueError(f"unknown kind of mismatch {what!r}: choose one of {', '.join(KINDS)}")
+    if not level >= 0:
+        raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
+    if what == "thresholds":
+        return _with_thresholds(state, network, level, generator)
+    if what == "leaks":
+        return _with_leaks(state, network, level, generator)
+    weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
+    return dict(state) | weights
+
+
+def unbounded(network: Classifier) -> Classifier:
+    """A copy whose spiking layers take their neurons' leaks and adaptation as they are given.
+
+    Within the ranges of the originals it computes the same.
+    """
+    network = copy.deepcopy(network)
+    for layer in network.layers:
+        if type(layer) is SpikingLayer:
+            layer.__class__ = _UnboundedLayer
+    return network
+
+
+def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) -> State:
+    """Each named tensor on ``2^bits - 1`` evenly spaced levels, symmetric about 0, its largest magnitude the last.
+
+    ``w -> s round(w / s)`` with ``s = max|w| / (2^(bits - 1) - 1)``; infinitely many bits change nothing. Raises
+    ``ValueError`` for less than 2 bits, which have no level but 0.
+    """
+    if not bits >= 2:
+        raise ValueError(f"symmetric levels need 2 bits or more, not {bits}")
+    changed = dict(state)
+    if bits < math.inf:
+        for name in names:
+            steps = 2 ** (bits - 1) - 1
+            largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
+            changed[name] = (state[name] / largest * steps).round() / steps * largest
+    return changed
+
+
+@contextmanager
+def dropping_spikes(network: Classifier, probability: float, generator: torch.Generator) -> Iterator[None]:
+    """Within it each spike of a hidden layer is lost with that probability on its way to the next one.
+
+    In evaluation mode too, and without dropout's scaling of those that arrive. What a neuron's own reset, its
+    adaptation and its layer's recurrent weights make of its spikes is left as it is. Raises ``ValueError`` for a
+    probability outside [0, 1].
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"spikes are lost with a probability between 0 and 1, not {probability}")
+
+    def lose(layer: nn.Module, inputs: tuple[Tensor], train: Tensor) -> Tensor:
+        arrives = torch.rand(train.shape, generator=generator, device=generator.device) >= probability
+        return train * arrives.to(train.device)
+
+    handles = [layer.register_forward_hook(lose) for layer in network.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def disturbed(posterior: Posterior, change: Change) -> Posterior:
+    """The posterior each of whose samples has gone through ``change(state, generator)``.
+
+    A change that draws from that generator is another device for each sample, and an average over samples is one over
+    devices. For one device that runs all samples, let the change draw from a generator of its own, seeded each time.
+    """
+    if isinstance(posterior, NoisyNetwork):
+        return NoisyNetwork(disturbed(posterior.weights, change))
+    if isinstance(posterior, Mixture):
+        return Mixture(tuple(disturbed(component, change) for component in posterior.components))
+    return Disturbed(posterior, change)
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """See ``disturbed``, which makes it."""
+
+    posterior: Posterior
+    change: Change
+
+    def sample(self, generator: torch.Generator) -> State:
+        return self.change(self.posterior.sample(generator), generator)
+
+
+class _UnboundedLayer(SpikingLayer):
+    def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
+        adaptation = None
+        if self.adaptive:
+            adaptation = torch.stack([self.adaptation_leak, self.adaptation_potential, self.adaptation_spike])
+        return fused.spikes(
+            self.linear(inputs), self.norm, self.leak, self.dropout if self.training else 0.0,
+            adaptation=adaptation, recurrent=self.recurrent if self.is_recurrent else None,
+        )  # fmt: skip
+
+
+def _with_leaks(state: Mapping[str, Tensor], network: nn.Module, level: float, generator: torch.Generator) -> State:
+    changed = dict(state)
+    for prefix in _spiking_layers(network):
+        for name in (f"{prefix}leak", f"{prefix}adaptation_leak"):
+            if name in state:
+                leak = _as_used(name, state[name])
+                changed[name] = (leak * _factors(leak, level, generator)).clamp(0, SLOWEST)
+    return changed
+
+
+def _with_thresholds(
+    state: Mapping[str, Tensor], network: nn.Module, level: float, generator: torch.Generator
+) -> State:
+    """A neuron with the threshold theta that is reset by theta is one with 1 whose currents are divided by theta.
+
+    Its potential over theta is the other's. So its norm's gain and bias are divided (without a norm its weights and
+    bias), its row of the recurrent weights, and what a spike adds to its adaptation current; what its potential adds to
+    that is divided with the potential itself.
+    """
+    changed = dict(state)
+    for prefix, layer in _spiking_layers(network).items():
+        theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST_THRESHOLD)
+        of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
+        for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
+            if (tensor := state.get(prefix + name)) is not None:
+                rows = theta.view(-1, *[1] * (tensor.ndim - 1))
+                changed[prefix + name] = _as_used(prefix + name, tensor) / rows
+    return changed
+
+
+def _spiking_layers(network: nn.Module) -> dict[str, SpikingLayer]:
+    """By what their parameters' names begin with."""
+    layers = {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
+    if not layers:
+        raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
+    return layers
+
+
+def _as_used(name: str, tensor: Tensor) -> Tensor:
+    """What the network makes of a parameter: those that have a range are held to it."""
+    own = name.rpartition(".")[2]
+    return tensor.clamp(*RANGES[own]) if own in RANGES else tensor
+
+
+def _factors(like: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return 1 + level * noise.to(like.device)

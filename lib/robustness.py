@@ -55,7 +55,8 @@ def mismatched(
     in a thousand.
 
     Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
-    again, and the mismatch with them: give such a state to ``unbounded(network)``.
+    again, and the mismatch with them: give such a state to ``unbounded(network)``. What is not changed is there as the
+    network uses it.
 
     Raises ``ValueError`` for another kind, a level below 0, or a network that has none of that kind.
     """
@@ -63,10 +64,9 @@ def mismatched(
         raise ValueError(f"unknown kind of mismatch {what!r}: choose one of {', '.join(KINDS)}")
     if not level >= 0:
         raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
-    if what == "thresholds":
-        return _with_thresholds(state, network, level, generator)
-    if what == "leaks":
-        return _with_leaks(state, network, level, generator)
+    if what != "weights":
+        as_used = {name: _as_used(name, tensor) for name, tensor in state.items()}
+        return (_with_leaks if what == "leaks" else _with_thresholds)(as_used, network, level, generator)
     weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
     return dict(state) | weights
 
@@ -163,8 +163,7 @@ def _with_leaks(state: Mapping[str, Tensor], network: nn.Module, level: float, g
     for prefix in _spiking_layers(network):
         for name in (f"{prefix}leak", f"{prefix}adaptation_leak"):
             if name in state:
-                leak = _as_used(name, state[name])
-                changed[name] = (leak * _factors(leak, level, generator)).clamp(0, SLOWEST)
+                changed[name] = (state[name] * _factors(state[name], level, generator)).clamp(0, SLOWEST)
     return changed
 
 
@@ -184,7 +183,7 @@ def _with_thresholds(
         for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
             if (tensor := state.get(prefix + name)) is not None:
                 rows = theta.view(-1, *[1] * (tensor.ndim - 1))
-                changed[prefix + name] = _as_used(prefix + name, tensor) / rows
+                changed[prefix + name] = tensor / rows
     return changed
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from lib import experiment, measures, metrics, posteriors
+from lib import experiment, measures, metrics, posteriors, slices
+from lib.measures import common, landscape
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
 
@@ -60,8 +61,8 @@ def test_detection_is_scikit_learns(toy_frames, chosen):
     run = run_of(toy_frames, chosen, "ivon")
     row = measures.unheard(run, toy_frames, chosen, samples=3)
     assert set(row) == {f"auroc_{kind}_{of}" for kind in ("noise", "words") for of in ("entropy", "mutual_information")}
-    known = measures.predicted(run, toy_frames, toy_frames.part("test").features, 3)
-    unknown = measures.predicted(run, toy_frames, toy_frames.part("test").features + 5, 3)
+    known = common.predicted(run, toy_frames, toy_frames.part("test").features, 3)
+    unknown = common.predicted(run, toy_frames, toy_frames.part("test").features + 5, 3)
     labels = np.repeat([0, 1], [known.shape[1], unknown.shape[1]])
     entropies = torch.cat([metrics.example_entropies(known), metrics.example_entropies(unknown)])
     assert row["auroc_words_entropy"] == pytest.approx(roc_auc_score(labels, entropies))
@@ -76,7 +77,7 @@ def test_more_samples_are_the_first_of_the_same_draws(toy_frames, chosen):
     run = run_of(toy_frames, chosen, "ivon")
     test = toy_frames.part("test")
     row = measures.by_samples(run, toy_frames, chosen, counts=[1, 4], methods=["ivon"])
-    four = measures.predicted(run, toy_frames, test.features, 4)
+    four = common.predicted(run, toy_frames, test.features, 4)
     assert row["nll_of_4"] == metrics.negative_log_likelihood(four, test.labels)
     assert row["nll_of_1"] == metrics.negative_log_likelihood(four[:1], test.labels)
     assert measures.by_samples(run, toy_frames, chosen, counts=[1, 4], methods=["bbb"]) == {}
@@ -91,3 +92,46 @@ def test_an_ensemble_takes_and_holds_more(toy_frames, chosen):
     assert all(row["prediction_ratio"] > 0 for row in rows.values())
     assert rows["ensemble"]["posterior_bytes"] > 2 * rows["map"]["posterior_bytes"]
     assert rows["ensemble"]["training_seconds"] > rows["map"]["training_seconds"]
+
+
+LINES = {"points": 9, "directions": 2, "radius": 1.0, "counts": [1, 3], "examples": 12}
+
+
+def test_angularity_is_that_of_the_stored_lines(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "ivon")
+    row = measures.angularity(run, toy_frames, chosen, **LINES)
+    curves = landscape.angular_curves(run, toy_frames, **LINES)
+    assert set(curves["part"]) == set(slices.PARTS)
+    of_hidden = curves[(curves["part"] == "hidden") & (curves["count"] == 3)].groupby("direction")
+    expected = [slices.roughness(curve["nll"].to_numpy()) for _, curve in of_hidden]
+    assert row["roughness_hidden_of_3"] == pytest.approx(np.mean(expected))
+    # At alpha 0 all lines of one count meet, and what they meet in is the loss of the averaged prediction.
+    meeting = curves[(curves["alpha"] == 0) & (curves["count"] == 3)]["nll"]
+    test = toy_frames.part("test")
+    drawn = posteriors.predict(
+        run.network(toy_frames), run.posterior, test.features[:12], 3, torch.Generator().manual_seed(0)
+    )
+    np.testing.assert_allclose(meeting, metrics.negative_log_likelihood(drawn, test.labels[:12]), rtol=1e-5)
+
+
+def test_a_point_has_one_draw_and_its_readout_a_smooth_line(toy_frames, chosen):
+    row = measures.angularity(run_of(toy_frames, chosen, "map"), toy_frames, chosen, **LINES | {"points": 33})
+    assert not [name for name in row if name.endswith("_of_3")]
+    assert row["exponent_readout_of_1"] == pytest.approx(4, abs=0.2)
+
+
+HARDWARE = {"mismatch": [0.0, 0.5], "bits": [2, 16], "lost": [0.0, 0.9], "samples": 3, "devices": 2}
+
+
+@pytest.mark.parametrize("method", ["map", "ivon", "ensemble", "sbnn"])
+def test_flawless_hardware_changes_nothing_and_bad_hardware_does(toy_frames, chosen, method):
+    run = run_of(toy_frames, chosen, method)
+    row = measures.on_hardware(run, toy_frames, chosen, **HARDWARE)
+    test = toy_frames.part("test")
+    plain = metrics.summary(common.predicted(run, toy_frames, test.features, 3), test.labels)
+    for name in ("weights_0", "lost_0"):
+        assert row[f"nll_{name}"] == pytest.approx(plain["nll"], rel=1e-6)
+        assert row[f"accuracy_{name}"] == plain["accuracy"]
+    assert row["nll_bits_16"] == pytest.approx(plain["nll"], rel=0.02)
+    assert row["nll_weights_0.5"] != pytest.approx(plain["nll"], rel=1e-4)
+    assert ("nll_leaks_0.5" in row) == ("nll_thresholds_0" in row) == (method != "sbnn")

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import experiment, measures, slices, study
+from lib import experiment, slices, study
+from lib.measures import landscape
 from lib.metrics import summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def test_a_row_holds_what_the_library_measures(path, toy_frames):
     assert row["brier"] == pytest.approx(
         summary(evaluation.probabilities, evaluation.labels, bins=5)["brier"], abs=1e-6
     )
-    curves = measures.sliced(run, toy_frames, **TOY["measures"]["slices"]).query("loss == 'averaged'")
+    curves = landscape.sliced(run, toy_frames, **TOY["measures"]["slices"]).query("loss == 'averaged'")
     of_lines = [slices.roughness(curve["nll"].to_numpy()) for _, curve in curves.groupby("direction")]
     assert len(of_lines) == 2
     assert row["roughness_averaged"] == pytest.approx(sum(of_lines) / 2)

@@ -1,7 +1,6 @@
 """Each road to a posterior against what is known of it: regressions with a closed form, derivatives, grids."""
 
 import copy
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -275,33 +274,39 @@ def test_a_temperature_is_one_number_and_keeps_the_order_of_the_classes(trained)
 
 
 @pytest.mark.filterwarnings("error")
-def test_laplace_is_the_inverse_hessian_at_the_prior_of_the_highest_evidence(trained):
+def test_laplace_is_the_inverse_hessian_at_the_prior_of_the_lowest_validation_nll(trained):
     posterior = derive("laplace", trained)
     network, given = network_of().eval(), []
     network.load_state_dict(trained.mean, strict=False)
     network.readout.register_forward_hook(lambda _, inputs, output: given.append(inputs[0].detach().double()))
-    network(TRAINING.features)
+    network(TRAINING.features), network(VALIDATION.features)
     shape = trained.mean["readout.weight"].shape
     centre = torch.cat([trained.mean["readout.weight"].flatten(), trained.mean["readout.bias"]]).double()
 
+    def logits(parameters, inputs):
+        return inputs @ parameters[: shape.numel()].view(shape).T + parameters[shape.numel() :]
+
     def nll(parameters):
-        weight, bias = parameters[: shape.numel()].view(shape), parameters[shape.numel() :]
-        return cross_entropy(given[0] @ weight.T + bias, TRAINING.labels, reduction="sum")
+        return cross_entropy(logits(parameters, given[0]), TRAINING.labels, reduction="sum")
 
     hessian = torch.autograd.functional.hessian(nll, centre)
-
-    def negative_evidence(logarithm):
-        precision = np.exp(logarithm)
-        curvature = torch.linalg.eigvalsh(hessian).clamp(min=0) + precision
-        complexity = (curvature.log().sum() - len(centre) * logarithm + precision * centre.square().sum()) / 2
-        return float(nll(centre) + complexity)
-
-    found = minimize_scalar(negative_evidence, bounds=(math.log(1e-6), math.log(1e6)), method="bounded")
-    covariance = torch.linalg.inv(hessian + np.exp(found.x) * torch.eye(len(centre)))
     factors = torch.cat([posterior.factors["readout.weight"].flatten(1), posterior.factors["readout.bias"]], dim=1)
-    torch.testing.assert_close((factors.T @ factors).double(), covariance, rtol=1e-3, atol=1e-4 * covariance.max())
+    covariance = (factors.T @ factors).double()
+    prior = torch.linalg.inv(covariance) - hessian
+    precision = float(prior.diagonal().mean())
+    identity = torch.eye(len(centre), dtype=torch.float64)
+    expected = torch.linalg.inv(hessian + precision * identity)
+    torch.testing.assert_close(covariance, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+    def validation_nll(precision):
+        root = torch.linalg.cholesky(torch.linalg.inv(hessian + precision * identity))
+        noise = torch.randn(4_000, len(centre), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        drawn = [logits(centre + root @ one, given[1]).softmax(dim=-1) for one in noise]
+        return -float(torch.stack(drawn).mean(dim=0)[range(len(VALIDATION.labels)), VALIDATION.labels].log().mean())
+
     assert posterior.std == {}
     assert posterior.mean is trained.mean
+    assert validation_nll(precision) < min(map(validation_nll, [1e-3, 1e-1, 1e1, 1e3])) + 0.01
 
 
 @pytest.mark.parametrize("name", ["temperature", "laplace"])

@@ -29,7 +29,7 @@ from lib.experiment import Run
 from lib.features import Frames
 from lib.files import reading, write_json, written_aside
 from lib.measures import MEASURES
-from lib.settings import BASES, METHODS, RUN_DEFAULTS, of_method
+from lib.settings import BASES, DEFAULTS, METHODS, RUN_DEFAULTS, of_method
 
 KEY = ["set", "variant", "method", "seed"]
 NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "tuning": dict}
@@ -195,8 +195,10 @@ def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
 
 def is_of(record: Mapping[str, Any], cell: Cell, frames: Frames) -> bool:
     """Whether a stored record is of the run that is asked for. A setting that it does not know had its default."""
-    defaults = RUN_DEFAULTS | of_method(cell.method, {})
-    return record["data"] == frames.fingerprint and defaults | record["settings"] == experiment.determined(cell.chosen)
+    stored = RUN_DEFAULTS | of_method(cell.method, {}) | record["settings"]
+    if cell.method in BASES:
+        stored["bases"] = {base: DEFAULTS[base] | own for base, own in stored["bases"].items()}
+    return record["data"] == frames.fingerprint and stored == experiment.determined(cell.chosen)
 
 
 def results(folder: Path) -> dict[Place, Measured]:

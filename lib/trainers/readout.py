@@ -51,7 +51,7 @@ def laplace(
     Its precision is the full Hessian of the training data's NLL, exact for a linear readout, plus that of an isotropic
     prior: the one with the lowest NLL of the averaged prediction on the validation data. (The marginal likelihood would
     do without these; where the readout fits the training data all but perfectly it asks for a prior so wide that the
-    average is near to a guess.) The covariance is as large as the square of the parameters' number: 81 MB for 35
+    average is far too unsure.) The covariance is as large as the square of the parameters' number: 81 MB for 35
     classes and 128 units.
     """
     (base,) = bases

@@ -1,13 +1,14 @@
-"""The table of a set of runs, as the paper's Table 1, and the records of what produced its rows."""
+"""The table of a set of runs, as the paper's Table 1, the records of what produced its rows, and differences in it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit
 
+from lib import metrics
 from lib.experiment import TABLE, Evaluation, Run, results_folder
 from lib.files import alone, reading, write_json, written_aside
 
@@ -58,3 +59,20 @@ def write(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> p
             merged.to_csv(aside, index=False)
         write_json(records, list(of_rows.values()))
     return rows
+
+
+def utterance_differences(
+    scores: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]], resamples: int = 10_000
+) -> pd.DataFrame:
+    """For each pair of methods the first one's measure less the second's, with its 95 % interval over utterances.
+
+    ``scores`` have the columns method, seed, utterance and the measure, of one data set. The seeds are those that both
+    methods have; ``metrics.paired_bootstrap`` says what the interval covers. Columns: method, reference, difference,
+    from, to.
+    """
+    wide = scores.pivot(index="seed", columns=["method", "utterance"], values=measure)
+    rows = []
+    for method, reference in pairs:
+        gap = (wide[method] - wide[reference]).dropna().to_numpy()
+        rows.append((method, reference, *metrics.paired_bootstrap(gap, resamples, seed=0)))
+    return pd.DataFrame(rows, columns=["method", "reference", "difference", "from", "to"])

@@ -49,6 +49,20 @@ def variant_table(rows: pd.DataFrame, measures: Mapping[str, tuple[str, str]]) -
     return pd.DataFrame(cells).rename(index=label, level="method").rename_axis([None, None])
 
 
+def interval_table(differences: Mapping[str, pd.DataFrame], form: str) -> pd.DataFrame:
+    """Differences with their intervals as text, such as "0.012 (0.004, 0.020)": a column for each of the tables.
+
+    Each table's index are the rows, and its columns are difference, from and to.
+    """
+    return pd.DataFrame(
+        {
+            heading: [f"{one.difference:{form}} ({one['from']:{form}}, {one.to:{form}})" for _, one in table.iterrows()]
+            for heading, table in differences.items()
+        },
+        index=next(iter(differences.values())).index,
+    )
+
+
 def spread_of(values: pd.Series, form: str) -> str:
     """Mean ± sample standard deviation, without the latter where there is one value."""
     if values.isna().any():

@@ -1,0 +1,41 @@
+"""Differences between methods, utterance by utterance."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lib import figures, tables
+
+
+def scores_of(**methods):
+    """A row for each method, seed and utterance, from arrays [seeds, utterances]."""
+    return pd.concat(
+        pd.DataFrame({"method": method, "seed": seed, "utterance": range(len(values)), "nll": values})
+        for method, seeds in methods.items()
+        for seed, values in enumerate(seeds)
+    )
+
+
+def test_differences_are_paired_by_seed_and_utterance():
+    generator = np.random.default_rng(0)
+    plain = generator.exponential(5.0, (3, 400))
+    gap = generator.normal(0.3, 1.0, (3, 400))
+    scores = scores_of(map=plain, ivon=plain + gap).sample(frac=1, random_state=0)
+    (row,) = tables.utterance_differences(scores, "nll", [("ivon", "map")]).to_dict("records")
+    assert (row["method"], row["reference"]) == ("ivon", "map")
+    assert row["difference"] == pytest.approx(gap.mean())
+    half = stats.sem(gap.mean(axis=0)) * stats.norm.ppf(0.975)
+    assert row["to"] - row["from"] == pytest.approx(2 * half, rel=0.1)
+    assert row["from"] < row["difference"] < row["to"]
+
+
+def test_only_seeds_of_both_methods_count():
+    scores = scores_of(map=[[1.0, 2.0], [5.0, 5.0]], ivon=[[2.0, 4.0]])
+    found = tables.utterance_differences(scores, "nll", [("ivon", "map"), ("map", "ivon")], resamples=100)
+    assert list(found["difference"]) == [1.5, -1.5]
+
+
+def test_intervals_are_written_behind_their_differences():
+    table = pd.DataFrame({"difference": [0.5], "from": [-0.25], "to": [1.0]}, index=["ivon"])
+    assert figures.interval_table({"here": table}, ".2f").loc["ivon", "here"] == "0.50 (-0.25, 1.00)"

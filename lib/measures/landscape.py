@@ -58,7 +58,7 @@ def rises(run: Run, frames: Frames, chosen: Choices, *, std: float, samples: int
         f"rise_{group}": slices.rise_under_noise(
             network, posteriors.centre(run.posterior), names, std, test.features[:examples], test.labels[:examples],
             samples, torch.Generator().manual_seed(0),
-        )
+        ).mean
         for group, names in groups.items()
     }  # fmt: skip
 

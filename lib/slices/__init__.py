@@ -11,7 +11,7 @@ from lib.slices.angularity import (
 )
 from lib.slices.directions import PARTS, filter_normalised, length, moved, parameters_of, random_direction
 from lib.slices.lines import Batches, bayesian_loss, bayesian_losses, curves, deterministic_loss
-from lib.slices.sharpness import Rise, rise_under_noise, rises_under_noise
+from lib.slices.sharpness import Rise, rise_under_noise
 
 __all__ = [
     "PARTS",
@@ -34,6 +34,5 @@ __all__ = [
     "quadratic_residual",
     "random_direction",
     "rise_under_noise",
-    "rises_under_noise",
     "roughness",
 ]

@@ -19,7 +19,7 @@ class Rise(NamedTuple):
     worst: float
 
 
-def rises_under_noise(
+def rise_under_noise(
     network: nn.Module,
     centre: State,
     names: Iterable[str],
@@ -39,17 +39,3 @@ def rises_under_noise(
     losses = [metrics.negative_log_likelihood(probabilities, labels) for probabilities in drawn]
     at_centre = metrics.negative_log_likelihood(point, labels)
     return Rise(float(np.mean(losses)) - at_centre, max(losses) - at_centre)
-
-
-def rise_under_noise(
-    network: nn.Module,
-    centre: State,
-    names: Iterable[str],
-    std: float,
-    features: Float[Tensor, "batch time features"],
-    labels: Int64[Tensor, " batch"],
-    samples: int,
-    generator: torch.Generator,
-) -> float:
-    """The mean of ``rises_under_noise``, in nats."""
-    return rises_under_noise(network, centre, names, std, features, labels, samples, generator).mean

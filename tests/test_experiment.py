@@ -139,7 +139,7 @@ def test_the_record_says_what_determined_the_run(frames, map_chosen):
         "bidirectional": False, "epochs": 2, "rate_cost": 0.0, "batch_size": 40,
         **{
             name: experiment.settings.DEFAULTS["map"][name]
-            for name in ("learning_rate", "weight_decay", "dropout", "patience")
+            for name in ("learning_rate", "weight_decay", "dropout", "patience", "freeze_norm_after")
         },
     }  # fmt: skip
     assert record["data"] == frames.fingerprint

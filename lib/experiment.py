@@ -140,9 +140,10 @@ def frames_of(utterances: Utterances, chosen: Mapping[str, Any], cache: Path, sn
     """Frames of waveforms or of spikes, by the settings of each; ``ValueError`` for the other's."""
     of = {name: chosen.get(name, default) for name, default in settings.DATA_DEFAULTS.items()}
     if isinstance(utterances, SpikeTrains):
-        given = {name: of[name] for name in ("filterbank_rate", "augmented") if of[name]}
-        for name in given if snr is None else {**given, "snr": snr}:
-            raise ValueError(f"{utterances.name!r} holds spikes and no waveforms: leave {name} out")
+        given = {"filterbank_rate": of["filterbank_rate"], "augmented": of["augmented"] or None, "snr": snr}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{utterances.name!r} holds spikes and no waveforms: leave {name} out")
         return features.count_spikes(utterances, cache, frames=of["num_frames"], bin_ms=of["bin_ms"])
     return features.extract(
         utterances, cache,

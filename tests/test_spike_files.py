@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib import experiment
 from lib.datasets import PARTS, SpikeTrains, hd, load, sc, shd, ssc
 from lib.datasets.spikes import gather
 from lib.datasets.unheard import UNHEARD
@@ -305,3 +306,14 @@ def test_a_part_of_a_spiking_set_is_one(root):
     assert isinstance(part, SpikeTrains)
     assert set(part.paths) == {"shd_test.h5"}
     assert part.rows.tolist() == [*range(20)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "snr", "name"),
+    [({"augmented": 2}, None, "augmented"), ({"filterbank_rate": 16_000}, None, "filterbank_rate"), ({}, 0.0, "snr")],
+)
+def test_what_only_waveforms_have_is_refused(root, tmp_path, chosen, snr, name):
+    spikes = load("shd", None, root)
+    with pytest.raises(ValueError, match=f"'shd' holds spikes and no waveforms: leave {name} out"):
+        experiment.frames_of(spikes, chosen, tmp_path / "cache", snr)
+    assert experiment.frames_of(spikes, {}, tmp_path / "cache").features.ndim == 3

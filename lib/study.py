@@ -76,8 +76,13 @@ def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> l
         best = tuned.get(variant, {})
         of_run = best.get(method, {}) | given(study, name, variant, method) | {"method": method, "seed": seed}
         if method in BASES:
-            of_run["bases"] = {base: best.get(base, {}) | study["common"].get(base, {}) for base in BASES[method]}
+            of_run["bases"] = {base: of_base(best, variant, name, base) for base in BASES[method]}
         return of_run
+
+    def of_base(best: Mapping[str, Any], variant: str, name: str, base: str) -> dict[str, Any]:
+        asked = study["variants"][variant] | study["sets"][name]
+        own = {setting: value for setting, value in asked.items() if setting in DEFAULTS[base]}
+        return best.get(base, {}) | study["common"].get(base, {}) | own
 
     return [
         Cell(name, variant, method, seed, chosen(name, variant, method, seed))

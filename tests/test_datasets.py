@@ -109,6 +109,14 @@ def test_hd_can_validate_on_the_test_part(hd_root):
     assert set(loaded.part("train").speakers) == {"00", "10", "11"}
 
 
+def test_a_set_with_a_validation_part_can_validate_on_the_test_part(sc_root):
+    honest, flattered = load("sc", None, sc_root), load("sc", None, sc_root, validation="test")
+    assert flattered.part("validation").paths == flattered.part("test").paths == honest.part("test").paths
+    assert flattered.part("validation").labels.tolist() == honest.part("test").labels.tolist()
+    assert flattered.part("train").paths == honest.part("train").paths
+    assert not set(honest.part("validation").paths) & set(flattered.paths)
+
+
 def test_hd_list_that_names_missing_files(hd_root):
     for digit in (3, 5):
         (hd_root / "audio" / hd_name("english", "00", 0, digit)).unlink()
@@ -393,7 +401,7 @@ def test_unknown_names_are_refused_in_a_sentence_that_lists_the_known(sc_root, h
     with pytest.raises(ValueError, match="`validation` is 'speaker' or 'test', not 'train'"):
         load("hd", None, hd_root, validation="train")
     with pytest.raises(ValueError, match="'sc' has a validation part of its own"):
-        load("sc", None, sc_root, validation="test")
+        load("sc", None, sc_root, validation="speaker")
 
 
 @pytest.mark.parametrize("name", LOADERS)

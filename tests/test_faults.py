@@ -83,7 +83,7 @@ RECORDINGS = [
     Fault(
         "a split nobody knows", nothing, load("sc", split="80-20"), "no split called '80-20'; its splits are official"
     ),
-    Fault("HD's validation for SC", nothing, load("sc", validation="test"), "validation part of its own; leave"),
+    Fault("HD's validation for SC", nothing, load("sc", validation="speaker"), "validation part of its own; leave"),
     Fault("a validation nobody knows", nothing, load("hd", validation="dev"), "'speaker' or 'test', not 'dev'"),
     Fault("a part nobody knows", nothing, lambda world: load("hd")(world).part("dev"), "'dev'; the parts are train"),
     Fault("a list missing", removed("hd/test_filenames.txt"), load("hd"), "test_filenames.txt is missing"),

@@ -206,3 +206,12 @@ def test_a_record_from_before_a_setting_was_known_is_of_its_default(path, tmp_pa
     records.write_text(json.dumps(stored))
     with pytest.raises(TypeError):  # it would compute them again
         study.main([str(path)])
+
+
+def test_what_a_variant_changes_reaches_the_runs_that_a_method_is_made_of(path):
+    variants = {"plain": {}, "without dropout": {"dropout": 0.0, "network": "mlp"}}
+    common = TOY["common"] | {"map": {"dropout": 0.3, "learning_rate": 0.01}}
+    found = study.cells(TOY | {"variants": variants, "method": ["temperature"], "common": common}, {})
+    bases = {cell.variant: experiment.determined(cell.chosen)["bases"]["map"] for cell in found}
+    assert [bases["plain"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.3, 0.01, 10]
+    assert [bases["without dropout"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.0, 0.01, 10]

@@ -9,7 +9,7 @@ from lib.datasets import fsdd, hd, sc, shd, ssc
 from lib.datasets.speech import Speech
 from lib.datasets.spikes import SpikeTrains
 from lib.datasets.unheard import FORMS, leaving_out
-from lib.datasets.utterances import PARTS, Utterances
+from lib.datasets.utterances import PARTS, Utterances, validated_on_test
 
 __all__ = ["DEFAULT_SPLITS", "LOADERS", "PARTS", "Speech", "SpikeTrains", "Utterances", "load"]
 
@@ -45,7 +45,8 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
     Recordings are returned as `Speech`, spikes as `SpikeTrains`. Every set has splits that leave classes out, "without
     cat, dog" and "unheard cat, dog" (`unheard`).
 
-    `validation` is for HD's and SHD's layouts only: "speaker" (None means this) or "test".
+    `validation` is what training looks at to choose: "test", the test part itself, to see what that flatters; in HD's
+    and SHD's layouts, which have no validation part, also "speaker" (None means this there).
 
     Raises:
         ValueError: if a name is unknown or the files do not make a whole set.
@@ -68,10 +69,11 @@ def load(name: str, split: str | None, root: str | Path, validation: str | None 
             f"{root} does not hold the set {name!r}: there is no {MARKS[loader]!r} in it; give the folder that "
             "holds the set's own layout (data/README.md shows it and says how to get the set)."
         )
-    if loader not in (hd, shd):
-        if validation is not None:
-            raise ValueError(f"{name!r} has a validation part of its own; leave `validation` out.")
-        return loader.load(name, split, root)
     if validation not in (None, "speaker", "test"):
         raise ValueError(f"`validation` is 'speaker' or 'test', not {validation!r}.")
-    return loader.load(name, split, root, validation or "speaker")
+    if loader in (hd, shd):
+        return loader.load(name, split, root, validation or "speaker")
+    if validation == "speaker":
+        raise ValueError(f"{name!r} has a validation part of its own; leave `validation` out, or make it 'test'.")
+    loaded = loader.load(name, split, root)
+    return loaded if validation is None else validated_on_test(loaded)

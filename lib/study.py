@@ -28,12 +28,12 @@ from lib import experiment, metrics, tuning
 from lib.experiment import Run
 from lib.features import Frames
 from lib.files import reading, write_json, written_aside
-from lib.measures import MEASURES
+from lib.measures import MEASURES, TABLES
 from lib.settings import BASES, DEFAULTS, METHODS, RUN_DEFAULTS, of_method
 
 KEY = ["set", "variant", "method", "seed"]
 NEEDED = {"sets": dict, "variants": dict, "method": list, "seed": list, "common": dict, "tuning": dict}
-NEEDED |= {"evaluation": dict, "measures": dict, "utterances": bool}
+NEEDED |= {"evaluation": dict, "measures": dict, "tables": list}
 
 
 class Cell(NamedTuple):
@@ -61,6 +61,8 @@ def read(path: Path) -> dict[str, Any]:
     for known, given in ((NEEDED, study), (MEASURES, study["measures"])):
         if unknown := given.keys() - known.keys():
             raise ValueError(f"{path}: {sorted(unknown)[0]!r} is not known; a study has {', '.join(known)}.")
+    if unknown := set(study["tables"]) - {"utterances", *(TABLES.keys() & study["measures"].keys())}:
+        raise ValueError(f"{path}: there is no table {sorted(unknown)[0]!r}: name 'utterances', or a measure with one.")
     return study | {"name": path.stem}
 
 
@@ -193,8 +195,8 @@ def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
         found[cell[:4]] = both
         write(found, folder)
     write(found, folder)
-    if study["utterances"]:
-        write_utterances([cell for cell in asked if cell[:4] in found], frames, study["evaluation"], folder)
+    for name in study["tables"]:
+        write_table(name, study, [cell for cell in asked if cell[:4] in found], frames, folder / f"{name}.csv.gz")
     return int(len(found) < len(asked))
 
 
@@ -227,28 +229,36 @@ def write(found: Mapping[Place, Measured], folder: Path) -> None:
     write_json(folder / "runs.json", list(records))
 
 
-def write_utterances(
-    done: list[Cell], frames: Mapping[str, Frames], evaluation: Mapping[str, Any], folder: Path
+def write_table(
+    name: str, study: Mapping[str, Any], done: list[Cell], frames: Mapping[str, Frames], path: Path
 ) -> None:
-    """What each run's averaged prediction of each utterance of the test part is worth, to four digits.
+    """One of a study's tables: "utterances", of all runs and to four digits, or a measure's, of the first seed's runs.
 
     Runs whose folders are not here keep the rows that are stored.
     """
-    path = folder / "utterances.csv.gz"
+    of_all = name == "utterances"
     with reading(path, "move it away and run again"):
         stored = dict(list(pd.read_csv(path).groupby(KEY))) if path.exists() else {}
     tables = []
-    for cell in done:
+    for cell in done if of_all else [cell for cell in done if cell.seed == study["seed"][0]]:
         run = Run(experiment.results_folder(cell.chosen) / experiment.run_name(frames[cell.set], cell.chosen))
         if (run.folder / "run.json").exists():
-            found = experiment.evaluate(run, frames[cell.set], **evaluation)
-            scores = metrics.utterance_scores(found.probabilities, found.labels).drop(columns="mutual_information")
-            place = dict(zip(KEY, cell, strict=False)) | {"utterance": range(len(scores))}
-            tables.append(pd.DataFrame(place | dict(scores.items())))
+            how = study["evaluation"] if of_all else study["measures"][name]
+            rows = (of_utterances if of_all else TABLES[name])(run, frames[cell.set], **how)
+            tables.append(pd.DataFrame(dict(zip(KEY, cell, strict=False)) | dict(rows.items())))
         elif cell[:4] in stored:
             tables.append(stored[cell[:4]])
+    digits = "%.4g" if of_all else "%.8g"
     with written_aside(path) as aside:
-        pd.concat(tables).to_csv(aside, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 0})
+        pd.concat(tables).to_csv(aside, index=False, float_format=digits, compression={"method": "gzip", "mtime": 0})
+
+
+def of_utterances(run: Run, frames: Frames, **evaluation) -> pd.DataFrame:
+    """What a run's averaged prediction of each utterance of the test part is worth."""
+    found = experiment.evaluate(run, frames, **evaluation)
+    scores = metrics.utterance_scores(found.probabilities, found.labels).drop(columns="mutual_information")
+    scores.insert(0, "utterance", range(len(scores)))
+    return scores
 
 
 if __name__ == "__main__":

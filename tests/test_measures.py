@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lib import experiment, measures, metrics, posteriors, slices
-from lib.measures import common, landscape
+from lib.measures import angularity, common
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
 
@@ -94,14 +94,21 @@ def test_an_ensemble_takes_and_holds_more(toy_frames, chosen):
     assert rows["ensemble"]["training_seconds"] > rows["map"]["training_seconds"]
 
 
-LINES = {"points": 9, "directions": 2, "radius": 1.0, "counts": [1, 3], "examples": 12}
+LINES = {
+    "parts": ["all", "hidden", "readout", "filters"],
+    "points": 9,
+    "directions": 2,
+    "radius": 1.0,
+    "counts": [1, 3],
+    "examples": 12,
+}
 
 
 def test_angularity_is_that_of_the_stored_lines(toy_frames, chosen):
     run = run_of(toy_frames, chosen, "ivon")
-    row = measures.angularity(run, toy_frames, chosen, **LINES)
-    curves = landscape.angular_curves(run, toy_frames, **LINES)
-    assert set(curves["part"]) == set(slices.PARTS)
+    row = measures.of_angularity(run, toy_frames, chosen, **LINES)
+    curves = angularity.lines(run, toy_frames, **LINES)
+    assert set(curves["part"]) == set(LINES["parts"])
     of_hidden = curves[(curves["part"] == "hidden") & (curves["count"] == 3)].groupby("direction")
     expected = [slices.roughness(curve["nll"].to_numpy()) for _, curve in of_hidden]
     assert row["roughness_hidden_of_3"] == pytest.approx(np.mean(expected))
@@ -115,9 +122,83 @@ def test_angularity_is_that_of_the_stored_lines(toy_frames, chosen):
 
 
 def test_a_point_has_one_draw_and_its_readout_a_smooth_line(toy_frames, chosen):
-    row = measures.angularity(run_of(toy_frames, chosen, "map"), toy_frames, chosen, **LINES | {"points": 33})
+    row = measures.of_angularity(run_of(toy_frames, chosen, "map"), toy_frames, chosen, **LINES | {"points": 33})
     assert not [name for name in row if name.endswith("_of_3")]
     assert row["exponent_readout_of_1"] == pytest.approx(4, abs=0.2)
+
+
+def test_a_filter_normalised_direction_has_unit_norm_and_moves_each_filter_by_the_same_share(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "map")
+    state = posteriors.centre(run.posterior)
+    direction = angularity.unit_direction(run.network(toy_frames), state, "filters", 1)
+    assert slices.length(direction, direction) == pytest.approx(1)
+    shares = torch.cat([tensor.norm(dim=1) / state[name].norm(dim=1) for name, tensor in direction.items()])
+    torch.testing.assert_close(shares, shares[:1].expand_as(shares))
+
+
+CLOSE = {"points": 65, "directions": 2, "radius": 0.05, "examples": 40}
+
+
+def test_jumps_are_found_close_by_but_not_where_only_the_readout_moves(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "map")
+    row = measures.zoom(run, toy_frames, chosen, **CLOSE)
+    assert row["jumps_readout"] == 0
+    assert row["jumps_hidden"] > 0
+    hidden = measures.TABLES["zoom"](run, toy_frames, **CLOSE).query("part == 'hidden' and direction == 1")
+    # Hidden weights act only through spikes: between two jumps the loss stands still.
+    assert hidden["nll"].diff().abs().lt(1e-12).sum() > 20
+    assert row["jump_size_hidden"] > hidden["nll"].diff().abs().median()
+
+
+def test_single_precision_is_near_double(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "ivon")
+    row = measures.precision(run, toy_frames, chosen, points=9, radius=0.5, examples=40)
+    assert 0 < row["double_precision"] < 0.05
+
+
+@pytest.mark.parametrize("method", ["map", "ivon", "sbnn"])
+def test_the_middle_row_of_a_plane_is_the_line(toy_frames, chosen, method):
+    run = run_of(toy_frames, chosen, method)
+    how = {"points": 9, "radius": 1.0, "counts": [1, 3], "examples": 12}
+    row = measures.surface(run, toy_frames, chosen, **how)
+    plane = measures.TABLES["surface"](run, toy_frames, **how)
+    assert set(plane["count"]) == ({1} if method == "map" else {1, 3})
+    assert row["surface_range"] == np.ptp(plane[plane["count"] == plane["count"].max()]["nll"])
+    line = angularity.lines(run, toy_frames, **LINES | {"parts": ["all"], "directions": 1})
+    np.testing.assert_allclose(plane[plane["beta"] == 0]["nll"], line["nll"], rtol=1e-5)
+
+
+def test_fresh_noise_is_rougher_than_the_same(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "ivon")
+    row = measures.jitter(run, toy_frames, chosen, points=33, radius=0.01, samples=2, examples=12)
+    assert row["roughness_fresh_noise"] > 2 * row["roughness_same_noise"]
+    assert row["exponent_fresh_noise"] < 0.5  # as of points that have nothing to do with one another: 0
+
+
+def test_the_surrogate_is_right_about_the_readout(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "map")
+    row = measures.agreement(run, toy_frames, chosen, directions=6, steps=[0.01, 0.1], examples=40)
+    assert row["agreement_readout_at_0.01"] == pytest.approx(1, abs=1e-3)
+    assert row["slope_readout_at_0.01"] == pytest.approx(1, abs=1e-2)
+    assert row["agreement_hidden_at_0.1"] < 0.999
+
+
+def test_what_a_run_s_folder_keeps_is_not_computed_again(toy_frames, chosen, monkeypatch):
+    run = run_of(toy_frames, chosen, "map")
+    first = measures.zoom(run, toy_frames, chosen, **CLOSE)
+    monkeypatch.setattr(slices, "deterministic_loss", None)
+    assert measures.zoom(run, toy_frames, chosen, **CLOSE) == first
+    with pytest.raises(TypeError):
+        measures.zoom(run, toy_frames, chosen, **CLOSE | {"points": 33})
+
+
+def test_the_worst_rise_is_above_the_mean_and_noise_on_all_above_its_least(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "map")
+    row = measures.MEASURES["noise"](run, toy_frames, chosen, std=0.5, samples=6, examples=40)
+    groups = [name.removeprefix("worst_") for name in row if name.startswith("worst_")]
+    assert {"rise_all", "rise_weights", "rise_norm", "rise_leak", "rise_readout"} <= set(groups)
+    assert all(row[f"worst_{name}"] >= row[name] for name in groups)
+    assert row["rise_all"] > min(row[name] for name in groups)
 
 
 HARDWARE = {"mismatch": [0.0, 0.5], "bits": [2, 16], "lost": [0.0, 0.9], "samples": 3, "devices": 2}

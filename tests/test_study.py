@@ -21,7 +21,7 @@ TOY = {
     "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20, "ivon": {"freeze_norm_after": 1}},
     "tuning": {"set": "toy", "trials": 1, "epochs": 1},
     "evaluation": {"samples": 2, "bins": 5},
-    "utterances": True,
+    "tables": ["utterances"],
     "measures": {
         "progress": {},
         "activity": {},

@@ -1,15 +1,28 @@
 """What a study measures of a run beside Table 1's columns, each by its name in the study's file.
 
 A measure is given the run, the frames that it was trained on, the choices that they and it follow from, and its own
-settings; it returns columns of the run's row.
+settings; it returns columns of the run's row. Some take them from a table (``TABLES``), given the same but the choices.
 """
 
 from lib import posteriors
 from lib.experiment import Run
 from lib.features import Frames
+from lib.measures.angularity import (
+    agreement,
+    close_lines,
+    first_lines,
+    jitter,
+    of_angularity,
+    plane,
+    precision,
+    slopes,
+    surface,
+    twice,
+    zoom,
+)
 from lib.measures.common import Choices
 from lib.measures.hardware import on_hardware
-from lib.measures.landscape import angularity, of_slices, rises
+from lib.measures.landscape import of_slices, rises
 from lib.measures.predictions import by_samples, cost, in_noise, unheard
 from lib.networks import activity
 
@@ -32,10 +45,16 @@ MEASURES = {
     "activity": of_activity,
     "slices": of_slices,
     "noise": rises,
-    "angularity": angularity,
+    "angularity": of_angularity,
+    "zoom": zoom,
+    "precision": precision,
+    "surface": surface,
+    "jitter": jitter,
+    "agreement": agreement,
     "on_hardware": on_hardware,
     "in_noise": in_noise,
     "unheard": unheard,
     "by_samples": by_samples,
     "cost": cost,
 }
+TABLES = {"angularity": first_lines, "zoom": close_lines, "surface": plane, "jitter": twice, "agreement": slopes}

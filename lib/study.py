@@ -4,8 +4,9 @@
     python -m lib.study book/params/neurons.yml           # train and measure them
 
 The file names the sets, the variants, the methods and the seeds. What was chosen is written beside it, as
-``neurons-chosen.yml``; the results go to a folder of the study's name under data/results. What stands there, or is
-stored of a run or a trial, is not computed again: the same command goes on where it was interrupted.
+``neurons-chosen.yml``, and another study may take it (``tuning: {as: neurons}``); the results go to a folder of the
+study's name under data/results. What stands there, or is stored of a run or a trial, is not computed again: the same
+command goes on where it was interrupted.
 """
 
 import argparse
@@ -66,9 +67,9 @@ def read(path: Path) -> dict[str, Any]:
     return study | {"name": path.stem}
 
 
-def chosen_for(path: Path) -> Path:
-    """Where the settings stand that were chosen for a study."""
-    return path.with_name(f"{path.stem}-chosen.yml")
+def chosen_for(study: Mapping[str, Any], path: Path) -> Path:
+    """Where the settings stand that were chosen for a study: its own, or another's that its "tuning" names."""
+    return path.with_name(f"{study['tuning'].get('as', path.stem)}-chosen.yml")
 
 
 def cells(study: Mapping[str, Any], tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -162,6 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
+    if other := study["tuning"].get("as"):
+        raise ValueError(f"{path} takes the settings chosen for another study: tune {other}.yml instead.")
     trained = [method for method in study["method"] if method not in BASES]
     pairs = [(study, variant, method) for variant in study["variants"] for method in trained]
     best: dict[str, dict[str, Any]] = {}
@@ -170,7 +173,7 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
         best.setdefault(variant, {})[method] = params
         tables.append(trials)
     if tables:
-        with written_aside(chosen_for(path)) as aside:
+        with written_aside(chosen_for(study, path)) as aside:
             aside.write_text(yaml.safe_dump(best), encoding="utf-8")
         with written_aside(folder / "tuning.csv") as aside:
             pd.concat(tables).sort_values(["variant", "method", "trial"]).to_csv(aside, index=False)
@@ -178,7 +181,7 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
 
 
 def run(study: Mapping[str, Any], path: Path, folder: Path) -> int:
-    there = chosen_for(path)
+    there = chosen_for(study, path)
     asked = cells(study, yaml.safe_load(there.read_text(encoding="utf-8")) if there.exists() else {})
     how = {"evaluation": study["evaluation"]} | study["measures"]
     stated = {name: settings for name, settings in how.items() if settings}

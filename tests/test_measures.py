@@ -94,21 +94,15 @@ def test_an_ensemble_takes_and_holds_more(toy_frames, chosen):
     assert rows["ensemble"]["training_seconds"] > rows["map"]["training_seconds"]
 
 
-LINES = {
-    "parts": ["all", "hidden", "readout", "filters"],
-    "points": 9,
-    "directions": 2,
-    "radius": 1.0,
-    "counts": [1, 3],
-    "examples": 12,
-}
+PARTS = ["all", "hidden", "readout", "filters"]
+LINES = {"directions": dict.fromkeys(PARTS, 2), "points": 9, "radius": 1.0, "counts": [1, 3], "examples": 12}
 
 
 def test_angularity_is_that_of_the_stored_lines(toy_frames, chosen):
     run = run_of(toy_frames, chosen, "ivon")
     row = measures.of_angularity(run, toy_frames, chosen, **LINES)
     curves = angularity.lines(run, toy_frames, **LINES)
-    assert set(curves["part"]) == set(LINES["parts"])
+    assert set(curves["part"]) == set(LINES["directions"])
     of_hidden = curves[(curves["part"] == "hidden") & (curves["count"] == 3)].groupby("direction")
     expected = [slices.roughness(curve["nll"].to_numpy()) for _, curve in of_hidden]
     assert row["roughness_hidden_of_3"] == pytest.approx(np.mean(expected))
@@ -164,7 +158,7 @@ def test_the_middle_row_of_a_plane_is_the_line(toy_frames, chosen, method):
     plane = measures.TABLES["surface"](run, toy_frames, **how)
     assert set(plane["count"]) == ({1} if method == "map" else {1, 3})
     assert row["surface_range"] == np.ptp(plane[plane["count"] == plane["count"].max()]["nll"])
-    line = angularity.lines(run, toy_frames, **LINES | {"parts": ["all"], "directions": 1})
+    line = angularity.lines(run, toy_frames, **LINES | {"directions": {"all": 1}})
     np.testing.assert_allclose(plane[plane["beta"] == 0]["nll"], line["nll"], rtol=1e-5)
 
 

@@ -150,6 +150,7 @@ def test_a_study_that_lacks_a_run_says_so_by_its_status(path, monkeypatch, tmp_p
         ({"sets": None}, "'sets' must be a dict"),
         ({"seed": 1}, "'seed' must be a list"),
         ({"epochs": 3}, "'epochs' is not known"),
+        ({"tables": ["slices"]}, "there is no table 'slices'"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused_in_one_sentence(path, change, sentence, capsys):
@@ -215,3 +216,36 @@ def test_what_a_variant_changes_reaches_the_runs_that_a_method_is_made_of(path):
     bases = {cell.variant: experiment.determined(cell.chosen)["bases"]["map"] for cell in found}
     assert [bases["plain"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.3, 0.01, 10]
     assert [bases["without dropout"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.0, 0.01, 10]
+
+
+def test_a_study_can_take_the_settings_chosen_for_another(path, tmp_path, capsys):
+    (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump({"LIF": {"map": {"learning_rate": 0.123}}}))
+    path.write_text(yaml.safe_dump(TOY | {"method": ["map"], "seed": [1], "tuning": {"as": "other"}}))
+    assert study.main([str(path)]) == 0
+    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
+    rates = {record["variant"]: record["settings"]["learning_rate"] for record in records}
+    assert rates["LIF"] == 0.123 != rates["MLP"]
+    assert study.main([str(path), "--tune"]) == 1
+    assert "tune other.yml instead" in capsys.readouterr().err
+
+
+LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "counts": [1], "examples": 10}
+
+
+def test_a_measure_s_table_is_of_the_first_seed_and_is_kept(path, tmp_path, toy_frames):
+    path.write_text(yaml.safe_dump(TOY | {"tables": ["angularity"], "measures": {"angularity": LINES}}))
+    assert study.main([str(path)]) == 0
+    written = tmp_path / "results/toy/angularity.csv.gz"
+    table = pd.read_csv(written)
+    assert set(table["seed"]) == {1}
+    assert len(table) == 4 * 9  # of two variants and two methods the first direction
+    run = next((tmp_path / "runs").glob("fsdd-map-1-*"))
+    network = json.loads((run / "run.json").read_text())["settings"]["network"]
+    variant = {"spiking": "LIF", "mlp": "MLP"}[network]
+    expected = pd.read_csv(next(run.glob("angularity-*.csv"))).query("direction == 0")["nll"]
+    found = table[(table["variant"] == variant) & (table["method"] == "map")]["nll"]
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-7)
+    before = written.read_bytes()
+    shutil.rmtree(tmp_path / "runs")
+    study.main([str(path)])
+    assert written.read_bytes() == before

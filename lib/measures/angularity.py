@@ -45,16 +45,16 @@ def lines(
     run: Run,
     frames: Frames,
     *,
-    parts: list[str],
+    directions: dict[str, int],
     points: int,
-    directions: int,
     radius: float,
     counts: list[int],
     examples: int,
 ) -> pd.DataFrame:
     """Losses along lines through a run's posterior: part, direction, count, alpha, nll. Of a point there is one draw.
 
-    ``radius`` is in the units of the weights: directions have unit norm.
+    ``directions`` says how many there are in each part; they have unit norm, so ``radius`` is in the units of the
+    weights.
     """
 
     def compute() -> pd.DataFrame:
@@ -62,7 +62,7 @@ def lines(
         alphas = np.linspace(-radius, radius, points)
         drawn = [count for count in counts if count <= posteriors.samples_needed(run.posterior, max(counts))]
         tables = []
-        for part, number in itertools.product(parts, range(directions)):
+        for part, number in ((part, number) for part, many in directions.items() for number in range(many)):
             direction = unit_direction(network, posteriors.centre(run.posterior), part, number)
             losses = slices.bayesian_losses(network, run.posterior, direction, alphas, batches, drawn, seeded(0))
             tables += [
@@ -71,7 +71,7 @@ def lines(
             ]
         return pd.concat(tables)
 
-    settings = {"parts": parts, "points": points, "directions": directions, "radius": radius}
+    settings = {"directions": directions, "points": points, "radius": radius}
     return kept(run, "angularity", settings | {"counts": counts, "examples": examples}, compute)
 
 

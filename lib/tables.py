@@ -61,6 +61,22 @@ def write(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> p
     return rows
 
 
+def seed_differences(rows: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """For each pair of methods the first one's measure less the second's, with its 95 % interval over seeds.
+
+    ``rows`` have the columns method, seed and the measure, one row for each method and seed. The seeds are those that
+    both methods have; the interval is Student's, and NaN for a single seed. Columns: method, reference, difference,
+    from, to.
+    """
+    wide = rows.pivot(index="seed", columns="method", values=measure)
+    found = []
+    for method, reference in pairs:
+        gap = (wide[method] - wide[reference]).dropna()
+        half = gap.sem() * stdtrit(len(gap) - 1, 0.975)
+        found.append((method, reference, gap.mean(), gap.mean() - half, gap.mean() + half))
+    return pd.DataFrame(found, columns=["method", "reference", "difference", "from", "to"])
+
+
 def utterance_differences(
     scores: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]], resamples: int = 10_000
 ) -> pd.DataFrame:

@@ -36,6 +36,24 @@ def test_only_seeds_of_both_methods_count():
     assert list(found["difference"]) == [1.5, -1.5]
 
 
+def test_differences_over_seeds_have_student_s_interval():
+    rows = pd.DataFrame(
+        {
+            "method": ["map"] * 5 + ["ivon"] * 4,
+            "seed": [1, 2, 3, 4, 5, 4, 3, 2, 1],
+            "nll": [0.5, 0.6, 0.4, 0.7, 9.0, 0.75, 0.5, 0.62, 0.9],
+        }
+    )
+    gap = np.array([0.4, 0.02, 0.1, 0.05])
+    (row,) = tables.seed_differences(rows, "nll", [("ivon", "map")]).to_dict("records")
+    assert row["difference"] == pytest.approx(gap.mean())
+    expected = stats.t.interval(0.95, 3, gap.mean(), stats.sem(gap))
+    assert (row["from"], row["to"]) == pytest.approx(expected)
+    (single,) = tables.seed_differences(rows[rows["seed"] == 1], "nll", [("map", "ivon")]).to_dict("records")
+    assert single["difference"] == pytest.approx(-0.4)
+    assert np.isnan(single["from"])
+
+
 def test_intervals_are_written_behind_their_differences():
     table = pd.DataFrame({"difference": [0.5], "from": [-0.25], "to": [1.0]}, index=["ivon"])
     assert figures.interval_table({"here": table}, ".2f").loc["ivon", "here"] == "0.50 (-0.25, 1.00)"

@@ -4,7 +4,7 @@ A picture comes back as a closed matplotlib figure, so that a notebook shows it 
 that it is from in small print.
 """
 
-from lib.figures.comparison import estimators, interval_table, spread_of, variant_table, variants
+from lib.figures.comparison import estimators, interval_panels, interval_table, spread_of, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
 from lib.figures.roads import detection, intervals, reliability_lines, risk_coverage, samples, under_noise
 from lib.figures.speech import features, spike_trains, waveform
@@ -20,6 +20,7 @@ __all__ = [
     "entropies",
     "estimators",
     "features",
+    "interval_panels",
     "interval_table",
     "intervals",
     "label",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.figures.style import colours, grid, label, styled
+from lib.figures.style import NEUTRAL, colours, grid, label, panels, styled
 
 
 @styled
@@ -61,6 +61,27 @@ def interval_table(differences: Mapping[str, pd.DataFrame], form: str) -> pd.Dat
         },
         index=next(iter(differences.values())).index,
     )
+
+
+@styled
+def interval_panels(rows: pd.DataFrame, title: str, source: str) -> Figure:
+    """Differences with their intervals, a panel for each of several comparisons; filled where one excludes zero.
+
+    ``rows`` have the columns panel, row, difference, from and to; ``title`` names the measure and its unit.
+    """
+    names, comparisons = list(dict.fromkeys(rows["row"])), colours(dict.fromkeys(rows["panel"]))
+    figure, axes = panels(1, len(comparisons), 1.0 + 0.26 * len(names), source, sharey=True)
+    for axis, (comparison, colour) in zip(axes[0], comparisons.items(), strict=True):
+        axis.axvline(0, color=NEUTRAL, linestyle="--", linewidth=1)
+        for row in rows[rows["panel"] == comparison].to_dict("records"):
+            place, excludes_zero = names.index(row["row"]), row["from"] > 0 or row["to"] < 0
+            axis.hlines(place, row["from"], row["to"], color=colour)
+            axis.plot(row["difference"], place, "o", color=colour, markerfacecolor=colour if excludes_zero else "white")
+        axis.set(title=comparison, xlabel=title)
+        axis.grid(True, axis="x")
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
 
 
 def spread_of(values: pd.Series, form: str) -> str:

@@ -223,6 +223,8 @@ def data_of(cells: Collection[Mapping[str, Any]]) -> list[str]:
         for path in tables
         if any(path.stem == name or fnmatch(path.name, name) for name in named)
     ]
+    studies = sorted(path.relative_to(experiment.DATA) for path in experiment.DATA.glob("results/*/*.csv*"))
+    read += [f"data/{path.as_posix()}" for path in studies if {path.name, path.parent.name} <= named]
     return [*sorted(named & synthesis.DEFAULT_UTTERANCES.keys()), *read]
 
 

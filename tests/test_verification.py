@@ -378,10 +378,14 @@ def test_figures_and_tables_are_found_in_their_order(tmp_path):
         ('[read(f"bench-{name}.csv") for name in names]', "data/results/bench-one.csv, data/results/bench-two.csv"),
         ('read(DATA / "published" / "table1.csv")', "data/published/table1.csv"),
         ('# "synthetic-hd" in a comment\ntoy = 1', "none"),
+        ('read(results / "study" / "runs.csv")', "data/results/study/runs.csv"),
+        ('read(results / "study" / "curves.csv.gz")', "data/results/study/curves.csv.gz"),
+        ('read(results / "other" / "runs.csv")', "none"),
     ],
 )
 def test_the_data_are_those_that_the_code_names(tmp_path, monkeypatch, source, expected):
-    for name in ("results/toy.csv", "results/bench-one.csv", "results/bench-two.csv", "published/table1.csv"):
+    studies = ("results/study/runs.csv", "results/study/curves.csv.gz")
+    for name in ("results/toy.csv", "results/bench-one.csv", "results/bench-two.csv", "published/table1.csv", *studies):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).touch()
     monkeypatch.setattr(experiment, "DATA", tmp_path / "data")

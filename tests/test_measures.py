@@ -195,6 +195,18 @@ def test_the_worst_rise_is_above_the_mean_and_noise_on_all_above_its_least(toy_f
     assert row["rise_all"] > min(row[name] for name in groups)
 
 
+def test_lengths_are_norms(toy_frames, chosen):
+    run = run_of(toy_frames, chosen, "ivon")
+    row = measures.MEASURES["lengths"](run, toy_frames, chosen)
+    moved = [name for name, _ in run.network(toy_frames).named_parameters()]
+    weights = torch.cat([run.posterior.mean[name].flatten() for name in moved])
+    assert row["norm_all"] == pytest.approx(float(weights.norm()), rel=1e-5)
+    assert row["norm_all"] ** 2 == pytest.approx(row["norm_hidden"] ** 2 + row["norm_readout"] ** 2)
+    noise = torch.cat([run.posterior.std[name].flatten() for name in run.posterior.std])
+    assert row["spread_all"] == pytest.approx(float(noise.norm()), rel=1e-5)
+    assert "spread_all" not in measures.MEASURES["lengths"](run_of(toy_frames, chosen, "map"), toy_frames, chosen)
+
+
 HARDWARE = {"mismatch": [0.0, 0.5], "bits": [2, 16], "lost": [0.0, 0.9], "samples": 3, "devices": 2}
 
 

@@ -22,7 +22,7 @@ from lib.measures.angularity import (
 )
 from lib.measures.common import Choices
 from lib.measures.hardware import on_hardware
-from lib.measures.landscape import of_slices, rises
+from lib.measures.landscape import lengths, of_slices, rises
 from lib.measures.predictions import by_samples, cost, in_noise, unheard
 from lib.networks import activity
 
@@ -45,6 +45,7 @@ MEASURES = {
     "activity": of_activity,
     "slices": of_slices,
     "noise": rises,
+    "lengths": lengths,
     "angularity": of_angularity,
     "zoom": zoom,
     "precision": precision,

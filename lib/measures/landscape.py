@@ -61,3 +61,14 @@ def rises(run: Run, frames: Frames, chosen: Choices, *, std: float, samples: int
             samples, torch.Generator().manual_seed(0),
         )  # fmt: skip
     return found
+
+
+def lengths(run: Run, frames: Frames, chosen: Choices) -> dict[str, float]:
+    """The units of a line: the norm of the weights in each part, and of a Gaussian the length of its noise there."""
+    network, posterior, found = run.network(frames), run.posterior, {}
+    for part in slices.PARTS:
+        names = [name for name, _ in slices.parameters_of(network, part)]
+        found[f"norm_{part}"] = slices.length(posteriors.centre(posterior), names)
+        if isinstance(posterior, MeanFieldGaussian):
+            found[f"spread_{part}"] = slices.length(posterior.std, names)
+    return found

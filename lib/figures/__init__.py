@@ -6,6 +6,7 @@ that it is from in small print.
 
 from lib.figures.comparison import estimators, interval_panels, interval_table, spread_of, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
+from lib.figures.landscape import along, by_draws, planes, planes_by_draws, slopes
 from lib.figures.roads import detection, intervals, reliability_lines, risk_coverage, samples, under_noise
 from lib.figures.speech import features, spike_trains, waveform
 from lib.figures.spiking import membrane, raster, surrogate
@@ -15,6 +16,8 @@ from lib.figures.training import learning_curves, posterior_spread, slices
 __all__ = [
     "METHOD_COLOURS",
     "METHOD_LABELS",
+    "along",
+    "by_draws",
     "confusion",
     "detection",
     "entropies",
@@ -26,6 +29,8 @@ __all__ = [
     "label",
     "learning_curves",
     "membrane",
+    "planes",
+    "planes_by_draws",
     "posterior_spread",
     "raster",
     "reliability",
@@ -33,6 +38,7 @@ __all__ = [
     "risk_coverage",
     "samples",
     "slices",
+    "slopes",
     "source_of",
     "spike_trains",
     "spread",

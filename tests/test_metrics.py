@@ -447,3 +447,41 @@ def test_bins_of_the_scores_are_those_of_the_predictions():
         metrics.confidence_bins(scores["confidence"].to_numpy(), scores["correct"].to_numpy(), bins=7),
         metrics.reliability_bins(probabilities, labels, bins=7),
     )
+
+
+# The rank correlation
+
+
+def ranked(networks=40, seed=0):
+    """Values rounded so that some tie."""
+    numbers = np.random.default_rng(seed).normal(size=(2, networks))
+    return numbers[0].round(1), (numbers[0] + numbers[1]).round(1)
+
+
+def test_the_rank_correlation_is_scipys():
+    first, second = ranked()
+    found, low, high = metrics.grouped_rank_correlation(first, second, np.arange(40), 4000, seed=0)
+    assert found == pytest.approx(scipy.stats.spearmanr(first, second).statistic, rel=1e-12)
+    interval = scipy.stats.bootstrap(
+        (first, second), lambda *pair: scipy.stats.spearmanr(*pair).statistic, paired=True, vectorized=False,
+        n_resamples=4000, method="percentile", rng=1,
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == pytest.approx(tuple(interval), abs=0.02)
+
+
+def test_the_rank_correlation_counts_groups_and_not_their_members():
+    first, second = ranked(12)
+    names = np.array(list("abcdefghijkl"))
+    once = metrics.grouped_rank_correlation(first, second, names, 500, seed=0)
+    thrice = metrics.grouped_rank_correlation(*(np.repeat(column, 3) for column in (first, second, names)), 500, seed=0)
+    assert thrice == pytest.approx(once, rel=1e-9)
+
+
+def test_the_rank_correlation_leaves_out_draws_that_have_none():
+    pair, names = np.array([1.0, 2.0]), np.array(["a", "b"])
+    assert metrics.grouped_rank_correlation(pair, pair + 2, names, 50, seed=0) == pytest.approx((1, 1, 1))
+
+
+def test_the_rank_correlation_refuses_what_is_not_a_number():
+    with pytest.raises(ValueError, match="1 NaN"):
+        metrics.grouped_rank_correlation(np.array([1.0, math.nan]), np.array([1.0, 2.0]), np.array([0, 1]), 5, seed=0)

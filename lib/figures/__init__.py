@@ -6,6 +6,7 @@ that it is from in small print.
 
 from lib.figures.comparison import estimators, interval_panels, interval_table, spread_of, variant_table, variants
 from lib.figures.evaluation import confusion, entropies, reliability, spread, table1
+from lib.figures.hardware import against_measures, correlations, flaw_intervals, under_flaws
 from lib.figures.landscape import along, by_draws, planes, planes_by_draws, slopes
 from lib.figures.roads import detection, intervals, reliability_lines, risk_coverage, samples, under_noise
 from lib.figures.speech import features, spike_trains, waveform
@@ -16,13 +17,16 @@ from lib.figures.training import learning_curves, posterior_spread, slices
 __all__ = [
     "METHOD_COLOURS",
     "METHOD_LABELS",
+    "against_measures",
     "along",
     "by_draws",
     "confusion",
+    "correlations",
     "detection",
     "entropies",
     "estimators",
     "features",
+    "flaw_intervals",
     "interval_panels",
     "interval_table",
     "intervals",
@@ -45,6 +49,7 @@ __all__ = [
     "spread_of",
     "surrogate",
     "table1",
+    "under_flaws",
     "under_noise",
     "variant_table",
     "variants",

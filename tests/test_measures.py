@@ -222,3 +222,18 @@ def test_flawless_hardware_changes_nothing_and_bad_hardware_does(toy_frames, cho
     assert row["nll_bits_16"] == pytest.approx(plain["nll"], rel=0.02)
     assert row["nll_weights_0.5"] != pytest.approx(plain["nll"], rel=1e-4)
     assert ("nll_leaks_0.5" in row) == ("nll_thresholds_0" in row) == (method != "sbnn")
+
+
+@pytest.mark.parametrize("method", ["map", "ensemble", "sbnn"])
+def test_sizes_are_those_of_the_weights_and_leaks_at_the_centre(toy_frames, chosen, method):
+    run = run_of(toy_frames, chosen, method)
+    found = measures.MEASURES["sizes"](run, toy_frames, chosen)
+    network = run.network(toy_frames)
+    network.load_state_dict(posteriors.centre(run.posterior), strict=False)
+    linear = [module.weight for module in network.modules() if isinstance(module, torch.nn.Linear)]
+    weights = torch.cat([weight.flatten() for weight in linear])
+    assert found["weight_size"] == pytest.approx(float(weights.detach().square().mean().sqrt()), rel=1e-5)
+    assert ("leak" in found) == (method != "sbnn")
+    if method != "sbnn":
+        assert 0.8187 < found["leak"] < 0.9608
+        assert 0 <= found["longest_leaks"] < 1

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lib.figures.style import NEUTRAL, colours, grid, label, looks, panels, styled
 
@@ -30,7 +32,10 @@ def under_flaws(rows: pd.DataFrame, measure: str, title: str, source: str, logar
             means, spread = of_seeds.mean().reindex(levels), of_seeds.std().reindex(levels)
             where = np.arange(len(levels)) + shift
             axis.errorbar(where, means, spread, **look, markersize=3.5, linewidth=0.8, elinewidth=0.8)
-        axis.set(title=flaw, yscale="log" if logarithmic else "linear")
+        axis.set_title(flaw)
+        if logarithmic:
+            axis.set_yscale("log")
+            _in_plain_numbers(axis.yaxis)
         axis.set_xticks(range(len(levels)), levels)
         axis.tick_params(labelleft=True)
         axis.grid(True, axis="y")
@@ -79,9 +84,13 @@ def against_measures(
         for method, look in looks(dict.fromkeys(rows["method"])).items():
             of_method = rows[rows["method"] == method]
             axis.plot(of_method[measure], of_method[outcome], **look, linestyle="none", markersize=5)
-        axis.set(xlabel=name, xscale="log" if measure in logarithmic else "linear")
+        axis.set_xlabel(name)
         axis.grid(True)
-    axes[0].set(ylabel=title, yscale="log" if outcome in logarithmic else "linear")
+        for column, scale, line in ((measure, axis.set_xscale, axis.xaxis), (outcome, axis.set_yscale, axis.yaxis)):
+            if column in logarithmic:
+                scale("log")
+                _in_plain_numbers(line)
+    axes[0].set_ylabel(title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
@@ -113,3 +122,10 @@ def correlations(rows: pd.DataFrame, source: str) -> Figure:
     axis.spines[:].set_visible(False)
     figure.colorbar(image, label="rank correlation", pad=0.01)
     return figure
+
+
+def _in_plain_numbers(axis: Axis) -> None:
+    """Of a logarithmic axis: 0.5 and 20 instead of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())

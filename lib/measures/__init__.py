@@ -21,7 +21,7 @@ from lib.measures.angularity import (
     zoom,
 )
 from lib.measures.common import Choices
-from lib.measures.hardware import on_hardware
+from lib.measures.hardware import on_hardware, sizes
 from lib.measures.landscape import lengths, of_slices, rises
 from lib.measures.predictions import by_samples, cost, in_noise, unheard
 from lib.networks import activity
@@ -53,6 +53,7 @@ MEASURES = {
     "jitter": jitter,
     "agreement": agreement,
     "on_hardware": on_hardware,
+    "sizes": sizes,
     "in_noise": in_noise,
     "unheard": unheard,
     "by_samples": by_samples,

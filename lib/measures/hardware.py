@@ -56,6 +56,21 @@ def on_hardware(
     }
 
 
+def sizes(run: Run, frames: Frames, chosen: Choices) -> dict[str, float]:
+    """At the posterior's centre: the root mean square of all weights between units, and where the leaks stand.
+
+    ``leak`` is their mean as the network uses them, ``longest_leaks`` the share of them at the upper end of the range.
+    """
+    network, centre = run.network(frames), posteriors.centre(run.posterior)
+    weights = torch.cat([centre[name].flatten() for name in robustness.weight_matrices(network)])
+    found = {"weight_size": float(weights.square().mean().sqrt())}
+    low, high = robustness.RANGES["leak"]
+    if leaks := [tensor for name, tensor in centre.items() if name.endswith(".leak")]:
+        held = torch.cat(leaks).clamp(low, high)
+        found |= {"leak": float(held.mean()), "longest_leaks": float((held == held.new_tensor(high)).float().mean())}
+    return found
+
+
 def on_device(posterior: Posterior, change: robustness.Change, device: int) -> Posterior:
     """The same change of every sample: a device has the flaws that it has."""
     return robustness.disturbed(posterior, lambda state, _: change(state, torch.Generator().manual_seed(device)))

@@ -83,6 +83,14 @@ def test_more_samples_are_the_first_of_the_same_draws(toy_frames, chosen):
     assert measures.by_samples(run, toy_frames, chosen, counts=[1, 4], methods=["bbb"]) == {}
 
 
+def test_at_the_centre_there_is_no_noise(toy_frames, chosen):
+    row = measures.at_centre(run_of(toy_frames, chosen, "ivon"), toy_frames, chosen)
+    mean = run_of(toy_frames, chosen, "ivon-mean")
+    test = toy_frames.part("test")
+    expected = metrics.summary(common.predicted(mean, toy_frames, test.features, 1), test.labels)
+    assert row == {"accuracy_at_centre": expected["accuracy"], "nll_at_centre": expected["nll"]}
+
+
 def test_an_ensemble_takes_and_holds_more(toy_frames, chosen):
     how = {"samples": 2, "utterances": 20, "repeats": 1}
     rows = {

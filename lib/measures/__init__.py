@@ -23,7 +23,7 @@ from lib.measures.angularity import (
 from lib.measures.common import Choices
 from lib.measures.hardware import on_hardware, sizes
 from lib.measures.landscape import lengths, of_slices, rises
-from lib.measures.predictions import by_samples, cost, in_noise, unheard
+from lib.measures.predictions import at_centre, by_samples, cost, in_noise, unheard
 from lib.networks import activity
 
 
@@ -57,6 +57,7 @@ MEASURES = {
     "in_noise": in_noise,
     "unheard": unheard,
     "by_samples": by_samples,
+    "at_centre": at_centre,
     "cost": cost,
 }
 TABLES = {"angularity": first_lines, "zoom": close_lines, "surface": plane, "jitter": twice, "agreement": slopes}

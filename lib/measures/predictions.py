@@ -68,6 +68,15 @@ def by_samples(run: Run, frames: Frames, chosen: Choices, *, counts: list[int], 
     }
 
 
+def at_centre(run: Run, frames: Frames, chosen: Choices) -> dict[str, float]:
+    """Accuracy (percent) and NLL of the network at the posterior's mean, without any noise; of a mixture the first."""
+    test = frames.part("test")
+    point = PointMass(posteriors.centre(run.posterior))
+    probabilities = posteriors.predict(run.network(frames), point, test.features, 1, torch.Generator())
+    figures = metrics.summary(probabilities, test.labels)
+    return {f"{name}_at_centre": figures[name] for name in ("accuracy", "nll")}
+
+
 def cost(run: Run, frames: Frames, chosen: Choices, *, samples: int, utterances: int, repeats: int) -> dict[str, float]:
     """Seconds of training, bytes of the posterior, and the time of a prediction over one pass of the plain network.
 

@@ -39,6 +39,7 @@ def along(
         for name, curve in panel.items():
             axis.plot(curve["alpha"], curve["nll"], line, color=names[name], linewidth=1, markersize=2)
         axis.set(title=title)
+        axis.ticklabel_format(useOffset=False)
         axis.grid(True)
     for axis in axes[-min(columns, len(axes)) :]:
         axis.set_xlabel("distance α")
@@ -96,8 +97,9 @@ def slopes(table: pd.DataFrame, source: str) -> Figure:
             axis.set(title=f"{part}, h = {step:g}")
             axis.tick_params(labelsize=7)
             axis.grid(True)
-    figure.supxlabel(f"surrogate's slope (nats per unit)          Data: {source}", fontsize=8)
-    figure.supylabel("finite difference (nats per unit)", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("surrogate's slope", fontsize=8)
+    figure.supylabel("finite difference (nats per unit of distance)", fontsize=8)
     handles = [axes[0, 0].plot([], [], "o", color=c, label=label(name), markersize=4)[0] for name, c in names.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(names))
     return figure

@@ -111,7 +111,7 @@ def correlations(rows: pd.DataFrame, source: str) -> Figure:
         excludes_zero = row["from"] > 0 or row["to"] < 0
         axis.text(
             x, y, f"{row['correlation']:.2f}\n({row['from']:.2f}, {row['to']:.2f})".replace("-", "−"),
-            ha="center", va="center", fontsize=7, color="white" if abs(row["correlation"]) > 0.6 else "black",
+            ha="center", va="center", fontsize=6.5, color="white" if abs(row["correlation"]) > 0.6 else "black",
             fontweight="bold" if excludes_zero else "normal",
         )  # fmt: skip
         if excludes_zero:

@@ -1,5 +1,6 @@
 """The table of a set of runs, as the paper's Table 1, the records of what produced its rows, and differences in it."""
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
@@ -92,3 +93,20 @@ def utterance_differences(
         gap = (wide[method] - wide[reference]).dropna().to_numpy()
         rows.append((method, reference, *metrics.paired_bootstrap(gap, resamples, seed=0)))
     return pd.DataFrame(rows, columns=["method", "reference", "difference", "from", "to"])
+
+
+def rank_correlations(
+    networks: pd.DataFrame, predictors: Iterable[str], outcomes: Iterable[str], resamples: int = 2000
+) -> pd.DataFrame:
+    """Of each predictor with each outcome, over networks, with the 95 % interval over methods.
+
+    ``networks`` have the column method and those that are named, a row for each network; a network that lacks one of
+    the two is left out. ``metrics.grouped_rank_correlation`` says what the interval covers. Columns: measure, outcome,
+    correlation, from, to.
+    """
+    rows = []
+    for predictor, outcome in itertools.product(predictors, outcomes):
+        have = networks.dropna(subset=[predictor, outcome])
+        columns = (have[name] for name in (predictor, outcome, "method"))
+        rows.append((predictor, outcome, *metrics.grouped_rank_correlation(*columns, resamples, seed=0)))
+    return pd.DataFrame(rows, columns=["measure", "outcome", "correlation", "from", "to"])

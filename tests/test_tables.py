@@ -57,3 +57,16 @@ def test_differences_over_seeds_have_student_s_interval():
 def test_intervals_are_written_behind_their_differences():
     table = pd.DataFrame({"difference": [0.5], "from": [-0.25], "to": [1.0]}, index=["ivon"])
     assert figures.interval_table({"here": table}, ".2f").loc["ivon", "here"] == "0.50 (-0.25, 1.00)"
+
+
+def test_rank_correlations_are_taken_over_the_networks_that_have_both():
+    generator = np.random.default_rng(0)
+    networks = pd.DataFrame(generator.normal(size=(12, 3)), columns=["angularity", "rise", "fall"])
+    networks = networks.assign(method=list("aaabbbcccddd"))
+    networks.loc[2, "fall"] = np.nan
+    found = tables.rank_correlations(networks, ["angularity"], ["rise", "fall"], resamples=50)
+    assert found[["measure", "outcome"]].to_numpy().tolist() == [["angularity", "rise"], ["angularity", "fall"]]
+    for outcome, row in zip(["rise", "fall"], found.to_dict("records"), strict=True):
+        expected = networks["angularity"].corr(networks[outcome], method="spearman")
+        assert row["correlation"] == pytest.approx(expected)
+        assert row["from"] <= row["correlation"] <= row["to"]

@@ -340,6 +340,7 @@ def test_spike_by_spike_the_losses_are_those_of_the_network_itself(hidden_sizes,
     given = network, around, direction, ALPHAS, minibatches((70, 4, 1))
 
     assert events.serve(network)
+    monkeypatch.setattr(events, "ALPHAS_TOGETHER", 2)
     quick = slices.bayesian_losses(*given, [1, 3], seed(1))
     monkeypatch.setattr(events, "serve", lambda network: False)
     np.testing.assert_allclose(quick, slices.bayesian_losses(*given, [1, 3], seed(1)), rtol=1e-11)

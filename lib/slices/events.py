@@ -12,9 +12,9 @@ from typing import NamedTuple, no_type_check
 import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from lib import neurons, posteriors
 from lib.fused.cpu import compiled, over_shares
@@ -24,25 +24,23 @@ from lib.posteriors import State
 from lib.slices.directions import moved
 
 # Few enough for the first layer's two products to stay in the cache while alpha goes along the line.
-UTTERANCES_TOGETHER = 64
+UTTERANCES_TOGETHER = 32
+# So many that little is computed again for the next ones, few enough for their weights to fit in memory.
+ALPHAS_TOGETHER = 128
 # Spikes, a byte each, that are looked at together, as a word.
 EIGHT = 8
 
 
 class Layer(NamedTuple):
-    """A hidden layer at one point of the line: ``factor`` and ``offset`` are batch norm's in evaluation mode."""
+    """A hidden layer at each alpha: ``weighted * factor + offset + leak * rest`` is the potential before a reset.
 
-    outgoing: Float[np.ndarray, "inputs units"]
-    factor: Float[np.ndarray, " units"]
-    offset: Float[np.ndarray, " units"]
-    leak: Float[np.ndarray, " units"]
+    ``factor`` and ``offset`` are batch norm's in evaluation mode, times what the leak leaves of the current.
+    """
 
-
-class Train(NamedTuple):
-    """``spikes`` has as many silent units behind as make their number a multiple of eight."""
-
-    spikes: Bool[np.ndarray, "batch time _"]
-    counts: Float[np.ndarray, "batch units"]
+    outgoing: Float[np.ndarray, "alphas inputs units"]
+    factor: Float[np.ndarray, "alphas units"]
+    offset: Float[np.ndarray, "alphas units"]
+    leak: Float[np.ndarray, "alphas units"]
 
 
 def serve(network: nn.Module) -> bool:
@@ -70,110 +68,131 @@ def logits_along(
     features: Sequence[Float[Tensor, "_ time features"]],
 ) -> Float[Tensor, "alphas utterances classes"]:
     """Logits at ``state + alpha * direction``, in evaluation mode."""
-    points = [moved(state, direction, float(alpha)) for alpha in alphas]
-    depth, still = len(network.layers), unmoved_layers(network, direction)
-    fixed = [_layer(network, posteriors.on_device_of(network, state), index) for index in range(depth)]
-    moving = [[_layer(network, point, index) for index in range(still, depth)] for point in points]
-    readouts = {
-        name: torch.stack([point[name] for point in points]) for name in state if not name.startswith("layers.")
-    }
+    many = np.split(np.asarray(alphas, dtype=float), range(ALPHAS_TOGETHER, len(alphas), ALPHAS_TOGETHER))
+    return torch.cat([_logits_at(network, state, direction, few, features) for few in many])
 
-    def classified(readout: State, rates: Tensor) -> Tensor:
-        """A train of one step, of which each unit's value is its rate, is read as the whole one is."""
-        return functional_call(network, readout, rates[:, None], {"start": depth})
 
+def _logits_at(
+    network: SpikingClassifier,
+    state: State,
+    direction: Mapping[str, Tensor],
+    alphas: Float[np.ndarray, " alphas"],
+    features: Sequence[Float[Tensor, "_ time features"]],
+) -> Float[Tensor, "alphas utterances classes"]:
+    points = [posteriors.on_device_of(network, moved(state, direction, alpha)) for alpha in alphas.tolist()]
+    depth = len(network.layers)
+    heard = 1 if unmoved_layers(network, direction) == depth else len(points)  # once where only the readout moves
+    layers = tuple(_layer(network, points[:heard], index) for index in range(depth))
     weight = "layers.0.linear.weight"
-    logits = []
-    for batch in features:
-        for part in batch.split(UTTERANCES_TOGETHER):
-            inputs = part.contiguous()
-            heard_by = state[weight], direction.get(weight, torch.zeros_like(state[weight]))
-            products = [(inputs @ each.T).numpy() for each in heard_by]
-            before = None
-            for layer in fixed[:still]:
-                before = _through(layer, before, products, 0.0)
-            counts = []
-            for alpha, layers in zip(alphas, moving, strict=True):
-                train = before
-                for layer in layers:
-                    train = _through(layer, train, products, float(alpha))
-                counts.append(train.counts)
-            rates = torch.from_numpy(np.stack(counts)) / part.shape[1]
-            logits.append(vmap(classified)(readouts, rates))
-    return torch.cat(logits, dim=1)
+    heard_by = state[weight], direction.get(weight, torch.zeros_like(state[weight]))
+    counts = []
+    for part in (part for batch in features for part in batch.split(UTTERANCES_TOGETHER)):
+        inputs = part.contiguous()
+        fixed, moving = ((inputs @ each.T).numpy() for each in heard_by)
+        counts.append(np.zeros((heard, len(part), layers[-1].leak.shape[1]), fixed.dtype))
+        at = alphas[:heard].astype(fixed.dtype)
+        over_shares(_count, len(part), heard * fixed.size, fixed, moving, at, layers, counts[-1])
+    rates = torch.from_numpy(np.concatenate(counts, axis=1)) / features[0].shape[1]
+    # A train of one step, of which each unit's value is its rate, is read as the whole one is.
+    read = zip(points, rates[:, :, None].expand(len(points), -1, -1, -1), strict=True)
+    return torch.stack([functional_call(network, point, of_all, {"start": depth}) for point, of_all in read])
 
 
-def _layer(network: SpikingClassifier, point: State, index: int) -> Layer:
+def _layer(network: SpikingClassifier, points: Sequence[State], index: int) -> Layer:
     prefix = f"layers.{index}."
-    own = {name.removeprefix(prefix): tensor for name, tensor in point.items() if name.startswith(prefix)}
-    factor = own["norm.weight"] * torch.rsqrt(own["norm.running_var"] + network.layers[index].norm.eps)
-    offset = own["norm.bias"] + (own.get("linear.bias", 0.0) - own["norm.running_mean"]) * factor
-    tensors = own["linear.weight"].T.contiguous(), factor, offset, own["leak"].clamp(*neurons.LEAK_RANGE)
-    return Layer(*(tensor.numpy() for tensor in tensors))
+    at_points = []
+    for point in points:
+        own = {name.removeprefix(prefix): tensor for name, tensor in point.items() if name.startswith(prefix)}
+        leak = own["leak"].clamp(*neurons.LEAK_RANGE)
+        factor = own["norm.weight"] * torch.rsqrt(own["norm.running_var"] + network.layers[index].norm.eps)
+        offset = own["norm.bias"] + (own.get("linear.bias", 0.0) - own["norm.running_mean"]) * factor
+        at_points.append((own["linear.weight"].T, (1 - leak) * factor, (1 - leak) * offset, leak))
+    return Layer(*(torch.stack(tensors).numpy() for tensors in zip(*at_points, strict=True)))
 
 
-def _through(layer: Layer, train: Train | None, products: Sequence[np.ndarray], alpha: float) -> Train:
-    """The layer's spikes when it hears ``train``; without one it is the first, which hears the features' products."""
-    outgoing, *rest = layer
-    (batch, time, _), units = products[0].shape, len(layer.leak)
-    spikes = np.empty((batch, time, units + -units % EIGHT), np.bool_)
-    spikes[..., units:] = False
-    counts = np.zeros((batch, units), layer.leak.dtype)
-    if train is None:
-        over_shares(_from_products, batch, spikes.size, *products, alpha, *rest, spikes, counts)
-    else:
-        heard = train.spikes, train.spikes.view(np.int64)
-        over_shares(_from_spikes, batch, spikes.size, *heard, outgoing, *rest, spikes, counts)
-    return Train(spikes, counts)
+@compiled
+@no_type_check
+def _count(fixed, moving, alphas, layers, counts, first, last):
+    """Add to ``counts`` [alphas, batch, units] the spikes of the last of the layers."""
+    time = fixed.shape[1]
+    padded = [layer.leak.shape[1] + -layer.leak.shape[1] % EIGHT for layer in layers]  # by silent ones
+    spikes = np.empty((2, time * max(padded)), np.bool_)
+    words, places = np.empty(spikes.shape[1] // EIGHT + 1, np.uint64), np.empty(spikes.shape[1] + 1, np.uint64)
+    for a in range(len(alphas)):
+        for b in range(first, last):
+            train = spikes[0, : time * padded[0]].reshape(time, padded[0])
+            _hear_products(fixed[b], moving[b], alphas[a], layers[0], a, train)
+            for hidden in range(1, len(layers)):
+                _find(train.reshape(-1), words, places)
+                train = spikes[hidden % 2, : time * padded[hidden]].reshape(time, padded[hidden])
+                _hear_spikes(places, padded[hidden - 1], layers[hidden], a, train)
+            count = counts[a, b]
+            for t in range(time):
+                fired = train[t]
+                for n in range(len(count)):
+                    count[n] += fired[n]
+
+
+@compiled
+@no_type_check
+def _hear_products(fixed, moving, alpha, layer, a, spikes):
+    """The spikes [time, units] of the first layer, at the alpha of index ``a``."""
+    factor, offset, leak = layer.factor[a], layer.offset[a], layer.leak[a]
+    weighted, rest = np.empty_like(leak), np.zeros_like(leak)
+    spikes[:, len(leak) :] = False
+    for t in range(len(spikes)):
+        still, moved = fixed[t], moving[t]
+        for n in range(len(leak)):
+            weighted[n] = still[n] + alpha * moved[n]
+        _fire(weighted, factor, offset, leak, rest, spikes[t])
+
+
+@compiled
+@no_type_check
+def _hear_spikes(places, inputs, layer, a, spikes):
+    """The spikes [time, units] of a layer that hears those at ``places``, of ``inputs`` units."""
+    outgoing, factor, offset, leak = layer.outgoing[a], layer.factor[a], layer.offset[a], layer.leak[a]
+    weighted, rest = np.empty_like(leak), np.zeros_like(leak)
+    spikes[:, len(leak) :] = False
+    event = np.uint64(0)
+    for t in range(len(spikes)):
+        begin, end = np.uint64(t * inputs), np.uint64((t + 1) * inputs)
+        weighted[:] = 0
+        while places[event] < end:
+            weights = outgoing[places[event] - begin]
+            for n in range(len(leak)):
+                weighted[n] += weights[n]
+            event += np.uint64(1)
+        _fire(weighted, factor, offset, leak, rest, spikes[t])
+
+
+@compiled
+@no_type_check
+def _find(train, words, places):
+    """Write down the places of the spikes in ``train``, and behind them its end.
+
+    Without a branch that a processor could guess wrong; unsigned numbers spare the test for negative ones.
+    """
+    some, number = np.uint64(0), np.uint64(0)
+    eights = train.view(np.uint64)
+    for eight in range(len(eights)):
+        words[some] = EIGHT * eight  # of which the next word's stays, unless it is silent
+        some += np.uint64(eights[eight] != 0)
+    for word in range(some):
+        for n in range(EIGHT):
+            place = words[word] + np.uint64(n)
+            places[number] = place
+            number += np.uint64(train[place])
+    places[number] = len(train)
 
 
 @numba.njit(inline="always")
 @no_type_check
-def _fire(weighted, factor, offset, leak, rest, fired, count):
+def _fire(weighted, factor, offset, leak, rest, fired):
     """A step of an utterance's units; ``rest`` is what the last reset has left of their potentials."""
     one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
     for n in range(len(leak)):
-        u = (one - leak[n]) * (weighted[n] * factor[n] + offset[n]) + leak[n] * rest[n]
+        u = weighted[n] * factor[n] + offset[n] + leak[n] * rest[n]
         spike = one if u > one else zero
         rest[n] = u - spike
-        count[n] += spike
         fired[n] = spike > zero
-
-
-@compiled
-@no_type_check
-def _from_products(fixed, moving, alpha, factor, offset, leak, spikes, counts, first, last):
-    _, time, units = fixed.shape
-    alpha = fixed.dtype.type(alpha)
-    weighted, rest = np.empty(units, fixed.dtype), np.empty(units, fixed.dtype)
-    for b in range(first, last):
-        rest[:] = 0
-        for t in range(time):
-            still, moved = fixed[b, t], moving[b, t]
-            for n in range(units):
-                weighted[n] = still[n] + alpha * moved[n]
-            _fire(weighted, factor, offset, leak, rest, spikes[b, t], counts[b])
-
-
-@compiled
-@no_type_check
-def _from_spikes(arriving, eights, outgoing, factor, offset, leak, spikes, counts, first, last):
-    _, time, inputs = arriving.shape
-    units = len(leak)
-    weighted, rest = np.empty(units, outgoing.dtype), np.empty(units, outgoing.dtype)
-    places = np.empty(inputs, np.int64)
-    for b in range(first, last):
-        rest[:] = 0
-        for t in range(time):
-            heard, number = arriving[b, t], 0
-            for eight in range(inputs // EIGHT):
-                if eights[b, t, eight]:  # most of them are silent
-                    for n in range(EIGHT * eight, EIGHT * eight + EIGHT):
-                        places[number] = n  # of which the next spike's stays
-                        number += heard[n]
-            weighted[:] = 0
-            for source in places[:number]:
-                weights = outgoing[source]
-                for n in range(units):
-                    weighted[n] += weights[n]
-            _fire(weighted, factor, offset, leak, rest, spikes[b, t], counts[b])

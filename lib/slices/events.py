@@ -89,7 +89,7 @@ def _logits_at(
     for part in (part for batch in features for part in batch.split(UTTERANCES_TOGETHER)):
         inputs = part.contiguous()
         fixed, moving = ((inputs @ each.T).numpy() for each in heard_by)
-        counts.append(np.zeros((heard, len(part), layers[-1].leak.shape[1]), fixed.dtype))
+        counts.append(np.empty((heard, len(part), layers[-1].leak.shape[1]), fixed.dtype))
         at = alphas[:heard].astype(fixed.dtype)
         over_shares(_count, len(part), heard * fixed.size, fixed, moving, at, layers, counts[-1])
     rates = torch.from_numpy(np.concatenate(counts, axis=1)) / features[0].shape[1]
@@ -113,11 +113,12 @@ def _layer(network: SpikingClassifier, points: Sequence[State], index: int) -> L
 @compiled
 @no_type_check
 def _count(fixed, moving, alphas, layers, counts, first, last):
-    """Add to ``counts`` [alphas, batch, units] the spikes of the last of the layers."""
+    """Write into ``counts`` [alphas, batch, units] the spikes of the last of the layers."""
     time = fixed.shape[1]
     padded = [layer.leak.shape[1] + -layer.leak.shape[1] % EIGHT for layer in layers]  # by silent ones
     spikes = np.empty((2, time * max(padded)), np.bool_)
     words, places = np.empty(spikes.shape[1] // EIGHT + 1, np.uint64), np.empty(spikes.shape[1] + 1, np.uint64)
+    total = np.empty(counts.shape[2], np.int32)
     for a in range(len(alphas)):
         for b in range(first, last):
             train = spikes[0, : time * padded[0]].reshape(time, padded[0])
@@ -126,11 +127,13 @@ def _count(fixed, moving, alphas, layers, counts, first, last):
                 _find(train.reshape(-1), words, places)
                 train = spikes[hidden % 2, : time * padded[hidden]].reshape(time, padded[hidden])
                 _hear_spikes(places, padded[hidden - 1], layers[hidden], a, train)
-            count = counts[a, b]
+            total[:] = 0
             for t in range(time):
                 fired = train[t]
-                for n in range(len(count)):
-                    count[n] += fired[n]
+                for n in range(len(total)):
+                    total[n] += np.int32(fired[n])
+            for n in range(len(total)):
+                counts[a, b, n] = total[n]
 
 
 @compiled
@@ -138,13 +141,13 @@ def _count(fixed, moving, alphas, layers, counts, first, last):
 def _hear_products(fixed, moving, alpha, layer, a, spikes):
     """The spikes [time, units] of the first layer, at the alpha of index ``a``."""
     factor, offset, leak = layer.factor[a], layer.offset[a], layer.leak[a]
-    weighted, rest = np.empty_like(leak), np.zeros_like(leak)
+    rest = np.zeros_like(leak)
     spikes[:, len(leak) :] = False
     for t in range(len(spikes)):
-        still, moved = fixed[t], moving[t]
+        still, moved, fired = fixed[t], moving[t], spikes[t]
         for n in range(len(leak)):
-            weighted[n] = still[n] + alpha * moved[n]
-        _fire(weighted, factor, offset, leak, rest, spikes[t])
+            weighted = still[n] + alpha * moved[n]
+            _fire(weighted * factor[n] + offset[n] + leak[n] * rest[n], n, rest, fired)
 
 
 @compiled
@@ -163,7 +166,18 @@ def _hear_spikes(places, inputs, layer, a, spikes):
             for n in range(len(leak)):
                 weighted[n] += weights[n]
             event += np.uint64(1)
-        _fire(weighted, factor, offset, leak, rest, spikes[t])
+        fired = spikes[t]
+        for n in range(len(leak)):
+            _fire(weighted[n] * factor[n] + offset[n] + leak[n] * rest[n], n, rest, fired)
+
+
+@numba.njit(inline="always")
+@no_type_check
+def _fire(u, n, rest, fired):
+    """A step of unit ``n``; ``rest`` is what the last reset has left of the potentials."""
+    spike = u > rest.dtype.type(1)
+    rest[n] = u - rest.dtype.type(spike)
+    fired[n] = spike
 
 
 @compiled
@@ -184,15 +198,3 @@ def _find(train, words, places):
             places[number] = place
             number += np.uint64(train[place])
     places[number] = len(train)
-
-
-@numba.njit(inline="always")
-@no_type_check
-def _fire(weighted, factor, offset, leak, rest, fired):
-    """A step of an utterance's units; ``rest`` is what the last reset has left of their potentials."""
-    one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
-    for n in range(len(leak)):
-        u = weighted[n] * factor[n] + offset[n] + leak[n] * rest[n]
-        spike = one if u > one else zero
-        rest[n] = u - spike
-        fired[n] = spike > zero

@@ -30,9 +30,9 @@ RANGES = {
 }
 # A leak forgets; the slowest does so in 1000 steps, ten utterances.
 SLOWEST = math.exp(-1 / 1000)
-# A threshold is above rest.
-LOWEST_THRESHOLD = 0.05
-KINDS = ("weights", "leaks", "thresholds")
+# A threshold is above rest, and a time constant above 0: the least of their factors.
+LOWEST = 0.05
+KINDS = ("weights", "leaks", "time_constants", "thresholds")
 
 
 def weight_matrices(network: nn.Module) -> list[str]:
@@ -47,12 +47,12 @@ def weight_matrices(network: nn.Module) -> list[str]:
 def mismatched(
     state: Mapping[str, Tensor], network: nn.Module, what: str, level: float, generator: torch.Generator
 ) -> State:
-    """Each of the network's "weights", "leaks" or "thresholds" times a factor of its own, ``1 + level N(0, 1)``.
+    """Each "weight", "leak", "time constant" or "threshold" of the network times its own ``1 + level N(0, 1)``.
 
     Weights are those of ``weight_matrices``. Leaks are those of spiking neurons and of their adaptation currents as the
-    network uses them, within its ranges; times their factors they are held to 0 and a time constant of 1000 steps.
-    Thresholds are 1 times their factor, 0.05 at the least: at a level of 0.5 that bound holds 3 % of them, at 0.3 one
-    in a thousand.
+    network uses them, within its ranges; times their factors they are held to 0 and a time constant of 1000 steps. A
+    leak ``exp(-1 / tau)`` has the time constant tau. Thresholds are 1 before. The factors of time constants and of
+    thresholds are 0.05 at the least: at a level of 0.5 that bound holds 3 % of them, at 0.3 one in a thousand.
 
     Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
     again, and the mismatch with them: give such a state to ``unbounded(network)``. What is not changed is there as the
@@ -66,7 +66,9 @@ def mismatched(
         raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
     if what != "weights":
         as_used = {name: _as_used(name, tensor) for name, tensor in state.items()}
-        return (_with_leaks if what == "leaks" else _with_thresholds)(as_used, network, level, generator)
+        if what == "thresholds":
+            return _with_thresholds(as_used, network, level, generator)
+        return _with_leaks(as_used, network, what == "time_constants", level, generator)
     weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
     return dict(state) | weights
 
@@ -158,12 +160,17 @@ class _UnboundedLayer(SpikingLayer):
         )  # fmt: skip
 
 
-def _with_leaks(state: Mapping[str, Tensor], network: nn.Module, level: float, generator: torch.Generator) -> State:
+def _with_leaks(
+    state: Mapping[str, Tensor], network: nn.Module, of_time: bool, level: float, generator: torch.Generator
+) -> State:
+    """``of_time`` says whether the factors are those of the leaks' time constants."""
     changed = dict(state)
     for prefix in _spiking_layers(network):
         for name in (f"{prefix}leak", f"{prefix}adaptation_leak"):
             if name in state:
-                changed[name] = (state[name] * _factors(state[name], level, generator)).clamp(0, SLOWEST)
+                leak, factor = state[name], _factors(state[name], level, generator)
+                other = leak ** (1 / factor.clamp(min=LOWEST)) if of_time else leak * factor
+                changed[name] = other.clamp(0, SLOWEST)
     return changed
 
 
@@ -178,7 +185,7 @@ def _with_thresholds(
     """
     changed = dict(state)
     for prefix, layer in _spiking_layers(network).items():
-        theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST_THRESHOLD)
+        theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
         of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
         for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
             if (tensor := state.get(prefix + name)) is not None:

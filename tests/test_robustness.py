@@ -53,6 +53,7 @@ def equal(first, second):
 CHANGES = {
     "weights": lambda network, state, noise: robustness.mismatched(state, network, "weights", 0.3, noise),
     "leaks": lambda network, state, noise: robustness.mismatched(state, network, "leaks", 0.3, noise),
+    "time constants": lambda network, state, noise: robustness.mismatched(state, network, "time_constants", 0.3, noise),
     "thresholds": lambda network, state, noise: robustness.mismatched(state, network, "thresholds", 0.3, noise),
     "quantised": lambda network, state, noise: robustness.quantised(state, robustness.weight_matrices(network), 3),
 }
@@ -121,6 +122,20 @@ def test_leaks_vary_about_those_that_the_network_uses_and_stay_stable():
         assert large[name].max() == robustness.SLOWEST < 1
     unmoved = state.keys() - {"layers.0.leak", "layers.0.adaptation_leak"}
     assert all(torch.equal(large[name], state[name]) for name in unmoved)
+
+
+def test_time_constants_are_multiplied_by_factors_of_the_level():
+    network = SpikingClassifier(3, 4, (20_000,), "adlif").double()
+    state = network_state(network)
+    changed = robustness.mismatched(state, network, "time_constants", 0.2, seed(0))
+    for name in ("layers.0.leak", "layers.0.adaptation_leak"):
+        factors = state[name].log() / changed[name].log()
+        assert float(factors.mean()) == pytest.approx(1, abs=5e-3)
+        assert float(factors.std()) == pytest.approx(0.2, rel=0.03)
+    large = robustness.mismatched(state, network, "time_constants", 0.5, seed(0))["layers.0.leak"]
+    torch.testing.assert_close(large.min(), state["layers.0.leak"].min() ** 20, rtol=0.2, atol=0)  # a twentieth of it
+    unmoved = state.keys() - {"layers.0.leak", "layers.0.adaptation_leak"}
+    assert all(torch.equal(changed[name], state[name]) for name in unmoved)
 
 
 def test_unbounded_layers_take_leaks_as_they_are(network, features):

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lib import neurons, posteriors
 from lib.fused.cpu import compiled, over_shares
@@ -79,7 +78,8 @@ def _logits_at(
     alphas: Float[np.ndarray, " alphas"],
     features: Sequence[Float[Tensor, "_ time features"]],
 ) -> Float[Tensor, "alphas utterances classes"]:
-    points = [posteriors.on_device_of(network, moved(state, direction, alpha)) for alpha in alphas.tolist()]
+    state = posteriors.on_device_of(network, state)
+    points = [moved(state, direction, alpha) for alpha in alphas.tolist()]
     depth = len(network.layers)
     heard = 1 if unmoved_layers(network, direction) == depth else len(points)  # once where only the readout moves
     layers = tuple(_layer(network, points[:heard], index) for index in range(depth))
@@ -93,21 +93,35 @@ def _logits_at(
         at = alphas[:heard].astype(fixed.dtype)
         over_shares(_count, len(part), heard * fixed.size, fixed, moving, at, layers, counts[-1])
     rates = torch.from_numpy(np.concatenate(counts, axis=1)) / features[0].shape[1]
-    # A train of one step, of which each unit's value is its rate, is read as the whole one is.
-    read = zip(points, rates[:, :, None].expand(len(points), -1, -1, -1), strict=True)
-    return torch.stack([functional_call(network, point, of_all, {"start": depth}) for point, of_all in read])
+    return _read(network, points, rates)
 
 
 def _layer(network: SpikingClassifier, points: Sequence[State], index: int) -> Layer:
-    prefix = f"layers.{index}."
-    at_points = []
+    prefix, at_points = f"layers.{index}.", []
     for point in points:
-        own = {name.removeprefix(prefix): tensor for name, tensor in point.items() if name.startswith(prefix)}
-        leak = own["leak"].clamp(*neurons.LEAK_RANGE)
-        factor = own["norm.weight"] * torch.rsqrt(own["norm.running_var"] + network.layers[index].norm.eps)
-        offset = own["norm.bias"] + (own.get("linear.bias", 0.0) - own["norm.running_mean"]) * factor
-        at_points.append((own["linear.weight"].T, (1 - leak) * factor, (1 - leak) * offset, leak))
+        factor, offset = _of_norm(point, f"{prefix}norm.", network.layers[index].norm.eps)
+        offset = offset + point.get(f"{prefix}linear.bias", 0.0) * factor
+        leak = point[f"{prefix}leak"].clamp(*neurons.LEAK_RANGE)
+        at_points.append((point[f"{prefix}linear.weight"].T, (1 - leak) * factor, (1 - leak) * offset, leak))
     return Layer(*(torch.stack(tensors).numpy() for tensors in zip(*at_points, strict=True)))
+
+
+def _read(
+    network: SpikingClassifier, points: Sequence[State], rates: Float[Tensor, "_ utterances units"]
+) -> Float[Tensor, "alphas utterances classes"]:
+    """Logits (equations 3 and 4): in evaluation mode the norm before it is a part of the readout's linear map."""
+    weights, biases = [], []
+    for point in points:
+        factor, offset = _of_norm(point, "norm.", network.norm.eps)
+        weights.append((point["readout.weight"] * factor).T)
+        biases.append(point["readout.bias"] + point["readout.weight"] @ offset)
+    return torch.baddbmm(torch.stack(biases)[:, None], rates.expand(len(points), -1, -1), torch.stack(weights))
+
+
+def _of_norm(point: State, prefix: str, eps: float) -> tuple[Tensor, Tensor]:
+    """Batch norm in evaluation mode is ``factor * x + offset``."""
+    factor = point[f"{prefix}weight"] * torch.rsqrt(point[f"{prefix}running_var"] + eps)
+    return factor, point[f"{prefix}bias"] - point[f"{prefix}running_mean"] * factor
 
 
 @compiled

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -78,7 +79,7 @@ def bayesian_losses(
             given = {} if seed is None else {"seed": seed}
             total = total + along(network, state, direction, alphas, features, **given).softmax(dim=-1).cpu().double()
             if drawn in counts:
-                losses[drawn] = [_loss(probabilities / drawn, batches) for probabilities in total]
+                losses[drawn] = _losses(total / drawn, batches)
     return np.array([losses[count] for count in counts])
 
 
@@ -139,10 +140,8 @@ def _logits_along(
     return torch.stack(along)
 
 
-def _loss(probabilities: Tensor, batches: Batches) -> float:
-    of_batches = probabilities.split([len(labels) for _, labels in batches])
-    losses = [
-        metrics.negative_log_likelihood(of_batch, labels)
-        for of_batch, (_, labels) in zip(of_batches, batches, strict=True)
-    ]
-    return float(np.mean(losses))
+def _losses(probabilities: Float[Tensor, "alphas utterances classes"], batches: Batches) -> list[float]:
+    labels = [labels for _, labels in batches]
+    nlls = metrics.example_nlls(probabilities.flatten(0, 1), torch.cat(labels).repeat(len(probabilities)))
+    of_batches = nlls.view(len(probabilities), -1).split([len(of_batch) for of_batch in labels], dim=1)
+    return torch.stack([of_batch.mean(dim=1) for of_batch in of_batches]).mean(dim=0).tolist()

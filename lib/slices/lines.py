@@ -60,9 +60,10 @@ def bayesian_losses(
 ) -> np.ndarray:
     """``bayesian_loss`` of the first 1, 2, ... of the same samples, as ``counts`` says; [counts, alphas].
 
-    First hidden layers that the direction does not move are computed once for each sample, but for a ``NoisyNetwork``'s,
-    whose noise must be drawn again. Networks of LIF neurons take the quicker way of ``events``, which does so where only
-    the readout moves; the losses are the same but for rounding. Raises ``ValueError`` for no minibatch, or a count below 1.
+    First hidden layers that the direction does not move are computed once for each sample, but for a
+    ``NoisyNetwork``'s, whose noise must be drawn again. Networks of LIF neurons take the quicker way of ``events``,
+    which does so where only the readout moves; the losses are the same but for rounding. Raises ``ValueError`` for no
+    minibatch, or a count below 1.
     """
     if not batches:
         raise ValueError("a slice needs at least one minibatch to take the loss on")

@@ -27,7 +27,7 @@ import torch
 from lib import datasets, downloads, features, metrics, networks, posteriors, provenance, settings, synthesis
 from lib.datasets import SpikeTrains, Utterances
 from lib.features import Frames
-from lib.files import alone, reading, write_json, written_aside
+from lib.files import atomic_write, exclusive, or_damaged, write_json
 from lib.networks import Classifier
 from lib.networks.sbnn import StochasticClassifier
 from lib.posteriors import Posterior
@@ -54,7 +54,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Settings, data fingerprint, seconds of training, and what it was computed with."""
         path = self.folder / "run.json"
-        with reading(path, RETRAIN):
+        with or_damaged(path, RETRAIN):
             record = json.loads(path.read_text(encoding="utf-8"))
             itemgetter("data", "settings")(record), itemgetter(*NEEDED)(record["settings"])
         return record
@@ -74,7 +74,7 @@ class Run:
         if self.trained != [self]:
             return self.trained[0].history
         path, epochs = self.folder / "history.csv", self.record["settings"]["epochs"]
-        with reading(path, RETRAIN):
+        with or_damaged(path, RETRAIN):
             history = pd.read_csv(path)
             if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
                 raise ValueError(f"it does not hold {epochs} epochs")
@@ -186,7 +186,7 @@ def train(frames: Frames, chosen: Mapping[str, Any]) -> Run:
     trained = determined(chosen)
     run = Run(results_folder(chosen) / run_name(frames, chosen))
     if not (run.folder / "run.json").exists():
-        with alone(run.folder):
+        with exclusive(run.folder):
             if not (run.folder / "run.json").exists():
                 (make if trained["method"] in DERIVED else fill)(run.folder, frames, trained)
     with suppress(OSError):  # a folder that can only be read is as good
@@ -225,7 +225,7 @@ def fill(folder: Path, frames: Frames, trained: Mapping[str, Any]) -> None:
         **own,
     )
     posteriors.save(posterior, folder / "posterior.pt")
-    with written_aside(folder / "history.csv") as aside:
+    with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
     record = {"settings": trained, "data": frames.fingerprint, "seconds": history["seconds"].sum()}
     write_json(folder / "run.json", record | provenance.here())
@@ -311,13 +311,13 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
     path = run.folder / f"test-{samples}-samples-{bins}-bins.json"
     averaged, labels = path.with_suffix(".npy"), frames.part("test").labels
     if not path.exists():
-        with alone(run.folder):
+        with exclusive(run.folder):
             if not path.exists():
                 measure(run, frames, samples, bins, averaged, path)
-    with reading(path, "delete it and evaluate again"):
+    with or_damaged(path, "delete it and evaluate again"):
         record = json.loads(path.read_text(encoding="utf-8"))
         itemgetter(*TABLE[3:])(record["figures"])
-    with reading(averaged, f"delete it and {path.name} and evaluate again"):
+    with or_damaged(averaged, f"delete it and {path.name} and evaluate again"):
         probabilities = np.load(averaged)
         if probabilities.shape != (shape := (len(labels), len(frames.class_names))):
             raise ValueError(f"it does not hold an array of shape {shape}")
@@ -331,7 +331,7 @@ def measure(run: Run, frames: Frames, samples: int, bins: int, averaged: Path, p
     samples = posteriors.samples_needed(run.posterior, samples)
     predicted = posteriors.predict(run.network(frames), run.posterior, test.features, samples, generator)
     np.save(written := io.BytesIO(), metrics.model_average(predicted).float().numpy())
-    with written_aside(averaged) as aside:
+    with atomic_write(averaged) as aside:
         aside.write_bytes(written.getbuffer())
     figures = metrics.summary(predicted, test.labels, bins=bins) | {"examples": len(test.labels)}
     produced_by = {"run": run.folder.name, "samples": samples, "bins": bins}

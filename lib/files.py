@@ -37,7 +37,7 @@ def check_space(what: str, needed: int, folder: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
+def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
     """Hold back other processes that make `path` until the block is done. The lock dies with its process.
 
     They wait, for what they wait for is what they want; where it is not, they are given a `refusal`: RuntimeError with
@@ -45,7 +45,7 @@ def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
     """
     # Of one path one, and let go of entirely: an interruption can leave it held, and a notebook runs its cell again.
     lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
-    with telling(path.parent, IN_THE_WAY):
+    with explaining_os_errors(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(blocking=False)
@@ -64,16 +64,16 @@ def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path of the same name that takes `path`'s place if, and only if, the block ends well.
 
     The block makes a file or a folder there, or beside it what it needs meanwhile; a folder takes the place of an
     empty one at most. OSError says where the disk is full or the folder cannot be written to.
     """
-    with telling(path.parent, IN_THE_WAY):
+    with explaining_os_errors(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".aside")
-    with folder, telling(path.parent, FULL):
+    with folder, explaining_os_errors(path.parent, FULL):
         aside = Path(folder.name, path.name)
         yield aside
         if path.is_dir():
@@ -84,7 +84,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def telling(folder: Path, words: dict[int, str]) -> Iterator[None]:
+def explaining_os_errors(folder: Path, words: dict[int, str]) -> Iterator[None]:
     """Put into words what the system refuses in a folder, and name the file if it does."""
     try:
         yield
@@ -95,7 +95,7 @@ def telling(folder: Path, words: dict[int, str]) -> Iterator[None]:
 
 
 @contextmanager
-def reading(path: Path, remedy: str) -> Iterator[None]:
+def or_damaged(path: Path, remedy: str) -> Iterator[None]:
     """ValueError that names the file and what to do where it is absent or its content is not what it should be."""
     try:
         yield
@@ -106,5 +106,5 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 def write_json(path: Path, content: dict | list) -> None:
     """Write whole or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

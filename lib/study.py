@@ -28,7 +28,7 @@ from tqdm import tqdm
 from lib import experiment, metrics, tuning
 from lib.experiment import Run
 from lib.features import Frames
-from lib.files import reading, write_json, written_aside
+from lib.files import atomic_write, or_damaged, write_json
 from lib.measures import MEASURES, TABLES
 from lib.settings import BASES, DEFAULTS, METHODS, RUN_DEFAULTS, of_method
 
@@ -173,9 +173,9 @@ def tune(study: Mapping[str, Any], path: Path, folder: Path) -> int:
         best.setdefault(variant, {})[method] = params
         tables.append(trials)
     if tables:
-        with written_aside(chosen_for(study, path)) as aside:
+        with atomic_write(chosen_for(study, path)) as aside:
             aside.write_text(yaml.safe_dump(best), encoding="utf-8")
-        with written_aside(folder / "tuning.csv") as aside:
+        with atomic_write(folder / "tuning.csv") as aside:
             pd.concat(tables).sort_values(["variant", "method", "trial"]).to_csv(aside, index=False)
     return int(len(tables) < len(pairs))
 
@@ -216,7 +216,7 @@ def results(folder: Path) -> dict[Place, Measured]:
     table, records = folder / "runs.csv", folder / "runs.json"
     if not table.exists():
         return {}
-    with reading(table, "move it away and run again"), reading(records, "move it away and run again"):
+    with or_damaged(table, "move it away and run again"), or_damaged(records, "move it away and run again"):
         rows = [
             {name: value for name, value in row.items() if not pd.isna(value)}
             for row in pd.read_csv(table).to_dict("records")
@@ -227,7 +227,7 @@ def results(folder: Path) -> dict[Place, Measured]:
 
 def write(found: Mapping[Place, Measured], folder: Path) -> None:
     rows, records = zip(*(found[place] for place in sorted(found)), strict=True)
-    with written_aside(folder / "runs.csv") as aside:
+    with atomic_write(folder / "runs.csv") as aside:
         pd.DataFrame(rows).to_csv(aside, index=False)
     write_json(folder / "runs.json", list(records))
 
@@ -240,7 +240,7 @@ def write_table(
     Runs whose folders are not here keep the rows that are stored.
     """
     of_all = name == "utterances"
-    with reading(path, "move it away and run again"):
+    with or_damaged(path, "move it away and run again"):
         stored = dict(list(pd.read_csv(path).groupby(KEY))) if path.exists() else {}
     tables = []
     for cell in done if of_all else [cell for cell in done if cell.seed == study["seed"][0]]:
@@ -252,7 +252,7 @@ def write_table(
         elif cell[:4] in stored:
             tables.append(stored[cell[:4]])
     digits = "%.4g" if of_all else "%.8g"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         pd.concat(tables).to_csv(aside, index=False, float_format=digits, compression={"method": "gzip", "mtime": 0})
 
 

@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from lib import metrics
 from lib.experiment import TABLE, Evaluation, Run, results_folder
-from lib.files import alone, reading, write_json, written_aside
+from lib.files import atomic_write, exclusive, or_damaged, write_json
 
 
 def rows_of(evaluations: Mapping[Run, Evaluation]) -> pd.DataFrame:
@@ -47,16 +47,16 @@ def write(evaluations: Mapping[Run, Evaluation], chosen: Mapping[str, Any]) -> p
         | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
         for run, one in evaluations.items()
     ]
-    with alone(stored), alone(records):
-        with reading(stored, "move it away and run again"):
+    with exclusive(stored), exclusive(records):
+        with or_damaged(stored, "move it away and run again"):
             kept = [pd.read_csv(stored)] if stored.exists() else []
             if kept and list(kept[0]) != TABLE:
                 raise ValueError(f"its columns are not {', '.join(TABLE)}")
-        with reading(records, "move it away and run again"):
+        with or_damaged(records, "move it away and run again"):
             known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
             of_rows = {itemgetter(*TABLE[:3])(record["settings"]): record for record in known + new}
         merged = pd.concat([*kept, rows]).drop_duplicates(TABLE[:3], keep="last").sort_values(TABLE[:3])
-        with written_aside(stored) as aside:
+        with atomic_write(stored) as aside:
             merged.to_csv(aside, index=False)
         write_json(records, list(of_rows.values()))
     return rows

@@ -19,7 +19,7 @@ import torch
 
 from lib import experiment, settings
 from lib.features import Frames
-from lib.files import written_aside
+from lib.files import atomic_write
 from lib.trainers import METHODS
 
 # The trials' own seed: none of those that results are reported with.
@@ -155,7 +155,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     path = experiment.REPOSITORY / "data" / "results" / f"tuning-{study.study_name}.csv"
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         trial_table(study).to_csv(aside, index=False)
     print(f"validation NLL {study.best_value:.4f} with {study.best_params}; all trials in {path.name}")
     return 0

@@ -447,8 +447,8 @@ def test_two_that_want_the_same_set_fetch_it_once(hd, server, tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from lib.files import alone, written_aside
-with alone(Path(sys.argv[1])), written_aside(Path(sys.argv[1])) as aside:
+from lib.files import exclusive, atomic_write
+with exclusive(Path(sys.argv[1])), atomic_write(Path(sys.argv[1])) as aside:
     aside.write_text("half")
     print("held", flush=True)
     sys.stdin.read()

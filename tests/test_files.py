@@ -10,7 +10,7 @@ import sys
 import pytest
 from full_disk import full_disk
 
-from lib.files import alone, check_space, reading, write_json, written_aside
+from lib.files import atomic_write, check_space, exclusive, or_damaged, write_json
 
 
 def contents(folder):
@@ -22,7 +22,7 @@ def test_written_aside_is_there_whole_or_not_at_all(tmp_path, kind):
     path = tmp_path / "made" / "result"
 
     def write(interrupted):
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             if kind == "folder":
                 aside.mkdir()
             (aside / "inside.txt" if kind == "folder" else aside).write_text("content")
@@ -42,7 +42,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
     path.write_text("earlier")
 
     def write():
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_bytes(bytes(2_000))
 
     with full_disk(after=1_000), pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full"):
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
     assert contents(tmp_path) == {"result": b"earlier"}
 
 
-@pytest.mark.parametrize("made", [written_aside, alone])
+@pytest.mark.parametrize("made", [atomic_write, exclusive])
 def test_a_file_in_the_place_of_the_folder(tmp_path, made):
     (tmp_path / "results").write_text("mine")
     with pytest.raises(OSError, match=r"results is no folder; move away what is there"):
@@ -63,7 +63,7 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
     (tmp_path / "table.csv" / "mine").touch()
 
     def write():
-        with written_aside(tmp_path / "table.csv") as aside:
+        with atomic_write(tmp_path / "table.csv") as aside:
             aside.write_text("content")
 
     with pytest.raises(OSError, match=r"table\.csv is a folder that is not empty; move it away"):
@@ -72,7 +72,7 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-@pytest.mark.parametrize("made", [written_aside, alone])
+@pytest.mark.parametrize("made", [atomic_write, exclusive])
 def test_a_folder_that_cannot_be_written_to(tmp_path, made):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="cannot be written to; give another folder"):
@@ -88,29 +88,29 @@ def test_what_was_left_aside_is_deleted_by_the_next_and_nothing_else(tmp_path):
     for name in names + others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    with alone(path):
+    with exclusive(path):
         assert contents(tmp_path).keys() == {*others, ".run.lock"}
     assert contents(tmp_path).keys() == set(others)
 
 
 def test_what_fails_alone_does_not_keep_others_out(tmp_path):
-    with pytest.raises(KeyboardInterrupt), alone(tmp_path / "run"):
+    with pytest.raises(KeyboardInterrupt), exclusive(tmp_path / "run"):
         raise KeyboardInterrupt
-    with alone(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_whoever_is_not_to_wait_is_refused_in_the_given_words(tmp_path):
-    holds = "import sys; from pathlib import Path; from lib.files import alone\n"
-    holds += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    holds = "import sys; from pathlib import Path; from lib.files import exclusive\n"
+    holds += "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holds, tmp_path / "run"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
         with pytest.raises(RuntimeError, match=r"^It is taken\.$"):
-            alone(tmp_path / "run", refusal="It is taken.").__enter__()
+            exclusive(tmp_path / "run", refusal="It is taken.").__enter__()
         first.communicate()
-    with alone(tmp_path / "run", refusal="It is taken."):
+    with exclusive(tmp_path / "run", refusal="It is taken."):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_room_is_asked_for_on_the_disk_where_the_folder_will_be(tmp_path):
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), ValueError("no\nJSON"), KeyError("seed")])
 def test_a_file_that_is_not_what_it_should_be_is_named_in_a_line(tmp_path, error):
     says = r"run\.json is damaged or missing \(.*\); train again$"
-    with pytest.raises(ValueError, match=says) as raised, reading(tmp_path / "run.json", "train again"):
+    with pytest.raises(ValueError, match=says) as raised, or_damaged(tmp_path / "run.json", "train again"):
         raise error
     assert raised.value.__cause__ is error
 

@@ -13,7 +13,7 @@ from lib.benchmark.products import Shape
 from lib.benchmark.runs import against_peers, at_once, growth
 from lib.benchmark.steps import prediction, steps
 from lib.benchmark.timing import machine
-from lib.files import written_aside
+from lib.files import atomic_write
 
 WIDTHS, BATCHES = (128, 256, 512), (16, 32, 128)
 BUSY = 0.5  # processes that want to run
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Written together at the end: an interrupted benchmark leaves the tables of one run in place.
     measured = {name: measure(SECONDS) for name, measure in TABLES.items()}
     for name, table in measured.items():
-        with written_aside(folder / f"bench-{name}.csv") as aside:
+        with atomic_write(folder / f"bench-{name}.csv") as aside:
             table.to_csv(aside, index=False, float_format="%.5g")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from lib.datasets.utterances import Utterances
-from lib.files import reading
+from lib.files import or_damaged
 
 UNITS = 700  # channels of the cochlea
 
@@ -43,7 +43,7 @@ class SpikeTrains(Utterances):
         for path in dict.fromkeys(self.paths[index] for index in indices):
             own = [index for index in indices if self.paths[index] == path]
             first, last = self.rows[own].min(), self.rows[own].max()
-            with reading(self.root / path, RESTORE), h5py.File(self.root / path) as file:
+            with or_damaged(self.root / path, RESTORE), h5py.File(self.root / path) as file:
                 times, units = (file[name][first : last + 1] for name in ("spikes/times", "spikes/units"))
                 for index in own:
                     row = int(self.rows[index])
@@ -81,7 +81,7 @@ def gather(name: str, split: str, root: Path, files: Mapping[str, str], class_na
     """
     paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
     for part, path in files.items():
-        with reading(root / path, RESTORE), h5py.File(root / path) as file:
+        with or_damaged(root / path, RESTORE), h5py.File(root / path) as file:
             lengths = {key: len(file[key]) for key in ("labels", "extra/speaker", "spikes/times", "spikes/units")}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"its lists differ in length: {lengths}")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from lib.files import alone, telling, written_aside
+from lib.files import atomic_write, exclusive, explaining_os_errors
 
 PARTS = ("train", "validation", "test")
 
@@ -83,7 +83,7 @@ class Utterances:
         fingerprint = self.digest()
         # Two changes within one tick of the file system's clock look like one: what is too new is not relied on.
         if self.state()[0] == state and time.time() - changed > CLOCK_TICK:
-            with alone(kept), written_aside(kept) as aside:
+            with exclusive(kept), atomic_write(kept) as aside:
                 aside.write_text(fingerprint + "\n", encoding="utf-8")
         return fingerprint
 
@@ -97,7 +97,7 @@ class Utterances:
         def contents(paths: tuple[str, ...]) -> list[bytes]:
             return [path.encode() + b"\0" + digest_of(self.root / path) for path in paths]
 
-        with telling(self.root, LOST), ThreadPoolExecutor() as executor:
+        with explaining_os_errors(self.root, LOST), ThreadPoolExecutor() as executor:
             for digests in executor.map(contents, tasks):
                 total.update(b"".join(digests))
         return total.hexdigest()
@@ -105,7 +105,7 @@ class Utterances:
     def state(self) -> tuple[str, float]:
         """A digest of what the file system says of the files, and when (in seconds) the newest of them changed."""
         total, changed = blake2b(digest_size=16), 0
-        with telling(self.root, LOST):
+        with explaining_os_errors(self.root, LOST):
             for path in dict.fromkeys(self.paths):
                 found = os.stat(os.path.join(self.root, path))
                 what = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
@@ -174,7 +174,7 @@ def read_list(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; the set's own file lists belong beside its recordings.")
-    with telling(path.parent, LOST):
+    with explaining_os_errors(path.parent, LOST):
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     seen = set()

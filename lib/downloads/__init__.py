@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lib.downloads.sources import SOURCES, Source, sources_of
 from lib.downloads.unpacking import unpack
-from lib.files import FULL, alone, check_space, telling
+from lib.files import FULL, check_space, exclusive, explaining_os_errors
 
 __all__ = ["SOURCES", "Source", "fetch"]
 
@@ -40,7 +40,7 @@ def fetch(name: str, root: str | Path) -> Path:
         return root
     with ExitStack() as locks:
         for path in (*archives, root):
-            locks.enter_context(alone(path))
+            locks.enter_context(exclusive(path))
         if is_there():
             return root
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -65,7 +65,7 @@ def download(name: str, source: Source, archive: Path) -> dict[str, str]:
             if ":" not in checksum:
                 checksum = published_md5(web_folder + source.checksum, source.remote_name)
             if not archive.exists():
-                with telling(archive.parent, FULL):
+                with explaining_os_errors(archive.parent, FULL):
                     receive(url, part)
         except requests.RequestException as error:
             refusals.append(f"{url} {reason(error)}")

@@ -15,7 +15,7 @@ from typing import IO
 from tqdm import tqdm
 
 from lib.downloads.sources import Source
-from lib.files import written_aside
+from lib.files import atomic_write
 
 CHUNK = 2**20  # bytes
 BLOCK = 4_096  # bytes that a file takes on the disk at least
@@ -32,7 +32,7 @@ def unpack(archives: dict[Path, Source], root: Path, record: dict) -> None:
 
     Contents alone are written, of regular files: no links, owners or modes, and no more than the set has.
     """
-    with written_aside(root) as aside:
+    with atomic_write(root) as aside:
         unpacked = aside.with_name(f"{root.name}.unpacked").resolve()
         unpacked.mkdir()
         for archive, source in archives.items():

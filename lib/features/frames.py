@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from lib.datasets import PARTS, Utterances
-from lib.files import alone, check_space, written_aside
+from lib.files import atomic_write, check_space, exclusive
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +77,12 @@ def cached(
     shape = (len(utterances), *shape)
     # The settings are written last, so where they stand the features are whole.
     if not settings_path.is_file():
-        with alone(cache / name):
+        with exclusive(cache / name):
             if not settings_path.is_file():
                 check_space(f"features of {utterances.name}", np.dtype(dtype).itemsize * math.prod(shape), cache)
-                with written_aside(features_path) as aside:
+                with atomic_write(features_path) as aside:
                     compute(aside)
-                with written_aside(settings_path) as aside:
+                with atomic_write(settings_path) as aside:
                     aside.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     try:

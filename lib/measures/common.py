@@ -11,7 +11,7 @@ from torch import Tensor
 from lib import posteriors, slices
 from lib.experiment import Run
 from lib.features import Frames
-from lib.files import reading, written_aside
+from lib.files import atomic_write, or_damaged
 
 Choices = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def kept(run: Run, name: str, settings: Mapping[str, Any], compute: Callable[[],
     digest = blake2b(repr(sorted(settings.items())).encode(), digest_size=4).hexdigest()
     path = run.folder / f"{name}-{digest}.csv"
     if not path.exists():
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             compute().to_csv(aside, index=False)
-    with reading(path, "delete it and run again"):
+    with or_damaged(path, "delete it and run again"):
         return pd.read_csv(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.files import alone
+from lib.files import exclusive
 from lib.pipeline.execution import execute
 from lib.pipeline.pages import render, stage, without_paths
 from lib.pipeline.planning import Step, notebooks_of, plan, read_defaults, read_settings
@@ -27,7 +27,7 @@ def run(params: list[Path], results: Path | None, scheduler: str | None, root: P
         settings["results_root"] = str(results)
     steps = plan(settings, declared)
     busy = f"Another run of the pipeline is at work in {root / '_build'}; wait for its end, or use another checkout."
-    with alone(root / "_build/html", refusal=busy):
+    with exclusive(root / "_build/html", refusal=busy):
         make(steps, root, scheduler)
 
 

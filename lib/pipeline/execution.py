@@ -18,7 +18,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.comm import connect
 
-from lib.files import written_aside
+from lib.files import atomic_write
 from lib.pipeline.display import Display
 from lib.pipeline.planning import Step, at_once, without
 from lib.pipeline.worker import Outcome, execute_step
@@ -97,7 +97,7 @@ def outcome_of(future: Future) -> Outcome:
 
 def store_costs(costs: list[tuple[str | None, str, float, float]], path: Path) -> None:
     columns = ["dataset", "step", "seconds", "peak_memory_gb"]
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         pd.DataFrame(costs, columns=columns).round(3).to_csv(aside, index=False)
 
 

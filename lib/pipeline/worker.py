@@ -17,7 +17,7 @@ import psutil
 from distributed import get_worker
 from papermill.exceptions import PapermillExecutionError
 
-from lib.files import written_aside
+from lib.files import atomic_write
 from lib.pipeline.pages import clean
 from lib.pipeline.planning import Step
 
@@ -109,7 +109,7 @@ def run_notebook(step: Step, root: Path, starts: int = 3) -> str:
         return " ".join(f"{type(error).__name__}: {error}".split())
     finally:
         log.unlink(missing_ok=True)
-    with written_aside(root / "_build/executed" / report.name) as aside:
+    with atomic_write(root / "_build/executed" / report.name) as aside:
         nbformat.write(clean(notebook, root), aside)
     report.unlink()
     return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lib.files import written_aside
+from lib.files import atomic_write
 from lib.posteriors.families import LowRankGaussian, MeanFieldGaussian, Mixture, NoisyNetwork, PointMass, Posterior
 
 FAMILIES = {
@@ -47,7 +47,7 @@ def store(tensors: dict, path: Path) -> None:
     """``torch.save``, whole or not at all; through memory, for on a full disk it does not say what is wrong."""
     written = io.BytesIO()
     torch.save(tensors, written)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(written.getbuffer())
 
 

@@ -17,7 +17,7 @@ import soundfile
 from jaxtyping import Int16
 from tqdm import tqdm
 
-from lib.files import alone, check_space, written_aside
+from lib.files import atomic_write, check_space, exclusive
 from lib.synthesis import cochlea, sound
 from lib.synthesis.espeak import espeak
 from lib.synthesis.plans import HD_VARIANTS, Plan, plan_hd, plan_sc, plan_shd
@@ -72,7 +72,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
 
     if is_there():
         return
-    with alone(root):
+    with exclusive(root):
         if is_there():
             return
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -81,7 +81,7 @@ def make(name: str, root: str | Path, utterances: int | None = None, seed: int =
         # A second of 16-bit samples and a block of the disk's own for each; its spikes take less.
         needed = sum(2 * recording.sample_rate + 4_096 for recording in plan[0])
         check_space(repr(name), needed, root.parent)
-        with written_aside(root) as aside:
+        with atomic_write(root) as aside:
             write = write_spikes if name == "synthetic-shd" else write_audio
             write(name, plan, aside, seed)
             (aside / "synthesis.json").write_text(written, encoding="utf-8")

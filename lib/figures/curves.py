@@ -41,15 +41,18 @@ def lines(
     ``log`` names the columns with a logarithmic scale; ``powers`` maps measures to a power of ``x``, which is dashed
     through each line's first mean.
     """
-    rows, name = (rows.assign(_="all"), "_") if name is None else (rows, name)
+    rows, name = (rows.assign(_=""), "_") if name is None else (rows, name)
     check(rows, x, name)
     look, numeric, shared = looks(order(rows[name])), is_numeric_dtype(rows[x]), panel is not None and same_scale
+    alone = len(look) == 1 or name == panel  # each line has a panel of its own
     figure, parts = panels(rows, measures, panel, columns, source, sharex=shared and numeric, sharey=shared)
     for axis, part, measure in parts:
         levels = order(part[x])
         places = pd.Series(levels if numeric else range(len(levels)), levels, dtype=float)
         few = len(levels) <= FEW
-        beside = 0.25 * np.diff(places).min() if 1 < len(levels) <= FEW and len(look) > 1 and x not in log else 0
+        beside = (
+            0.25 * np.diff(places).min(initial=np.inf) if few and len(levels) > 1 and not alone and x not in log else 0
+        )
         for number, (one, own) in enumerate(look.items()):
             found = part[part[name] == one].dropna(subset=measure)
             where = found[x].map(places).astype(float)
@@ -58,7 +61,7 @@ def lines(
             shift = beside * (2 * number / max(len(look) - 1, 1) - 1)
             # Many marks stand a tenth of the picture apart, and not where those of the other lines do.
             every = None if few else (0.1 * (number + 0.5) / len(look), 0.1)
-            marks = {"marker": "", "markevery": None} if len(look) == 1 and not few else {"markevery": every}
+            marks = {"marker": ""} if alone and not few else {"markevery": every}
             marks = {"marker": ".", "markersize": 3, "linestyle": "none"} if points else marks
             bars = None if bars is None or bars.isna().all() else bars
             axis.errorbar(middle.index + shift, middle, bars, **own | marks, elinewidth=0.9)
@@ -73,8 +76,8 @@ def lines(
         if reverse and not axis.xaxis_inverted():
             axis.invert_xaxis()
     name_columns(figure, columns, xlabel or x)
-    figure.supylabel(*measures.values() if panel and len(measures) == 1 else [""])
-    legend(figure, look, linestyle="none" if points else "-")
+    figure.supylabel(*measures.values() if len(measures) == 1 else [""])
+    legend(figure, {} if alone else look, linestyle="none" if points else "-")
     return figure
 
 
@@ -122,7 +125,7 @@ def histograms(
             axis.hist(values, edges, **drawn, histtype="stepfilled", alpha=0.2)
             told = f"{own['label']} ({len(values):,})"
             axis.hist(values, edges, **drawn, histtype="step", linestyle=line, linewidth=1.2, label=told)
-        axis.set_xscale("log" if log else "linear")
+        logarithmic(axis, x=log)
         axis.legend()
     name_columns(figure, 2, xlabel or x)
     figure.supylabel("share")

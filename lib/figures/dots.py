@@ -43,7 +43,7 @@ def seed_dots(
         if reference is not None:
             axis.axvline(reference, **DASHED)
         logarithmic(axis, x=measure in log)
-    if panel is not None:
+    if len(measures) == 1:
         name_columns(figure, columns, *measures.values())
     _rows(figure.axes[0], places)
     legend(figure, {} if row == name else look)
@@ -120,7 +120,7 @@ def scatter(
 
 
 @styled
-def reliability(rows: pd.DataFrame, source: str, *, panel: str = "method", columns: int = 4) -> Figure:
+def reliability(rows: pd.DataFrame, source: str, *, panel: str = "method", columns: int = 3) -> Figure:
     """Accuracy against confidence in bins (equation 18), a panel for each method; below the dashed line it is too sure.
 
     ``rows`` have the columns confidence, accuracy and count, a row for each bin. A dot's area is its bin's share of the
@@ -132,7 +132,9 @@ def reliability(rows: pd.DataFrame, source: str, *, panel: str = "method", colum
         bins = part[part["count"] > 0]
         axis.plot([0, 1], [0, 1], **DASHED)
         axis.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color=own["color"], linewidth=2)
-        axis.scatter(bins["confidence"], bins["accuracy"], 200 * bins["count"] / bins["count"].sum(), own["color"])
+        axis.scatter(
+            bins["confidence"], bins["accuracy"], 200 * bins["count"] / bins["count"].sum(), own["color"], clip_on=False
+        )
         axis.set(xlim=(0, 1.05), ylim=(0, 1.05))
     name_columns(figure, columns, "confidence")
     figure.supylabel("accuracy")

@@ -27,6 +27,7 @@ DPI = 144
 styled = plt.rc_context(
     {
         "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 10,
@@ -55,7 +56,7 @@ def grid(
         raise ValueError("there is nothing to draw; give at least one item")
     columns = min(count, columns)
     rows = -(-count // columns)
-    size = (WIDTH, 0.6 + rows * (height or min(3.4, 5 / columns)))
+    size = (WIDTH, 0.6 + rows * (height or np.clip(5 / columns, 1.6, 3.2)))
     look = {"figsize": size, "dpi": DPI, "facecolor": "white", "layout": "constrained"}
     figure, axes = plt.subplots(rows, columns, squeeze=False, **look, **options)
     plt.close(figure)
@@ -63,20 +64,25 @@ def grid(
         figure.supxlabel(f"Data: {source}", x=0.995, ha="right", fontsize=8, color=NEUTRAL)
     for unused in axes.flat[count:]:
         unused.remove()
+    for axis in axes.flat[: count if columns > 2 else 0]:
+        axis.locator_params(nbins=4)
     return figure, list(axes.flat[:count])
 
 
 def panels(
     rows: pd.DataFrame, measures: Mapping[str, str], panel: str | None, columns: int, source: str, **options: Any
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, str]]]:
-    """A panel for each measure (column to title) and value of the column ``panel``: its axes, rows and measure."""
+    """A panel for each measure (column to title) and value of the column ``panel``: its axes, rows and measure.
+
+    Its title says which; where there is one measure, whoever draws writes its title along the axis.
+    """
     check(rows, *measures, *([panel] if panel else []))
-    parts = [("", rows)] if panel is None else [(label(one), rows[rows[panel] == one]) for one in order(rows[panel])]
+    parts = [("", rows)] if panel is None else [(one, rows[rows[panel] == one]) for one in order(rows[panel])]
     shown = [(title, part, measure) for title, part in parts for measure in measures]
     figure, axes = grid(len(shown), columns, source, **options)
     for axis, (title, _, measure) in zip(axes, shown, strict=True):
-        of_measure = measures[measure] if panel is None or len(measures) > 1 else ""
-        axis.set_title(": ".join(filter(None, (title, of_measure))))
+        title = f"{panel} {title:g}" if isinstance(title, int | float) else label(title)
+        axis.set_title(": ".join(filter(None, (title, measures[measure] if len(measures) > 1 else ""))))
         axis.grid(True)
     return figure, [(axis, part, measure) for axis, (_, part, measure) in zip(axes, shown, strict=True)]
 

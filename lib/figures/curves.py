@@ -50,20 +50,18 @@ def lines(
         levels = order(part[x])
         places = pd.Series(levels if numeric else range(len(levels)), levels, dtype=float)
         few = len(levels) <= FEW
-        beside = (
-            0.25 * np.diff(places).min(initial=np.inf) if few and len(levels) > 1 and not alone and x not in log else 0
-        )
+        beside = 0.25 * np.diff(places).min() if 1 < len(levels) <= FEW and not alone and x not in log else 0
         for number, (one, own) in enumerate(look.items()):
             found = part[part[name] == one].dropna(subset=measure)
             where = found[x].map(places).astype(float)
             groups = found.groupby(where)[measure]
-            middle, bars = (groups.median(), None) if median else (groups.mean(), groups.std())
+            middle = groups.median() if median else groups.mean()
+            bars = groups.std() if not median and groups.size().max() > 1 else None
             shift = beside * (2 * number / max(len(look) - 1, 1) - 1)
             # Many marks stand a tenth of the picture apart, and not where those of the other lines do.
             every = None if few else (0.1 * (number + 0.5) / len(look), 0.1)
             marks = {"marker": ""} if alone and not few else {"markevery": every}
             marks = {"marker": ".", "markersize": 3, "linestyle": "none"} if points else marks
-            bars = None if bars is None or bars.isna().all() else bars
             axis.errorbar(middle.index + shift, middle, bars, **own | marks, elinewidth=0.9)
             if median:
                 axis.plot(where + shift, found[measure], ".", color=own["color"], alpha=0.4)

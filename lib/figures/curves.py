@@ -82,9 +82,8 @@ def lines(
 def learning_curves(rows: pd.DataFrame, source: str) -> Figure:
     """Losses, validation accuracy, learning rate and firing rates by epoch: the means over seeds of each method.
 
-    ``rows`` are histories with the method beside them: the columns are method, epoch, train_loss, validation_loss,
-    validation_accuracy, learning_rate and, for each spiking layer, firing_rate_1, firing_rate_2, ...: the mean over its
-    units, in spikes per step.
+    ``rows`` are histories with the column method beside those that training writes: epoch, train_loss, validation_loss,
+    validation_accuracy, learning_rate and, for each spiking layer, firing_rate_1, ... in spikes per unit and step.
     """
     measures = {"train_loss": "training loss (nats)", "validation_loss": "validation loss (nats)"}
     measures |= {"validation_accuracy": "validation accuracy", "learning_rate": "learning rate"}

@@ -39,10 +39,9 @@ def raster(
 
     ``numpy.nonzero`` of a layer's spikes [time, units] are the steps and units of a train.
     """
-    alone = len(trains) == 1
     figure, axes = grid(len(trains), 3, source, sharey=True)
     for axis, (times, channels), title in zip(axes, trains, titles, strict=True):
-        axis.plot(times, channels, "|", color=SPIKE, markersize=4 if alone else 2, markeredgewidth=1 if alone else 0.5)
+        axis.plot(times, channels, "|", color=SPIKE, markersize=3 if len(trains) > 1 else 5)
         axis.set(title=title, xlabel=xlabel)
     figure.supylabel(ylabel)
     return figure

@@ -144,6 +144,6 @@ def logarithmic(axis: Axes, **wanted: bool) -> None:
         axis.set(**{f"{which}scale": "log"})
         line = getattr(axis, f"{which}axis")
         low, high = line.get_view_interval()
-        line.set_major_locator(LogLocator(subs=(1, 2, 5) if np.log10(high / low) < 2.5 else (1,)))
+        line.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
         line.set_major_formatter("{x:g}")
         line.set_minor_formatter(NullFormatter())

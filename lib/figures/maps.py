@@ -95,7 +95,7 @@ def surfaces(rows: pd.DataFrame, source: str, *, panel: str = "method", scale: N
     ``rows`` have the columns alpha, beta and nll, a row for each point of a square grid.
     """
     check(rows, "alpha", "beta")
-    figure, parts = panels(rows, {"nll": ""}, panel, 2, source, height=2.9, sharex=True, sharey=True)
+    figure, parts = panels(rows, {"nll": ""}, panel, 2, source, height=3.3, sharex=True, sharey=True)
     scale = scale or Normalize(rows["nll"].min(), rows["nll"].max())
     for axis, part, _ in parts:
         square = part.pivot(index="beta", columns="alpha", values="nll")

@@ -89,7 +89,7 @@ def panels(
 
 def check(rows: pd.DataFrame, *columns: str) -> None:
     """Raises ``ValueError`` where there are no rows, or where they lack one of the columns."""
-    if missing := [name for name in columns if name not in rows]:
+    if missing := [name for name in dict.fromkeys(columns) if name not in rows]:
         raise ValueError(f"the rows lack the columns {', '.join(missing)}; they have {', '.join(map(str, rows))}")
     if rows.empty:
         raise ValueError("there is nothing to draw; give at least one row")

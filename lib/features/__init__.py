@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from lib import augmentation
 from lib.datasets import Speech
-from lib.features.frames import Frames, by_part, cached, data_settings
+from lib.features.frames import Examples, Frames, by_part, cached, data_settings
 from lib.features.spikes import count_spikes
 
-__all__ = ["Frames", "count_spikes", "extract"]
+__all__ = ["Examples", "Frames", "count_spikes", "extract"]
 
 FRAME_LENGTH_MS = 25
 FRAME_SHIFT_MS = 10

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Float32, Int64, Real, Shaped, UInt8
 from torch import Tensor
 
 from lib.datasets import PARTS, Utterances
@@ -98,3 +98,11 @@ def cached(
         class_names=utterances.class_names,
         fingerprint=settings["data"],
     )
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Features and labels to train on, such as ``Frames``; they may be memory-mapped."""
+
+    features: Real[Tensor, "utterance time feature"]
+    labels: Int64[Tensor, " utterance"]

@@ -1,14 +1,13 @@
-"""``stochastic_lif`` with drawn spikes, and its adjoint by hand: autograd's tape of each step costs as much again.
+"""``neurons.stochastic.stochastic_lif`` with its adjoint by hand: autograd's tape of each step costs as much again.
 
 The same numbers from the same generator state, and the same gradients, up to rounding.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from lib.neurons import without_self
-from lib.neurons.stochastic import SMALLEST_VARIANCE, Response, Slope
 
 
 def drawn_lif(
@@ -16,19 +15,23 @@ def drawn_lif(
     variance: Float[Tensor, "time batch #units"],
     leak: float,
     recurrent: tuple[Float[Tensor, "units units"], Float[Tensor, "units units"]] | None,
-    slope: Slope,
-) -> Response:
-    """As ``stochastic_lif``, whose ``fire`` is here ``bernoulli_spike`` of the score with this ``slope``."""
+    slope: Callable[[Tensor, Tensor], Tensor],
+    smallest_variance: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, drawn with the gradient ``slope(score, spikes)``, and mean and variance of the currents behind them.
+
+    ``recurrent`` is mean and variance of the weights between units, whose diagonals are zero.
+    """
     weights = None
     if recurrent is not None:
-        weights = torch.cat([without_self(weight) for weight in recurrent]).T
+        weights = torch.cat(recurrent).T
         variance = variance.expand_as(current)
-    return Response(*_DrawnLIF.apply(current, variance, weights, leak, slope))
+    return _DrawnLIF.apply(current, variance, weights, leak, slope, smallest_variance)
 
 
 class _DrawnLIF(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, current, variance, weights, leak, slope):
+    def forward(ctx, current, variance, weights, leak, slope, smallest):
         # Drawn step by step, as the plain form draws: for few numbers the stream depends on how many are drawn at once.
         noise = torch.stack([torch.randn_like(step) for step in current])
         means, variances = current.clone(), variance.clone()
@@ -44,11 +47,11 @@ class _DrawnLIF(torch.autograd.Function):
                     variances[t] += noise_from_others
             potential += means[t]
             spread.mul_(leak**2).add_(variances[t])
-            torch.sqrt(spread.clamp(min=SMALLEST_VARIANCE), out=deviations[t])
+            torch.sqrt(spread.clamp(min=smallest), out=deviations[t])
             torch.div(potential - 1, deviations[t], out=scores[t])
             torch.lt(noise[t], scores[t], out=spikes[t])
         ctx.save_for_backward(spikes, scores, deviations, weights)
-        ctx.leak, ctx.slope = leak, slope
+        ctx.leak, ctx.slope, ctx.smallest = leak, slope, smallest
         return spikes, means, variances
 
     @staticmethod
@@ -57,7 +60,7 @@ class _DrawnLIF(torch.autograd.Function):
         to_potential = ctx.slope(scores, spikes) / deviations
         # Of sqrt(q) in the score; where q was raised to its least value it does not depend on it.
         to_spread = -to_potential * scores / (2 * deviations)
-        to_spread = torch.where(deviations.square() > SMALLEST_VARIANCE, to_spread, 0)
+        to_spread = torch.where(deviations.square() > ctx.smallest, to_spread, 0)
         # With p_t = dL/du_t and r_t = dL/dq_t, and g_t all that reaches the spike:
         #   g_t = dL/ds_t - leak p_{t+1} + (what returns through the recurrent weights)
         #   p_t = to_potential_t g_t + leak p_{t+1}   and   r_t = to_spread_t g_t + leak^2 r_{t+1}
@@ -75,4 +78,4 @@ class _DrawnLIF(torch.autograd.Function):
         if weights is not None:
             returned = torch.cat([of_means[1:], of_variances[1:]], dim=-1)
             of_weights = spikes[:-1].flatten(0, 1).T @ returned.flatten(0, 1)
-        return of_means, of_variances, of_weights, None, None
+        return of_means, of_variances, of_weights, None, None, None

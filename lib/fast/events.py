@@ -15,12 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import neurons, posteriors
-from lib.fused.cpu import compiled, over_shares
-from lib.networks import SpikingClassifier, unmoved_layers
-from lib.networks.spiking import SpikingLayer
-from lib.posteriors import State
-from lib.slices.directions import moved
+from lib.fast.cpu import compiled, over_shares
+
+State = Mapping[str, Tensor]
 
 # Few enough for the first layer's two products to stay in the cache while alpha goes along the line.
 UTTERANCES_TOGETHER = 32
@@ -42,16 +39,13 @@ class Layer(NamedTuple):
     leak: Float[np.ndarray, "alphas units"]
 
 
-def serve(network: nn.Module) -> bool:
-    """Is this a network of LIF neurons with batch norm and a readout of rates, on the CPU, that nobody listens to?"""
+def serves_lines(network: nn.Module) -> bool:
+    """Is this a network of LIF neurons with batch norm and a readout of rates, on the CPU, without forward hooks?"""
     return (
-        type(network) is SpikingClassifier
-        and posteriors.device_of(network).type == "cpu"
-        and network.reads_rates
-        and network.directions == 1
+        vars(type(network)).get("kernel") == "rates"
+        and next(network.parameters()).device.type == "cpu"
         and all(
-            type(layer) is SpikingLayer
-            and not (layer.adaptive or layer.is_recurrent)
+            vars(type(layer)).get("kernel") == "lif"
             and isinstance(layer.norm, nn.BatchNorm1d)
             and not layer._forward_hooks  # which would not be called
             for layer in network.layers
@@ -60,7 +54,7 @@ def serve(network: nn.Module) -> bool:
 
 
 def logits_along(
-    network: SpikingClassifier,
+    network: nn.Module,
     state: State,
     direction: Mapping[str, Tensor],
     alphas: Collection[float],
@@ -72,16 +66,15 @@ def logits_along(
 
 
 def _logits_at(
-    network: SpikingClassifier,
+    network: nn.Module,
     state: State,
     direction: Mapping[str, Tensor],
     alphas: Float[np.ndarray, " alphas"],
     features: Sequence[Float[Tensor, "_ time features"]],
 ) -> Float[Tensor, "alphas utterances classes"]:
-    state = posteriors.on_device_of(network, state)
-    points = [moved(state, direction, alpha) for alpha in alphas.tolist()]
-    depth = len(network.layers)
-    heard = 1 if unmoved_layers(network, direction) == depth else len(points)  # once where only the readout moves
+    points = [_moved(state, direction, alpha) for alpha in alphas.tolist()]
+    depth, still = len(network.layers), not any(name.startswith("layers.") for name in direction)
+    heard = 1 if still else len(points)  # once where only the readout moves
     layers = tuple(_layer(network, points[:heard], index) for index in range(depth))
     weight = "layers.0.linear.weight"
     heard_by = state[weight], direction.get(weight, torch.zeros_like(state[weight]))
@@ -96,18 +89,25 @@ def _logits_at(
     return _read(network, points, rates)
 
 
-def _layer(network: SpikingClassifier, points: Sequence[State], index: int) -> Layer:
+def _moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
+    return {
+        name: tensor + distance * direction[name] if name in direction else tensor for name, tensor in state.items()
+    }
+
+
+def _layer(network: nn.Module, points: Sequence[State], index: int) -> Layer:
     prefix, at_points = f"layers.{index}.", []
     for point in points:
         factor, offset = _of_norm(point, f"{prefix}norm.", network.layers[index].norm.eps)
         offset = offset + point.get(f"{prefix}linear.bias", 0.0) * factor
-        leak = point[f"{prefix}leak"].clamp(*neurons.LEAK_RANGE)
+        leak = point[f"{prefix}leak"]
+        leak = leak.clamp(*network.layers[index].ranges["leak"]) if network.layers[index].bounded else leak
         at_points.append((point[f"{prefix}linear.weight"].T, (1 - leak) * factor, (1 - leak) * offset, leak))
     return Layer(*(torch.stack(tensors).numpy() for tensors in zip(*at_points, strict=True)))
 
 
 def _read(
-    network: SpikingClassifier, points: Sequence[State], rates: Float[Tensor, "_ utterances units"]
+    network: nn.Module, points: Sequence[State], rates: Float[Tensor, "_ utterances units"]
 ) -> Float[Tensor, "alphas utterances classes"]:
     """Logits (equations 3 and 4): in evaluation mode the norm before it is a part of the readout's linear map."""
     weights, biases = [], []

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from lib.fused.cpu import POTENTIALS, compiled, drop_out, over_examples, over_shares
+from lib.fast.cpu import POTENTIALS, compiled, drop_out, over_examples, over_shares
 
 
 class RadLIF(torch.autograd.Function):

@@ -108,8 +108,6 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
-keep_freed_memory()
-
 # Run-time type checks, as the tests install them, would stand between numba and the code: hence no_type_check.
 compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 

@@ -24,6 +24,11 @@ def random_direction(parameters: Iterable[tuple[str, Tensor]], generator: torch.
     return {name: tensor / norm for name, tensor in noise.items()}
 
 
+def moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
+    """``state + distance * direction``; tensors that the direction does not name stay where they are."""
+    return state | {name: state[name] + distance * tensor for name, tensor in direction.items()}
+
+
 def deterministic_loss(
     network: nn.Module, state: State, direction: Mapping[str, Tensor], alphas: Alphas, batches: Batches
 ) -> Float[np.ndarray, " alphas"]:
@@ -83,7 +88,7 @@ def bayesian_losses(
             if quick:
                 logits = fast.logits_along(network, state, direction, alphas, features)
             else:
-                points = (posteriors.moved(state, direction, float(alpha)) for alpha in alphas)
+                points = (moved(state, direction, float(alpha)) for alpha in alphas)
                 logits = torch.stack([_logits(network, point, features, seed) for point in points])
             total = total + logits.softmax(dim=-1).cpu().double()
             if count in counts:

@@ -1,0 +1,368 @@
+"""Changed networks against the statistics asked for, and a slow loop of neurons with thresholds of their own."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from lib import hardware, posteriors
+from lib.network import SpikingClassifier, SpikingLayer, fire
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, Posterior, network_state
+
+ADAPTATION = {"adaptation_leak": (0.97, 0.99), "adaptation_potential": (-1.0, 1.0), "adaptation_spike": (0.0, 2.0)}
+
+
+def spikes_of(layer, current, threshold):
+    """Step by step; each neuron is reset by its own threshold. Of LIF neurons there is no adaptation current."""
+    potential = adaptation = spike = torch.zeros_like(current[0])
+    spikes, leak = [], layer.held("leak")
+    for step in current:
+        if isinstance(layer, RadLIF):
+            adaptation = layer.held("adaptation_leak") * adaptation + layer.held("adaptation_potential") * potential
+            adaptation = adaptation + layer.held("adaptation_spike") * spike
+            step = step + spike @ layer.recurrent.T - adaptation
+        potential = leak * (potential - threshold * spike) + (1 - leak) * step
+        spike = fire(potential - threshold, 0.0)
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+class RadLIF(SpikingLayer):
+    """Adaptive neurons with recurrent connections."""
+
+    ranges = SpikingLayer.ranges | ADAPTATION
+
+    def __init__(self, num_inputs, num_units, dropout):
+        super().__init__(num_inputs, num_units, dropout)
+        for name in ADAPTATION:
+            setattr(self, name, self.spread(name, num_units))
+        self.recurrent = nn.Parameter(nn.init.orthogonal_(torch.empty(num_units, num_units)))
+
+    def spikes(self, current):
+        return spikes_of(self, current, torch.ones_like(current[0, 0]))
+
+
+class Smooth(nn.Module):
+    """Units without spikes."""
+
+    fires = False
+
+    def __init__(self, num_inputs, num_units, dropout):
+        super().__init__()
+        self.linear, self.outputs = nn.Linear(num_inputs, num_units), num_units
+
+    def forward(self, train):
+        return self.linear(train).tanh()
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+def network_of(layer=SpikingLayer, norm="batch"):
+    """Neurons that fire, in float64."""
+    network = SpikingClassifier(3, 4, (6, 5), layer=layer)
+    for own in network.layers:
+        if norm == "layer":
+            own.norm = nn.LayerNorm(own.outputs)
+        if norm == "none":
+            own.norm, own.linear = nn.Identity(), nn.Linear(own.linear.in_features, own.outputs)
+            own.linear.weight.data.mul_(20)
+        else:
+            own.norm.weight.data.uniform_(5, 10)
+            own.norm.bias.data.uniform_(0, 2)
+    return network.double().eval()
+
+
+@pytest.fixture
+def network():
+    return network_of()
+
+
+@pytest.fixture
+def features():
+    return torch.randn(9, 40, 3, dtype=torch.float64)
+
+
+def logits(network, state, features):
+    with torch.no_grad():
+        return torch.func.functional_call(network, state, features)
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+# All changes of a state
+
+
+def change(network, state, noise, what):
+    if what == "quantised":
+        return hardware.quantised(state, hardware.weight_matrices(network), 3)
+    return hardware.mismatched(state, network, what, 0.3, noise)
+
+
+@pytest.mark.parametrize("what", [*hardware.KINDS, "quantised"])
+def test_a_change_follows_from_the_generator_and_leaves_the_state_alone(network, what):
+    state, before = network_state(network), network_state(network)
+    first, again, other = (change(network, state, seed(number), what) for number in (1, 1, 2))
+    assert equal(first, again)
+    assert equal(first, other) == (what == "quantised")
+    assert not equal(first, state)
+    assert equal(state, before)
+    assert equal(network_state(network), before)
+
+
+@pytest.mark.parametrize("what", hardware.KINDS)
+@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
+def test_no_mismatch_changes_nothing(what, layer, features):
+    network = network_of(layer)
+    state = network_state(network)
+    assert equal(hardware.mismatched(state, network, what, 0, seed(0)), state)
+    state["layers.0.leak"][:2] = torch.tensor([0.1, 2.0])  # which the network takes for the ends of its range
+    changed = hardware.mismatched(state, network, what, 0, seed(0))
+    assert torch.equal(logits(network, changed, features), logits(network, state, features))
+
+
+# Mismatch
+
+
+def test_weights_are_multiplied_by_factors_of_the_level():
+    network = SpikingClassifier(100, 4, (300, 200)).double()
+    state = network_state(network)
+    changed = hardware.mismatched(state, network, "weights", 0.2, seed(0))
+    named = hardware.weight_matrices(network)
+    assert named == ["layers.0.linear.weight", "layers.1.linear.weight", "readout.weight"]
+    factors = torch.cat([(changed[name] / state[name]).flatten() for name in named])
+    # 90,800 of them: standard errors of 7e-4 and 5e-4.
+    assert float(factors.mean()) == pytest.approx(1, abs=3e-3)
+    assert float(factors.std()) == pytest.approx(0.2, abs=2e-3)
+    assert all(torch.equal(changed[name], state[name]) for name in state.keys() - set(named))
+    assert "layers.1.recurrent" in hardware.weight_matrices(network_of(RadLIF))
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A network of 20,000 adaptive neurons, of which only leaks are looked at: their recurrent weights would not fit."""
+    torch.manual_seed(0)
+    network = SpikingClassifier(3, 4, (2,), layer=RadLIF).double()
+    layer = network.layers[0]
+    layer.leak, layer.adaptation_leak = (layer.spread(name, 20_000) for name in ("leak", "adaptation_leak"))
+    return network.double()
+
+
+LEAKS = ("layers.0.leak", "layers.0.adaptation_leak")
+
+
+def test_leaks_vary_about_those_that_the_network_uses_and_stay_stable(many):
+    state = network_state(many)
+    small = hardware.mismatched(state, many, "leaks", 0.02, seed(0))["layers.0.leak"]
+    factors = (small / state["layers.0.leak"])[state["layers.0.leak"] < 0.9]  # too low for the upper bound
+    assert float(factors.mean()) == pytest.approx(1, abs=1e-3)
+    assert float(factors.std()) == pytest.approx(0.02, rel=0.03)
+    large = hardware.mismatched(state, many, "leaks", 0.5, seed(0))
+    for name in LEAKS:
+        assert large[name].min() == 0
+        assert large[name].max() == hardware.SLOWEST < 1
+    assert all(torch.equal(large[name], state[name]) for name in state.keys() - set(LEAKS))
+
+
+def test_time_constants_are_multiplied_by_factors_of_the_level(many):
+    state = network_state(many)
+    changed = hardware.mismatched(state, many, "time_constants", 0.2, seed(0))
+    for name in LEAKS:
+        factors = state[name].log() / changed[name].log()
+        assert float(factors.mean()) == pytest.approx(1, abs=5e-3)
+        assert float(factors.std()) == pytest.approx(0.2, rel=0.03)
+    large = hardware.mismatched(state, many, "time_constants", 0.5, seed(0))["layers.0.leak"]
+    torch.testing.assert_close(large.min(), state["layers.0.leak"].min() ** 20, rtol=0.2, atol=0)  # a twentieth of it
+    assert all(torch.equal(changed[name], state[name]) for name in state.keys() - set(LEAKS))
+
+
+@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
+@torch.no_grad()
+def test_without_clamping_neurons_take_their_parameters_as_they_are(layer, features):
+    network = network_of(layer)
+    state, free = network_state(network), hardware.without_clamping(network)
+    assert torch.equal(logits(free, state, features), logits(network, state, features))
+    changed = hardware.mismatched(state, network, "leaks", 0.3, seed(0))
+    for one in (network, free):
+        one.load_state_dict(changed, strict=False)
+    bounded, unbounded = network.layers[0], free.layers[0]
+    assert torch.equal(unbounded.held("leak"), changed["layers.0.leak"])
+    assert torch.equal(bounded.held("leak"), changed["layers.0.leak"].clamp(*SpikingLayer.ranges["leak"]))
+    current = unbounded.normalised(unbounded.linear(features.transpose(0, 1)))
+    expected = spikes_of(unbounded, current, torch.ones(6, dtype=torch.float64))
+    assert torch.equal(free.hidden_spikes(features)[0], expected)
+    assert not torch.equal(network.hidden_spikes(features)[0], expected)
+
+
+@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@torch.no_grad()
+def test_thresholds_are_those_of_neurons_with_their_own(layer, norm, features):
+    network = network_of(layer, norm)
+    changed = hardware.mismatched(network_state(network), network, "thresholds", 0.5, seed(3))
+    noise, train = seed(3), features.transpose(0, 1)
+    other = hardware.without_clamping(network)
+    other.load_state_dict(changed, strict=False)
+    for own, divided in zip(network.layers, other.layers, strict=True):
+        theta = (1 + 0.5 * torch.randn(own.leak.shape, generator=noise, dtype=torch.float64)).clamp(min=0.05)
+        expected = spikes_of(own, own.normalised(own.linear(train)), theta)
+        assert torch.equal(divided(train), expected)
+        assert not torch.equal(own(train), expected)
+        assert 0.01 < float(expected.mean()) < 0.9
+        train = expected
+
+
+def test_thresholds_stay_above_rest():
+    network = SpikingClassifier(3, 4, (20_000,)).double()
+    state = network_state(network)
+    changed = hardware.mismatched(state, network, "thresholds", 0.5, seed(0))
+    theta = state["layers.0.norm.weight"] / changed["layers.0.norm.weight"]
+    assert float(theta.min()) == pytest.approx(0.05)
+    assert float((theta < 0.0501).double().mean()) == pytest.approx(0.0287, abs=0.005)
+    unclamped = theta[theta > 0.0501]
+    assert float(unclamped.median()) == pytest.approx(1.018, abs=0.02)  # of a normal without its lowest 2.9 %
+
+
+@pytest.mark.parametrize(
+    ("layer", "what", "level", "told"),
+    [
+        (SpikingLayer, "wieghts", 0.1, "unknown kind"),
+        (SpikingLayer, "weights", -0.1, "0 or more"),
+        (SpikingLayer, "weights", math.nan, "0 or more"),
+        (Smooth, "leaks", 0.1, "no spiking neurons"),
+        (Smooth, "thresholds", 0.1, "no spiking neurons"),
+    ],
+)
+def test_a_mismatch_that_there_cannot_be_is_refused(layer, what, level, told):
+    network = SpikingClassifier(3, 4, (6, 5), layer=layer)
+    with pytest.raises(ValueError, match=told):
+        hardware.mismatched(network_state(network), network, what, level, seed(0))
+
+
+# Quantisation
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_quantised_weights_lie_on_so_many_levels_and_no_further_than_half_a_step(bits):
+    network = SpikingClassifier(40, 7, (128, 128)).double()
+    state, named = network_state(network), hardware.weight_matrices(network)
+    changed = hardware.quantised(state, named, bits)
+    for name in named:
+        step = state[name].abs().max() / (2 ** (bits - 1) - 1)
+        levels = changed[name] / step
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-9)
+        assert len(levels.round().unique()) <= 2**bits - 1
+        assert levels.abs().max() == pytest.approx(2 ** (bits - 1) - 1)
+        assert (changed[name] - state[name]).abs().max() <= step * 0.500001
+    assert len(changed["layers.1.linear.weight"].unique()) > 0.9 * (2**bits - 1)
+    assert all(torch.equal(changed[name], state[name]) for name in state.keys() - set(named))
+    torch.testing.assert_close(hardware.quantised(changed, named, bits), changed)
+
+
+def test_infinitely_many_bits_and_zeros_change_nothing_and_one_bit_is_refused(network):
+    state = network_state(network)
+    assert equal(hardware.quantised(state, hardware.weight_matrices(network), math.inf), state)
+    state["readout.weight"].zero_()
+    assert equal(hardware.quantised(state, ["readout.weight"], 2), state)
+    with pytest.raises(ValueError, match="2 bits or more"):
+        hardware.quantised(state, ["readout.weight"], 1)
+
+
+# Lost spikes
+
+
+def test_spikes_are_lost_with_the_probability_and_count_no_more_than_before(network, features):
+    with torch.no_grad():
+        whole = network.layers[0](features.transpose(0, 1))
+        with hardware.dropping_spikes(network, 0.3, seed(0)):
+            trains = [network.layers[0](features.transpose(0, 1)) for _ in range(50)]
+    left = torch.stack(trains)
+    assert set(left.unique().tolist()) == {0, 1}
+    assert (left <= whole).all()
+    spikes = 50 * float(whole.sum())
+    assert float(left.sum()) / spikes == pytest.approx(0.7, abs=5 * (0.21 / spikes) ** 0.5)
+
+
+def test_predictions_with_lost_spikes_follow_from_the_generator(network, features):
+    point = PointMass(network_state(network))
+
+    def predict(probability, number):
+        with hardware.dropping_spikes(network, probability, seed(number)):
+            return posteriors.predict(network, point, features, 2, seed(0))
+
+    before = torch.random.get_rng_state()
+    without = posteriors.predict(network, point, features, 2, seed(0))
+    assert torch.equal(predict(0.4, 1), predict(0.4, 1))
+    assert not torch.equal(predict(0.4, 1), predict(0.4, 2))
+    assert torch.equal(predict(0.0, 1), without)
+    silent = predict(1.0, 1)
+    assert torch.equal(silent, silent[:, :1].expand_as(silent))  # whatever the features
+    assert torch.equal(posteriors.predict(network, point, features, 2, seed(0)), without)  # nothing is left behind
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("probability", [1.1, -0.1, math.nan])
+def test_a_probability_outside_0_to_1_is_refused(network, probability):
+    with pytest.raises(ValueError, match="between 0 and 1"), hardware.dropping_spikes(network, probability, seed(0)):
+        pass
+
+
+# Perturbed posteriors
+
+
+@dataclass(frozen=True)
+class Noisy(Posterior):
+    """The network's own randomness stays on."""
+
+    weights: Posterior
+    noisy = True
+
+    def sample(self, generator):
+        return self.weights.sample(generator)
+
+    def draws(self, samples, generator):
+        return self.weights.draws(samples, generator)
+
+
+def test_every_sample_of_a_perturbed_posterior_is_changed(network, features):
+    state = network_state(network)
+    around = MeanFieldGaussian(state, {"readout.bias": torch.ones_like(state["readout.bias"])})
+
+    def other_devices(state, generator):
+        return hardware.mismatched(state, network, "weights", 0.3, generator)
+
+    predicted = posteriors.predict(network, hardware.perturbed(around, other_devices), features, 3, seed(4))
+    noise = seed(4)
+    samples = [other_devices(sample, noise) for sample in around.draws(3, noise)]
+    for of_sample, sample in zip(predicted, samples, strict=True):
+        torch.testing.assert_close(of_sample, logits(network, sample, features).softmax(dim=-1))
+    assert not torch.equal(predicted[0], predicted[1])
+    noise = seed(4)
+    one = hardware.perturbed(around, other_devices).sample(seed(4))
+    assert equal(one, other_devices(around.sample(noise), noise))
+
+
+def test_one_device_may_run_all_samples(network, features):
+    def one_device(state, _):
+        return hardware.mismatched(state, network, "weights", 0.3, seed(7))
+
+    point = hardware.perturbed(PointMass(network_state(network)), one_device)
+    predicted = posteriors.predict(network, point, features, 3, seed(0))
+    assert torch.equal(predicted, predicted[:1].expand_as(predicted))
+
+
+def test_a_perturbed_mixture_takes_turns_and_a_noisy_network_keeps_its_noise(spiking_network, features):
+    state = network_state(spiking_network)
+    point, other = PointMass(state), PointMass({name: 0 * tensor for name, tensor in state.items()})
+    for posterior in (Mixture((point, other)), Noisy(point), Noisy(Mixture((point, other)))):
+        changed = hardware.perturbed(posterior, lambda state, generator: state)
+        assert changed.noisy == posterior.noisy
+        predicted = posteriors.predict(spiking_network, posterior, features, 4, seed(0))
+        again = posteriors.predict(spiking_network, changed, features, 4, seed(0))
+        assert torch.equal(predicted, again)
+        assert not torch.equal(predicted[0], predicted[1])

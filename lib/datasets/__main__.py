@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 from lib.datasets import SETS
+from lib.features import PARTS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
-    parts = ", ".join(f"{part} {number:,}" for part, number in Counter(loaded.parts.tolist()).items())
+    parts = ", ".join(f"{part} {len(loaded.part(part)):,}" for part in PARTS)
     print(f"{options.root} holds {dataset.name}: {len(loaded.class_names)} classes, {parts} utterances")
     return 0
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Float32, Int64, Real, Shaped, UInt8
 from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 from torch.nn.functional import pad
@@ -77,6 +77,14 @@ class Frames:
         if len(self.parts[rows]) != len(chosen):
             raise ValueError(f"the utterances of the part {name!r} do not stand together: order them by their parts")
         return replace(self, features=self.features[rows], labels=self.labels[rows], parts=self.parts[rows])
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Features and labels to train on, such as ``Frames``; they may be memory-mapped."""
+
+    features: Real[Tensor, "utterance time feature"]
+    labels: Int64[Tensor, " utterance"]
 
 
 def extract(

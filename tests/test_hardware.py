@@ -91,9 +91,7 @@ def equal(first, second, names=None):
 def test_a_mismatch_follows_from_the_generator_and_leaves_the_state_alone(network, what):
     state = network_state(network)
     first, again, other = (hardware.mismatched(state, network, what, 0.3, seed(number)) for number in (1, 1, 2))
-    assert equal(first, again)
-    assert not equal(first, other)
-    assert not equal(first, state)
+    assert [equal(first, each) for each in (again, other, state)] == [True, False, False]
     assert equal(state, network_state(network))
 
 

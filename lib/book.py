@@ -153,7 +153,7 @@ def check(settings: Mapping[str, Any], parameters: set[str]) -> None:
 
 
 def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
-    """The parameters that each notebook declares, with their defaults: the sequence first, then the book's other pages."""
+    """The parameters that each notebook declares, and their defaults: the sequence first, then the other pages."""
     listed = [Path(page).name for page in parse_toc_yaml(root / "_toc.yml") if (root / f"{page}.ipynb").is_file()]
     declared: dict[str, dict[str, Any]] = {}
     for stem in dict.fromkeys([*SEQUENCE, *listed]):

@@ -110,7 +110,9 @@ def run_all(
     try:
         with tqdm(total=len(tasks), disable=None) as bar:
             while len(ended) < len(tasks):
-                for name in [name for name in waiting if ended.keys() >= set(after.get(name, ()))]:
+                # No worker is given a second task: where the first one ends its process, both would be held guilty.
+                free = max(0, sum(client.nthreads().values()) - len(running))
+                for name in [name for name in waiting if ended.keys() >= set(after.get(name, ()))][:free]:
                     arguments, failed = waiting.pop(name), [one for one in after.get(name, ()) if ended[one].failure]
                     if failed and (arguments := without(name, failed)) is None:
                         arrived.put((name, Outcome(failure=f"was not run for want of {', '.join(failed)}")))
@@ -118,8 +120,13 @@ def run_all(
                     key = f"{name}-{mark.name}"  # of this client alone, where others share the cluster
                     running[name] = client.submit(attempt, work, arguments, mark, key=key, pure=False)
                     running[name].add_done_callback(lambda future, name=name: arrived.put((name, future)))
-                name, result = arrived.get()
-                outcome = ended[name] = outcome_of(result) if running.pop(name, None) else result
+                try:
+                    name, result = arrived.get(timeout=1)
+                except queue.Empty:  # workers may come while others work
+                    continue
+                outcome = ended[name] = result if isinstance(result, Outcome) else outcome_of(result)
+                running.pop(name, None)
+                del result  # what is held on to, Dask does once more if the worker dies that did it
                 bar.update()
                 end = outcome.failure or f"took {outcome.seconds:.0f} s"
                 bar.write(f"{name} {end}; {len(ended)} of {len(tasks)}")

@@ -54,7 +54,8 @@ def setup(of_run: Mapping[str, Any]) -> None:
     name, method = of_run["dataset"], of_run["method"]
     if name not in ("hd", "sc", "fsdd") or method not in OF_METHODS:
         raise ValueError(f"there is no {name} or no {method}")
-    for key in of_run.keys() - OF_METHODS[method] - {*"dataset method seed epochs hidden_sizes split neuron".split()}:
+    shared = {"dataset", "method", "seed", "epochs", "hidden_sizes", "split", "neuron"}
+    for key in of_run.keys() - OF_METHODS[method] - shared:
         raise ValueError(f"{key} belongs to nothing")
     if not isinstance(of_run.get("learning_rate", 0.1), int | float):
         raise ValueError(f"learning_rate = {of_run['learning_rate']!r} does not fit")

@@ -35,6 +35,7 @@ from lib.workers import run_all, workers
 ROOT = Path(__file__).resolve().parents[1]
 AXES = {"dataset": str, "method": str, "seed": int}
 FOLDERS = ("data_root", "results_root")
+OF_RUNS = ("epochs", "hidden_sizes")  # settings of a run that the notebooks have parameters for
 SEQUENCE = {  # for each notebook, the axes that it is run along and the notebook that it builds on
     "01_data": (("dataset",), ""),
     "02_training": (("dataset", "method", "seed"), "01_data"),
@@ -89,16 +90,16 @@ def read_settings(*paths: Path) -> dict[str, Any]:
     where = " and ".join(map(str, paths))
     for axis, kind in AXES.items():
         values = settings.get(axis)
-        if not isinstance(values, list) or not values or any(type(value) is not kind for value in values):
-            raise ValueError(f"{where}: '{axis}' must be a list of one or more {kind.__name__} values")
-        if len(set(values)) < len(values):
-            raise ValueError(f"{where}: '{axis}' names a value twice")
-    shared = settings.setdefault("settings", {})
+        kinds = [type(value) for value in values] if isinstance(values, list) else []
+        if set(kinds) != {kind} or len(set(values)) < len(values):
+            raise ValueError(f"{where}: '{axis}' must be a list of {kind.__name__} values, at least one and none twice")
+    shared = settings.pop("settings", {})
     own = {name: settings.pop(name) for name in with_bases(*settings["method"]) if name in settings}
     for name, section in {"settings": shared, **own}.items():
         if not isinstance(section, dict):
             raise ValueError(f"{where}: '{name}' must map settings to values, not be {section!r}")
-    return settings | {"settings": shared | {name: section for name, section in own.items() if section}}
+    of_sets = {name: settings.pop(name) for name in OF_RUNS if isinstance(settings.get(name), dict)}
+    return settings | {"settings": of_sets | shared | {name: section for name, section in own.items() if section}}
 
 
 def with_bases(*methods: str) -> dict[str, None]:
@@ -131,25 +132,24 @@ def check(settings: Mapping[str, Any], parameters: set[str]) -> None:
     """Raise ``ValueError`` in one sentence for what no notebook can use, or no run."""
     from lib.runs import setup
 
+    said = settings["settings"]
     for key in settings:
         if key not in parameters | {*AXES, "settings"}:
             raise ValueError(
-                f"'{key}' is neither a notebook's parameter nor a method listed under 'method'; "
-                "what all runs share stands under 'settings'"
+                f"'{key}' is no notebook's parameter and no listed method; settings stand under 'settings'"
             )
-    own = with_bases(*settings["method"])
-    sections = {f"{name}.": section for name, section in settings["settings"].items() if name in own}
-    sections["settings."] = {key: value for key, value in settings["settings"].items() if key not in own}
-    for place, section in {"": {key: settings[key] for key in FOLDERS if key in settings}, **sections}.items():
+    sections = {f"{name}.": said[name] for name in with_bases(*settings["method"]) if name in said}
+    sections["settings."] = {key: value for key, value in said.items() if f"{key}." not in sections}
+    sections[""] = {key: value for key, value in settings.items() if key not in (*AXES, "settings")}
+    for place, section in sections.items():
         for key, value in section.items():
             if key in AXES:
                 raise ValueError(f"'{place}{key}' cannot be set: it takes the values listed under '{key}'")
             if isinstance(value, dict) and (strange := [name for name in value if name not in settings["dataset"]]):
                 raise ValueError(f"'{place}{key}' names {strange[0]!r}, which is not listed under 'dataset'")
-    shape = {key: settings[key] for key in ("epochs", "hidden_sizes") if key in settings}
+    shape = {key: settings[key] for key in OF_RUNS if key in settings}
     for dataset, method, seed in itertools.product(*(settings[axis] for axis in AXES)):
-        of_run = shape | settings_of(settings["settings"], dataset, method)
-        setup(of_run | {"dataset": dataset, "method": method, "seed": seed})
+        setup(shape | settings_of(said, dataset, method) | {"dataset": dataset, "method": method, "seed": seed})
 
 
 def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
@@ -169,9 +169,9 @@ def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
 def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) -> list[Step]:
     """Return the executions that the settings ask for, each after those whose results it reads.
 
-    ``declared`` maps each notebook to its default parameters. Notebooks outside the sequence run once, as they are,
-    and build on none. The book shows a notebook's own default execution where it is among them, else the first. A
-    notebook that declares ``missing`` can do without some of the runs that it reads. Raises ``ValueError``.
+    ``declared`` maps each notebook to its default parameters. Those outside the sequence run once, as they are, and
+    build on none. The book shows a notebook's default execution where it is among them, else the first. One that
+    declares ``missing`` can do without some of the runs that it reads. Raises ``ValueError`` as ``check`` does.
     """
     check(settings, {name for notebook in SEQUENCE for name in declared[notebook]})
     steps: list[Step] = []
@@ -180,20 +180,15 @@ def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) ->
         shown = {axis: defaults[axis] if defaults[axis] in settings[axis] else settings[axis][0] for axis in axes}
         for values in itertools.product(*(settings[axis] for axis in axes)):
             along = dict(zip(axes, values, strict=True))
-            parameters, enough = {}, 0
-            reads = {axis: settings[axis] for axis in AXES}
+            one, parameters = {}, {}
             if notebook in SEQUENCE:
                 # An axis that it is not run along comes whole where its default is a list, else as its first value.
                 one = {axis: settings[axis][0] for axis in AXES if not isinstance(defaults.get(axis), list)} | along
-                reads |= {axis: [value] for axis, value in one.items()}
                 parameters = parameters_of(notebook, defaults, settings | one, along)
-                enough = 1 if "missing" in defaults else len(steps)
-            after = tuple(
-                step.name
-                for step in steps
-                if step.notebook == needed and all(value in reads[axis] for axis, value in step.along.items())
-            )
-            steps.append(Step(notebook, along, parameters, along == shown, after, min(enough, len(after))))
+            read = [it for it in steps if it.notebook == needed and it.along.items() <= (it.along | one).items()]
+            after = tuple(step.name for step in read)
+            enough = 0 if notebook not in SEQUENCE else 1 if "missing" in defaults else len(after)
+            steps.append(Step(notebook, along, parameters, along == shown, after, enough))
     return steps
 
 
@@ -281,11 +276,10 @@ def make(params: list[Path], results: Path | None, scheduler: str | None, root: 
                 executed.setdefault(step.notebook, build / "executed" / f"{step.name}.ipynb")
         pages.stage(root, build / "source", executed, notes(steps, undone, root))
         pages.render(build / "source", build / "html")
-    place = "The book is in _build/html/index.html"
     if undone:
-        lines = "".join(f"\n{name} {undone[name]}" for name in undone)
-        raise RuntimeError(f"{place}, without {len(undone)} of {len(steps)} executions; see _build/reports.{lines}")
-    print(f"{place}.")
+        lines = "\n".join(f"{name} {end}" for name, end in undone.items())
+        raise RuntimeError(f"The book lacks {len(undone)} of {len(steps)} executions; see _build/reports.\n{lines}")
+    print("The book is in _build/html/index.html.")
 
 
 def notes(steps: list[Step], undone: Mapping[str, str], root: Path) -> dict[str, str]:

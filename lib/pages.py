@@ -55,12 +55,9 @@ def execute(root: Path, stem: str, name: str, parameters: dict[str, Any], starts
 
 def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     """Take this machine's paths, clock and versions out of a notebook: they would change it at every run."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-        }
-    )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    language = {"name": "python", "pygments_lexer": "ipython3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": language})
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
@@ -92,14 +89,8 @@ def without_paths(value: Any, root: Path) -> Any:
 def without_paths_in_text(text: str, root: Path) -> str:
     if "ipykernel_" in text:
         text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "this cell", text)
-    names = {
-        root: ".",
-        Path.home(): "~",
-        Path(sys.prefix): "$PREFIX",
-        Path(sys.base_prefix): "$PREFIX",
-        Path(tempfile.gettempdir()): "$TMPDIR",
-        Path("/tmp"): "$TMPDIR",
-    }
+    names = {root: ".", Path.home(): "~", Path("/tmp"): "$TMPDIR", Path(tempfile.gettempdir()): "$TMPDIR"}
+    names |= {Path(sys.prefix): "$PREFIX", Path(sys.base_prefix): "$PREFIX"}
     folders = {str(form): name for folder, name in names.items() for form in (folder, folder.resolve())}
     for folder, name in sorted(folders.items(), key=lambda item: -len(item[0])):
         if len(folder) > 1:  # a home that is "/" would match every path

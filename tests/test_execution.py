@@ -134,7 +134,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(toy: Path, capfd) -> Non
     assert main(arguments(toy, dataset=["hd"]), toy) == 1
     out, error = capfd.readouterr()
     assert error.splitlines()[-2:] == [
-        "The book is in _build/html/index.html, without 1 of 8 executions; see _build/reports.",
+        "The book lacks 1 of 8 executions; see _build/reports.",
         "02_training-hd-map-2 failed: ValueError: The speech is `lost`",
     ]
     assert "02_training-hd-map-2 failed: ValueError: The speech is `lost`; " in out
@@ -159,7 +159,7 @@ def test_a_data_set_that_fails_leaves_the_book_of_the_others(toy: Path, capfd) -
     out, error = capfd.readouterr()
     assert "04_slices-hd was not run for want of 02_training-hd-map-1, 02_training-hd-ivon-1\n" in error
     assert "02_training-hd-ivon-1 was not run for want of 01_data-hd; " in out
-    assert "without 4 of 10 executions" in error
+    assert "lacks 4 of 10 executions" in error
     assert {given["dataset"] for stem, given in ran(toy) if stem == "02_training"} == {"sc"}
     assert dict(ran(toy))["03_evaluation"]["missing"] == ["hd-map-1", "hd-ivon-1"]
     shown = BeautifulSoup((toy / "_build/html/book/04_slices.html").read_text(), "html.parser").get_text()

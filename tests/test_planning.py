@@ -105,8 +105,8 @@ def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
     """Whatever is said of data sets, methods and those that they are derived from."""
     methods = ["map", "ivon", "noise-ivon"]
     own = {"learning_rate": {"hd": 0.3, "sc": 0.2}, "epochs": 3}
-    shared = {"split": {"sc": "70-10-20"}, "hidden_sizes": {"hd": [4]}}
-    steps = planned(toy, method=methods, ivon=own, settings=shared)
+    sizes = {"hd": [4], "sc": [8, 8]}
+    steps = planned(toy, method=methods, ivon=own, settings={"split": {"sc": "70-10-20"}}, hidden_sizes=sizes)
     declared = read_defaults(toy)
     evaluated = declared["03_evaluation"] | steps["03_evaluation"].parameters
     for step in [step for step in steps.values() if step.notebook == "02_training"]:
@@ -115,18 +115,19 @@ def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
         of_run = network[0] | trained["settings"]
         assert of_run == network[1] | settings_of(evaluated["settings"], trained["dataset"], trained["method"])
         assert of_run.get("split") == {"hd": None, "sc": "70-10-20"}[trained["dataset"]]
-        assert of_run["hidden_sizes"] == {"hd": [4], "sc": [8, 8]}[trained["dataset"]]
+        assert of_run["hidden_sizes"] == sizes[trained["dataset"]]
         assert trained["epochs"] == (3 if trained["method"] == "ivon" else 30)
     bases = steps["02_training-sc-noise-ivon-1"].parameters["settings"]["bases"]
     assert bases == {"map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 0.2, "epochs": 3}}
+    assert {step.parameters.get("radius") for step in planned(toy, radius={"hd": 3.0}).values()} == {None, 3.0}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epoch": 3}, "'epoch' is neither a notebook's parameter nor a method listed under 'method'"),
-        ({"ivom": {"learning_rate": 0.1}}, "'ivom' is neither"),
-        ({"method": ["map"]}, "'ivon' is neither"),
+        ({"epoch": 3}, "'epoch' is no notebook's parameter and no listed method"),
+        ({"ivom": {"learning_rate": 0.1}}, "'ivom' is no notebook"),
+        ({"method": ["map"]}, "'ivon' is no notebook"),
         ({"method": ["map", "ivon", "svi"]}, "no svi"),
         ({"dataset": ["hd", "dh"]}, "no dh"),
         ({"ivon": {"learning_rat": 0.1}}, "learning_rat belongs to nothing"),
@@ -140,6 +141,8 @@ def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
         ({"settings": {"svi": {"learning_rate": 0.1}}}, r"'settings\.svi' names 'learning_rate', which is not listed"),
         ({"data_root": {"hd1": "/speech"}}, "'data_root' names 'hd1', which is not listed under 'dataset'"),
         ({"data_root": {"hd": 1}}, "'data_root' must be a folder, not 1"),
+        ({"epochs": {"hd1": 3}}, r"'settings\.epochs' names 'hd1', which is not listed"),
+        ({"radius": {"hd1": 1.0}}, "'radius' names 'hd1', which is not listed"),
         ({"samples": 4.0}, r"'samples' must be of one kind with the 16 of 03_evaluation, not 4\.0"),
     ],
 )
@@ -155,22 +158,29 @@ def test_what_no_notebook_or_run_can_use_is_refused(toy: Path, changes: dict, se
         ("", "must be a mapping"),
         ("- hd\n- sc\n", "must be a mapping"),
         ("1: hd\n", "must be a mapping"),
+        (b"\xff\xfe", "is not YAML"),
         ("dataset: [hd\n", "is not YAML"),
         ("dataset: !!python/object/apply:os.getcwd []\n", "is not YAML"),
         ("dataset: [hd]\nmap: {dropout: 0.1,\n  dropout: 0.2}\n", "'dropout' stands twice .*line 2"),
-        ("method: [map]\nseed: [1]\n", "'dataset' must be a list of one or more str values"),
+        ("method: [map]\nseed: [1]\n", "'dataset' must be a list of str values"),
         ("dataset: hd\nmethod: [map]\nseed: [1]\n", "'dataset' must be a list"),
         ("dataset: [hd]\nmethod: []\nseed: [1]\n", "'method' must be a list"),
-        ("dataset: [hd]\nmethod: [map]\nseed: [true]\n", "'seed' must be a list of one or more int values"),
-        ("dataset: [hd, sc, hd]\nmethod: [map]\nseed: [1]\n", "'dataset' names a value twice"),
+        ("dataset: [hd]\nmethod: [map]\nseed: [true]\n", "'seed' must be a list of int values"),
+        ("dataset: [hd, sc, hd]\nmethod: [map]\nseed: [1]\n", "'dataset' must be a list .* none twice"),
     ],
 )
-def test_a_file_that_says_no_such_thing_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_file_that_says_no_such_thing_is_refused(tmp_path: Path, text: str | bytes, sentence: str) -> None:
     path = tmp_path / "settings.yml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=sentence) as refusal:
         read_settings(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "my.yml", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"there is no file {path}"):
+            read_settings(path)
 
 
 def test_a_further_file_takes_the_place_of_what_it_names(tmp_path: Path) -> None:

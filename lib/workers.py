@@ -110,8 +110,8 @@ def run_all(
     try:
         with tqdm(total=len(tasks), disable=None) as bar:
             while len(ended) < len(tasks):
-                # No worker is given a second task: where the first one ends its process, both would be held guilty.
-                free = max(0, sum(client.nthreads().values()) - len(running))
+                # No worker is given a second task: where the first ends their process, Dask would blame both.
+                free = max(0, len(client.nthreads()) - len(running))
                 for name in [name for name in waiting if ended.keys() >= set(after.get(name, ()))][:free]:
                     arguments, failed = waiting.pop(name), [one for one in after.get(name, ()) if ended[one].failure]
                     if failed and (arguments := without(name, failed)) is None:

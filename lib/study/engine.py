@@ -1,7 +1,7 @@
 """Train and measure what a study's stored results lack, on the workers of a Dask cluster."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ def run(study: Study, results: Path, scheduler: str | None = None, folder: Path 
         name_of(cell): task for cell in cells if cell.set not in unread and (task := missing(cell, stored, prints))
     }
     say_what_is_trained_again(tasks.values(), prints, folder)
-    for name, (record, tables) in measured(tasks, scheduler, folder):
+    work = {name: (task, folder) for name, task in tasks.items()}
+    for name, (record, tables) in on_workers(measure, work, scheduler, folder):
         cell = tasks.pop(name).cell
         wanted = {table: rows for table, rows in tables.items() if not is_curve(table) or cell.seed == study.seed[0]}
         stored.put(cell.key, record, wanted)
@@ -82,7 +83,7 @@ def is_of(record: Mapping[str, Any], setup: Setup) -> bool:
     return Setup.from_record(record["settings"]).record() == setup.record()
 
 
-def say_what_is_trained_again(tasks, prints: Mapping, folder: Path) -> None:
+def say_what_is_trained_again(tasks: Collection[Task], prints: Mapping, folder: Path) -> None:
     gone = [
         task
         for task in tasks
@@ -93,14 +94,18 @@ def say_what_is_trained_again(tasks, prints: Mapping, folder: Path) -> None:
         print(f"{len(gone)} runs are trained again to measure {names}: their folders are not in {folder / 'runs'}.")
 
 
-def measured(tasks: Mapping[str, Task], scheduler: str | None, folder: Path):
-    """Names, and what ``measure`` returns, as runs are done; one that fails is named, and the others go on."""
+def on_workers(
+    work: Callable, tasks: Mapping[str, tuple], scheduler: str | None, folder: Path
+) -> Iterator[tuple[str, Any]]:
+    """Names, and what ``work(*arguments)`` returns, as tasks end; one that fails is named, and the others go on.
+
+    Each worker must see ``folder``.
+    """
     if not tasks:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     with workers(scheduler, len(tasks)) as client:
-        work = {name: (task, folder) for name, task in tasks.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, outcome in run_all(client, measure, work, shared=folder):
+        for name, outcome in run_all(client, work, tasks, shared=folder):
             if not outcome.failure:
                 yield name, outcome.value
 

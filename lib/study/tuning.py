@@ -19,10 +19,10 @@ from lib.files import atomic_write, exclusive
 from lib.methods import Derived, Method
 from lib.networks.activity import firing_rate_penalty
 from lib.setup import Setup
+from lib.study import engine
 from lib.study.grid import ONE, Study
 from lib.study.measures.common import Place
 from lib.trainers import likelihood
-from lib.workers import run_all, workers
 
 # The trials' own seed: none of those that results are reported with.
 SEED = 0
@@ -40,14 +40,11 @@ def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path
     pairs = {f"{variant}, {method}": (variant, method) for variant in study.variants for method in trained}
     best: dict[str, dict[str, Best]] = {}
     trials = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with workers(scheduler, len(pairs)) as client:
-        work = {name: (study, *pair, folder) for name, pair in pairs.items()}
-        for name, outcome in run_all(client, choose, work, shared=folder):
-            if not outcome.failure:
-                variant, method = pairs[name]
-                best.setdefault(variant, {})[method], table = outcome.value
-                trials.append(table)
+    work = {name: (study, *pair, folder) for name, pair in pairs.items()}
+    for name, (params, table) in engine.on_workers(choose, work, scheduler, folder):
+        variant, method = pairs[name]
+        best.setdefault(variant, {})[method] = params
+        trials.append(table)
     if trials:
         with atomic_write(study.chosen_path) as aside:
             aside.write_text(yaml.safe_dump(best[ONE] if list(study.variants) == [ONE] else best), encoding="utf-8")

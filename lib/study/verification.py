@@ -19,7 +19,6 @@ from lib.study.engine import Task
 from lib.study.grid import KEY, Cell, Key, Study
 from lib.study.measures import TIMES
 from lib.study.tables import Results, is_curve
-from lib.workers import run_all, workers
 
 SAME = 1e-6  # relative difference
 WITHOUT_ASKING = 600  # seconds of training up to which all runs are verified; of more a tenth
@@ -49,11 +48,9 @@ def verify(study: Study, results: Path, share: float | None = None, scheduler: s
             return 2
         say_what_it_takes(tasks, stored)
         compared = {}
-        with workers(scheduler, len(tasks)) as client:
-            work = {name: (task, folder, stored.records[task.cell.key]["machine"]) for name, task in tasks.items()}
-            for name, outcome in run_all(client, again, work, shared=folder):
-                if not outcome.failure:
-                    compared[name] = compare(stored, tasks[name].cell.key, outcome.value)
+        work = {name: (task, folder, stored.records[task.cell.key]["machine"]) for name, task in tasks.items()}
+        for name, tables in engine.on_workers(again, work, scheduler, folder):
+            compared[name] = compare(stored, tasks[name].cell.key, tables)
     return report(compared, len(tasks) - len(compared))
 
 

@@ -7,23 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
-from test_fused import identity, run
 from torch import nn
 
-from lib import fused
+from lib.network import SpikingLayer, mixed, survivors
 
 
-def always_firing(units):
-    """Norm and leak under which every neuron fires at every step."""
-    norm = nn.BatchNorm1d(units).eval()
-    nn.init.constant_(norm.bias, 1000.0)
-    return norm, torch.full((units,), 0.9)
+def always_firing(units, dropout):
+    layer = SpikingLayer(1, units, dropout)
+    layer.norm.eval()
+    nn.init.constant_(layer.norm.bias, 1000.0)
+    return layer
 
 
 def test_dropout_drops_its_share_and_scales_up_the_rest():
-    norm, leak = always_firing(40)
     share = 0.3
-    spikes = fused.spikes(torch.zeros(50, 50, 40), norm, leak, share).detach()
+    spikes = always_firing(40, share)(torch.zeros(50, 50, 1)).detach()
     assert sorted(set(spikes.unique().tolist())) == [0.0, pytest.approx(1 / 0.7)]
     # Five standard deviations of a binomial share: of all 100,000 spikes, and of each unit's 2,500.
     assert abs(float((spikes == 0).double().mean()) - share) < 5 * (share * (1 - share) / 100_000) ** 0.5
@@ -34,7 +32,7 @@ def test_dropout_drops_its_share_and_scales_up_the_rest():
 @settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), dropout=st.floats(0.02, 0.98))
 def test_each_seed_drops_its_share_in_every_unit_example_and_step(seed, dropout):
-    kept = fused.kept(seed, dropout, torch.empty(40, 40, 40)).double()
+    kept = survivors(seed, dropout, torch.empty(40, 40, 40)).double()
     for dims in [(0, 1), (0, 2), (1, 2)]:
         # 40 shares of 1,600 each for each of 50 seeds: six standard deviations.
         assert (kept.mean(dim=dims) - (1 - dropout)).abs().max() < 6 * (dropout * (1 - dropout) / 1600) ** 0.5
@@ -44,7 +42,7 @@ def test_each_seed_drops_its_share_in_every_unit_example_and_step(seed, dropout)
     "step", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 1), (0, 0, 8), (16, 0, 0)]
 )
 def test_drops_in_neighbouring_places_are_independent(step):
-    kept = fused.kept(2_718_281_828, 0.5, torch.empty(64, 48, 40))
+    kept = survivors(2_718_281_828, 0.5, torch.empty(64, 48, 40))
     here = kept[: 64 - step[0], : 48 - step[1], : 40 - step[2]]
     there = kept[step[0] :, step[1] :, step[2] :]
     assert abs(float((here & there).double().mean()) - 0.25) < 5 * (0.1875 / here.numel()) ** 0.5
@@ -52,7 +50,7 @@ def test_drops_in_neighbouring_places_are_independent(step):
 
 @pytest.mark.parametrize("other", [2_718_281_828 + 2**20, 2_718_281_828 ^ 2**31, 0, 1, 2**32 - 1])
 def test_drops_of_two_seeds_are_independent(other):
-    one, another = (fused.kept(seed, 0.5, torch.empty(64, 48, 40)) for seed in (2_718_281_828, other))
+    one, another = (survivors(seed, 0.5, torch.empty(64, 48, 40)) for seed in (2_718_281_828, other))
     assert abs(float((one & another).double().mean()) - 0.25) < 5 * (0.1875 / one.numel()) ** 0.5
 
 
@@ -60,40 +58,42 @@ def test_the_hash_is_the_end_of_murmurhash3():
     # Of an empty string, MurmurHash3 does nothing but mix the seed a last time.
     seeds = [0, 1, 2**31, 2**32 - 1, *torch.randint(2**32, (200,)).tolist()]
     expected = [murmurhash3_32(b"", seed=seed, positive=True) for seed in seeds]
-    assert fused.mixed(torch.tensor(seeds)).tolist() == expected
+    assert mixed(torch.tensor(seeds)).tolist() == expected
 
 
-def test_the_largest_dropout_below_one_still_fits_the_hash():
-    assert fused.drop_level(math.nextafter(1, 0)) == 2**32 - 1
-    assert fused.drop_level(0.5) == 2**31
+def test_the_largest_dropout_below_one_drops_nearly_all():
+    assert not survivors(1, math.nextafter(1, 0), torch.empty(20, 20, 20)).any()
 
 
 def test_without_dropout_nothing_is_drawn():
-    norm, leak = always_firing(4)
     before = torch.get_rng_state()
-    assert (fused.spikes(torch.zeros(3, 5, 4), norm, leak, 0.0) == 1).all()
+    layer = always_firing(4, 0.0)
+    torch.set_rng_state(before)
+    assert (layer(torch.zeros(3, 5, 1)) == 1).all()
     assert torch.equal(torch.get_rng_state(), before)
-    fused.spikes(torch.zeros(3, 5, 4), norm, leak, 0.1)
+    layer.dropout = 0.1
+    layer(torch.zeros(3, 5, 1))
     assert not torch.equal(torch.get_rng_state(), before)
 
 
 def test_drops_follow_from_the_seed_and_differ_from_call_to_call():
-    norm, leak = always_firing(9)
-    given = torch.zeros(7, 3, 9), norm, leak, 0.5
-    torch.manual_seed(5)
-    first, second = fused.spikes(*given), fused.spikes(*given)
-    torch.manual_seed(5)
-    again = fused.spikes(*given)
-    torch.manual_seed(6)
-    other = fused.spikes(*given)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, other)
+    layer, train, found = always_firing(9, 0.5), torch.zeros(7, 3, 1), {}
+    for name, seed in (("first", 5), ("second", None), ("again", 5), ("other", 6)):
+        if seed is not None:
+            torch.manual_seed(seed)
+        found[name] = layer(train)
+    assert torch.equal(found["first"], found["again"])
+    assert not torch.equal(found["first"], found["second"])
+    assert not torch.equal(found["first"], found["other"])
 
 
 def test_a_dropped_spike_passes_no_gradient():
     # One step: du/dI = 1 - leak, which comes back scaled up where the spike is kept, and not where it is dropped.
-    weighted, leak = torch.full((1, 8, 50), 12.0), torch.full((50,), 0.9)  # u = 0.1 * 12 = 1.2
-    spikes, (of_weighted, *_), _ = run(fused.spikes, weighted, identity(50), leak, 0.5, "sum")
+    layer = SpikingLayer(1, 50, 0.5)
+    layer.norm = nn.Identity()
+    nn.init.constant_(layer.leak, 0.9)
+    weighted = torch.full((1, 8, 50), 12.0, requires_grad=True)  # u = 0.1 * 12 = 1.2
+    spikes = layer.plain(weighted, seed=3)
+    spikes.sum().backward()
     assert 0 < (spikes == 0).sum() < spikes.numel()
-    torch.testing.assert_close(of_weighted, (1 - leak) * spikes / 3)
+    torch.testing.assert_close(weighted.grad, 0.1 * spikes.detach())

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 
 from lib import augmentation, features
 from lib.augmentation import DELAY, SETTINGS, Augmentation, apply, augmented, draw, draw_room, impulse_response
-from lib.datasets import Speech
+from lib.datasets.speech import Speech, SpeechSettings
 
 RATE = 16_000
 ROOMS = range(6)
@@ -185,9 +187,13 @@ def speech(tmp_path):
     )
 
 
+def frames(loaded, cache, copies=0):
+    return loaded.frames(SpeechSettings(augmented=copies), cache)
+
+
 def test_copies_join_the_training_part_and_leave_all_else_as_it_is(speech, tmp_path):
-    without = features.extract(speech, tmp_path / "cache")
-    extracted = features.extract(speech, tmp_path / "cache", augmented=2)
+    without = frames(speech, tmp_path / "cache")
+    extracted = frames(speech, tmp_path / "cache", copies=2)
     assert extracted.features.shape == (5 * 3 + 4, 100, 40)
     for part in ("validation", "test"):
         assert torch.equal(extracted.part(part).features, without.part(part).features)
@@ -205,7 +211,7 @@ def test_copies_join_the_training_part_and_leave_all_else_as_it_is(speech, tmp_p
 
 def test_a_copy_s_features_are_those_of_its_waveform(speech, tmp_path):
     """As if the copies were recordings of the validation part, which has no statistics either."""
-    extracted = features.extract(speech, tmp_path / "cache", augmented=2)
+    extracted = frames(speech, tmp_path / "cache", copies=2)
     heard = np.flatnonzero(speech.parts == "train")
     for index in heard.tolist():
         for copy in (1, 2):
@@ -218,38 +224,35 @@ def test_a_copy_s_features_are_those_of_its_waveform(speech, tmp_path):
         paths=originals.paths + recorded,
         parts=np.repeat(["train", "validation"], [5, 10]),
     )
-    expected = features.extract(both, tmp_path / "other").part("validation").features
+    expected = frames(both, tmp_path / "other").part("validation").features
     assert torch.equal(extracted.part("train").features[5:], expected)
 
 
-def test_the_order_of_the_set_and_the_number_of_workers_change_no_copy(speech, tmp_path, monkeypatch):
+def test_the_order_of_the_set_and_the_number_of_threads_change_no_copy(speech, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 2)
-    forwards = features.extract(speech, tmp_path / "one", augmented=2, workers=1).part("train").features
-    augmentation.simulated.cache_clear()
-    threads = features.extract(speech, tmp_path / "four", augmented=2, workers=4).part("train").features
-    assert torch.equal(forwards, threads)
+    found = []
+    for number in (1, 4):
+        monkeypatch.setattr(features, "ThreadPoolExecutor", partial(ThreadPoolExecutor, number))
+        found.append(frames(speech, tmp_path / f"{number}", copies=2).part("train").features)
+        augmentation.simulated.cache_clear()
+    assert torch.equal(*found)
     backwards = speech.chosen(np.arange(len(speech))[::-1])
-    turned = features.extract(backwards, tmp_path / "turned", augmented=2).part("train").features
-    torch.testing.assert_close(turned.reshape(3, 5, 100, 40).flip(1), forwards.reshape(3, 5, 100, 40))
+    turned = frames(backwards, tmp_path / "turned", copies=2).part("train").features
+    torch.testing.assert_close(turned.reshape(3, 5, 100, 40).flip(1), found[0].reshape(3, 5, 100, 40))
 
 
 def test_how_copies_are_made_is_part_of_the_cache_s_key(speech, tmp_path, monkeypatch):
-    features.extract(speech, tmp_path / "cache")
+    frames(speech, tmp_path / "cache")
     (plain,) = (tmp_path / "cache").glob("*.json")
     assert not [name for name in json.loads(plain.read_text()) if "augment" in name]
-    features.extract(speech, tmp_path / "cache", augmented=0)
+    frames(speech, tmp_path / "cache", copies=0)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
-    features.extract(speech, tmp_path / "cache", augmented=1)
-    features.extract(speech, tmp_path / "cache", augmented=2)
+    frames(speech, tmp_path / "cache", copies=1)
+    frames(speech, tmp_path / "cache", copies=2)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
     monkeypatch.setitem(SETTINGS, "gain_db", (-3.0, -1.0))
-    features.extract(speech, tmp_path / "cache", augmented=1)
+    frames(speech, tmp_path / "cache", copies=1)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
-
-
-def test_a_number_of_copies_below_zero_is_refused(speech, tmp_path):
-    with pytest.raises(ValueError, match=r"`augmented` is -1; it has to be at least 0\."):
-        features.extract(speech, tmp_path / "cache", augmented=-1)
 
 
 # Noise of the test part

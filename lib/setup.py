@@ -88,3 +88,38 @@ class Setup:
         kinds = datasets.get(settings["dataset"]).settings, NetworkSettings, TrainingSettings
         before = [kind.before() for kind in (*kinds, methods.get(settings["method"]))]
         return cls.of({name: value for part in before for name, value in part.items()} | dict(settings))
+
+
+def setup_of(settings: Mapping[str, Any], *, dataset: str, method: str, seed: int, **named: Any) -> Setup:
+    """The run that a notebook or a file asks for; ``named`` are settings that it gives by themselves.
+
+    ``settings`` holds settings of all runs by their names; under a method's name stand its own, which go first; a value
+    that is a mapping from data sets gives each set its own. Raises ``ValueError`` as ``Setup.of``, and for a setting
+    that is given twice.
+    """
+    found = settings_for(settings, dataset, method)
+    for name in found.keys() & {"dataset", "method", "seed", *named}:
+        raise ValueError(f"{name} is given twice: leave it out of settings")
+    return Setup.of({"dataset": dataset, "method": method, "seed": seed} | named | found)
+
+
+def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict[str, Any]:
+    """What settings say of one data set and method; the sections of other methods are left out."""
+    flat, sections = {}, {}
+    for name, value in settings.items():
+        if name in methods.METHODS:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{name!r} is a method: give its settings as a mapping, not {value!r}")
+            sections[name] = settings_for(value, dataset, method)
+        elif isinstance(value, Mapping) and name != "bases":
+            for key in value.keys() - datasets.SETS.keys():
+                raise ValueError(f"{name} is given for {key!r}, which is no data set: {', '.join(datasets.SETS)}")
+            if dataset in value:
+                flat[name] = value[dataset]
+        else:
+            flat[name] = value
+    kind = methods.get(method)
+    if issubclass(kind, methods.Derived):
+        bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
+        return flat | ({"bases": flat.get("bases", {}) | bases} if bases else {})
+    return flat | sections.get(method, {})

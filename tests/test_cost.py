@@ -1,21 +1,16 @@
-"""What the benchmark's tables say, what is drawn from them, and those that are committed."""
+"""What the benchmark's tables say, and those that are committed."""
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from matplotlib.colors import same_color
 
 from lib import experiment
 from lib.benchmark import __main__ as program
 from lib.benchmark import estimate, products
 from lib.benchmark.products import Shape
 from lib.benchmark.timing import LEAST_ROUNDS
-from lib.figures import cost
 
 RESULTS = experiment.DATA / "results"
-SOURCE = "measured on a machine"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +40,6 @@ def tables():
             for memory, of_networks in times.items()
             for network, time in of_networks.items()
         ),
-        "growth": pd.DataFrame({"along": "utterances", "utterances": [1, 2, 4], "median_ms": [2000.0, 3000.0, 5000.0]}),
-        "at-once": pd.DataFrame(
-            {"width": 128, "batch": 16, "manner": ["at the same time", "one after the other"], "median_ms": [3.0, 4.0]}
-        ),
-        "machine": pd.DataFrame([{"processor": "A processor", "cores": 2, "gpu": "A GPU"}]),
     }
 
 
@@ -102,72 +92,6 @@ def test_targets_stand_beside_what_was_measured(tables):
     sparch = table.loc["sparch's step / ours, 512 units, batch 128"]
     assert sparch.to_list() == [10.0, "at least 8", True]
     assert not table.index.str.contains("snntorch|spikingjelly").any()
-
-
-# The pictures
-
-
-def every_figure(tables):
-    return {
-        "step_times": lambda: cost.step_times(tables["steps"], SOURCE),
-        "shares": lambda: cost.shares(tables["steps"], SOURCE),
-        "peers": lambda: cost.peers(tables["peers"], SOURCE),
-        "growth": lambda: cost.growth(tables["growth"], SOURCE),
-        "at_once": lambda: cost.at_once(tables["at-once"], SOURCE),
-    }
-
-
-@pytest.mark.parametrize("name", every_figure({}))
-def test_every_figure_names_its_machine_and_is_closed_and_white(name, tables):
-    before = dict(plt.rcParams)
-    figure = every_figure(tables)[name]()
-    assert f"Data: {SOURCE}" in [text.get_text() for text in figure.findobj(plt.Text)]
-    assert not plt.get_fignums()
-    assert same_color(figure.get_facecolor(), "white")
-    assert dict(plt.rcParams) == before
-
-
-def test_the_machine_is_named_by_its_processor_or_its_gpu(tables):
-    assert cost.measured_on(tables["machine"]) == "measured on A processor, 2 cores"
-    assert cost.measured_on(tables["machine"], "cuda") == "measured on A GPU"
-
-
-def test_a_step_is_drawn_over_its_floor(tables):
-    first = cost.step_times(tables["steps"], SOURCE).axes[0]
-    lines = {line.get_label(): line for line in first.get_lines()}
-    assert list(lines) == [cost.PRODUCTS, "Adam (MAP)", "IVON"]
-    np.testing.assert_allclose(lines["Adam (MAP)"].get_ydata(), 2 * lines[cost.PRODUCTS].get_ydata())
-    np.testing.assert_array_equal(lines["IVON"].get_xdata(), [16, 32, 128])
-
-
-def test_shares_make_a_whole(tables):
-    shares = cost.step_shares(tables["steps"])
-    np.testing.assert_allclose(shares.sum(axis=1), 1)
-    np.testing.assert_allclose(shares.loc[512, 16], [0.5, 0.25, 0.05, 0.2])
-    (axis,) = cost.shares(tables["steps"], SOURCE).axes
-    np.testing.assert_allclose([bars[0].get_width() for bars in axis.containers], [0.5, 0.25, 0.05, 0.2])
-
-
-def test_a_peer_is_drawn_as_a_multiple_of_the_products_and_one_that_is_absent_not_at_all(tables):
-    figure = cost.peers(tables["peers"], SOURCE)
-    assert len(figure.axes) == 2
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["this companion", "plain PyTorch", "sparch"]
-    lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].get_lines()}
-    np.testing.assert_allclose(lines["freed memory returned"], [2, 4, 20])
-    np.testing.assert_allclose(lines["freed memory kept"], [2, 3, 15])
-
-
-def test_growth_is_drawn_in_seconds_beside_proportion(tables):
-    (axis,) = cost.growth(tables["growth"], SOURCE).axes
-    proportion, measured = axis.get_lines()
-    np.testing.assert_allclose(measured.get_xydata(), [[1, 2], [2, 3], [4, 5]])
-    np.testing.assert_allclose(proportion.get_xydata(), [[0, 0], [4, 5]])
-
-
-def test_two_runs_are_drawn_side_by_side(tables):
-    (axis,) = cost.at_once(tables["at-once"], SOURCE).axes
-    assert [bar.get_height() for bar in axis.patches] == [3, 4]
 
 
 # The committed tables

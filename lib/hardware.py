@@ -1,7 +1,7 @@
-"""What hardware does to a network: devices that differ, weights of few bits, spikes that get lost.
+"""Non-idealities of hardware: mismatch between devices, weights of few bits, lost spikes.
 
 A change of a state leaves the state alone and returns another, so that any sample of any posterior can be changed
-(``disturbed``); lost spikes are the network's (``dropping_spikes``). Both go with ``posteriors.predict`` as it is.
+(``perturbed``); spikes are lost by the network (``dropping_spikes``). Both go with ``posteriors.predict`` as it is.
 """
 
 import copy
@@ -11,28 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib import fused, neurons
-from lib.networks import Classifier
-from lib.networks.spiking import SpikingLayer
-from lib.posteriors import Mixture, NoisyNetwork, Posterior, State
+from lib.network import SpikingLayer
+from lib.posteriors import Posterior, State
 
 Change = Callable[[State, torch.Generator], State]
 
-# What the spiking layers hold their neurons' parameters to.
-RANGES = {
-    "leak": neurons.LEAK_RANGE,
-    "adaptation_leak": neurons.ADAPTATION_LEAK_RANGE,
-    "adaptation_potential": neurons.ADAPTATION_POTENTIAL_RANGE,
-    "adaptation_spike": neurons.ADAPTATION_SPIKE_RANGE,
-}
+KINDS = ("weights", "leaks", "time_constants", "thresholds")
 # A leak forgets; the slowest does so in 1000 steps, ten utterances.
 SLOWEST = math.exp(-1 / 1000)
 # A threshold is above rest, and a time constant above 0: the least of their factors.
 LOWEST = 0.05
-KINDS = ("weights", "leaks", "time_constants", "thresholds")
 
 
 def weight_matrices(network: nn.Module) -> list[str]:
@@ -47,16 +37,17 @@ def weight_matrices(network: nn.Module) -> list[str]:
 def mismatched(
     state: Mapping[str, Tensor], network: nn.Module, what: str, level: float, generator: torch.Generator
 ) -> State:
-    """Each "weight", "leak", "time constant" or "threshold" of the network times its own ``1 + level N(0, 1)``.
+    """The state with each weight, leak, time constant or threshold times its own ``1 + level N(0, 1)``.
 
-    Weights are those of ``weight_matrices``. Leaks are those of spiking neurons and of their adaptation currents as the
-    network uses them, within its ranges; times their factors they are held to 0 and a time constant of 1000 steps. A
-    leak ``exp(-1 / tau)`` has the time constant tau. Thresholds are 1 before. The factors of time constants and of
-    thresholds are 0.05 at the least: at a level of 0.5 that bound holds 3 % of them, at 0.3 one in a thousand.
+    ``what`` is one of ``KINDS``. Weights are those of ``weight_matrices``. Leaks are those of spiking neurons and of
+    their adaptation currents as the network uses them, within its ranges; times their factors they are held to 0 and a
+    time constant of 1000 steps. A leak ``exp(-1 / tau)`` has the time constant tau. Thresholds are 1 before. The
+    factors of time constants and of thresholds are 0.05 at the least: at a level of 0.5 that bound holds 3 % of them,
+    at 0.3 one in a thousand.
 
     Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
-    again, and the mismatch with them: give such a state to ``unbounded(network)``. What is not changed is there as the
-    network uses it.
+    again, and the mismatch with them: give such a state to ``without_clamping(network)``. What is not changed is there
+    as the network uses it.
 
     Raises ``ValueError`` for another kind, a level below 0, or a network that has none of that kind.
     """
@@ -64,24 +55,23 @@ def mismatched(
         raise ValueError(f"unknown kind of mismatch {what!r}: choose one of {', '.join(KINDS)}")
     if not level >= 0:
         raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
-    if what != "weights":
-        as_used = {name: _as_used(name, tensor) for name, tensor in state.items()}
-        if what == "thresholds":
-            return _with_thresholds(as_used, network, level, generator)
-        return _with_leaks(as_used, network, what == "time_constants", level, generator)
-    weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
-    return dict(state) | weights
+    if what == "weights":
+        weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
+        return dict(state) | weights
+    used = _as_used(state, network)
+    if what == "thresholds":
+        return _with_thresholds(used, network, level, generator)
+    return _with_leaks(used, network, what == "time_constants", level, generator)
 
 
-def unbounded(network: Classifier) -> Classifier:
-    """A copy whose spiking layers take their neurons' leaks and adaptation as they are given.
+def without_clamping(network: nn.Module) -> nn.Module:
+    """A copy whose spiking layers take their neurons' parameters as they are, also outside their ranges.
 
-    Within the ranges of the originals it computes the same.
+    Within the ranges it computes the same.
     """
     network = copy.deepcopy(network)
-    for layer in network.layers:
-        if type(layer) is SpikingLayer:
-            layer.__class__ = _UnboundedLayer
+    for layer in _spiking_layers(network).values():
+        layer.bounded = False
     return network
 
 
@@ -103,7 +93,7 @@ def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) 
 
 
 @contextmanager
-def dropping_spikes(network: Classifier, probability: float, generator: torch.Generator) -> Iterator[None]:
+def dropping_spikes(network: nn.Module, probability: float, generator: torch.Generator) -> Iterator[None]:
     """Within it each spike of a hidden layer is lost with that probability on its way to the next one.
 
     In evaluation mode too, and without dropout's scaling of those that arrive. What a neuron's own reset, its
@@ -125,39 +115,34 @@ def dropping_spikes(network: Classifier, probability: float, generator: torch.Ge
             handle.remove()
 
 
-def disturbed(posterior: Posterior, change: Change) -> Posterior:
+def perturbed(posterior: Posterior, change: Change) -> Posterior:
     """The posterior each of whose samples has gone through ``change(state, generator)``.
 
     A change that draws from that generator is another device for each sample, and an average over samples is one over
     devices. For one device that runs all samples, let the change draw from a generator of its own, seeded each time.
     """
-    if isinstance(posterior, NoisyNetwork):
-        return NoisyNetwork(disturbed(posterior.weights, change))
-    if isinstance(posterior, Mixture):
-        return Mixture(tuple(disturbed(component, change) for component in posterior.components))
-    return Disturbed(posterior, change)
+    return _Perturbed(posterior, change)
 
 
 @dataclass(frozen=True)
-class Disturbed:
-    """See ``disturbed``, which makes it."""
+class _Perturbed(Posterior):
+    """A mixture's components still take turns, and a noisy network stays noisy.
+
+    Of a point there is no fixed number of distinct samples: the change may make another one each time.
+    """
 
     posterior: Posterior
     change: Change
 
+    @property
+    def noisy(self) -> bool:
+        return self.posterior.noisy
+
     def sample(self, generator: torch.Generator) -> State:
         return self.change(self.posterior.sample(generator), generator)
 
-
-class _UnboundedLayer(SpikingLayer):
-    def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        adaptation = None
-        if self.adaptive:
-            adaptation = torch.stack([self.adaptation_leak, self.adaptation_potential, self.adaptation_spike])
-        return fused.spikes(
-            self.linear(inputs), self.norm, self.leak, self.dropout if self.training else 0.0,
-            adaptation=adaptation, recurrent=self.recurrent if self.is_recurrent else None,
-        )  # fmt: skip
+    def draws(self, samples: int, generator: torch.Generator) -> list[State]:
+        return [self.change(state, generator) for state in self.posterior.draws(samples, generator)]
 
 
 def _with_leaks(
@@ -165,12 +150,11 @@ def _with_leaks(
 ) -> State:
     """``of_time`` says whether the factors are those of the leaks' time constants."""
     changed = dict(state)
-    for prefix in _spiking_layers(network):
-        for name in (f"{prefix}leak", f"{prefix}adaptation_leak"):
-            if name in state:
-                leak, factor = state[name], _factors(state[name], level, generator)
-                other = leak ** (1 / factor.clamp(min=LOWEST)) if of_time else leak * factor
-                changed[name] = other.clamp(0, SLOWEST)
+    for prefix, layer in _neurons(network).items():
+        for name in (f"{prefix}{name}" for name in layer.ranges if name.endswith("leak")):
+            leak, factor = state[name], _factors(state[name], level, generator)
+            other = leak ** (1 / factor.clamp(min=LOWEST)) if of_time else leak * factor
+            changed[name] = other.clamp(0, SLOWEST)
     return changed
 
 
@@ -184,7 +168,7 @@ def _with_thresholds(
     that is divided with the potential itself.
     """
     changed = dict(state)
-    for prefix, layer in _spiking_layers(network).items():
+    for prefix, layer in _neurons(network).items():
         theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
         of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
         for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
@@ -196,16 +180,23 @@ def _with_thresholds(
 
 def _spiking_layers(network: nn.Module) -> dict[str, SpikingLayer]:
     """By what their parameters' names begin with."""
-    layers = {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
-    if not layers:
-        raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
-    return layers
+    return {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
 
 
-def _as_used(name: str, tensor: Tensor) -> Tensor:
-    """What the network makes of a parameter: those that have a range are held to it."""
-    own = name.rpartition(".")[2]
-    return tensor.clamp(*RANGES[own]) if own in RANGES else tensor
+def _neurons(network: nn.Module) -> dict[str, SpikingLayer]:
+    if layers := _spiking_layers(network):
+        return layers
+    raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
+
+
+def _as_used(state: Mapping[str, Tensor], network: nn.Module) -> State:
+    """What the network makes of its parameters: neurons' are held to their ranges."""
+    used = dict(state)
+    for prefix, module in network.named_modules():
+        for own, bounds in getattr(module, "ranges", {}).items():
+            name = f"{prefix}.{own}".removeprefix(".")
+            used[name] = state[name].clamp(*bounds)
+    return used
 
 
 def _factors(like: Tensor, level: float, generator: torch.Generator) -> Tensor:

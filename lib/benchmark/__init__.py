@@ -25,8 +25,6 @@ BATCH_SIZES = {("hd", "map"): 128, ("hd", "ivon"): 16, ("sc", "map"): 128, ("sc"
 # The published counts of training, validation and test. HD has no validation part: its test part's size stands in.
 UTTERANCES = {"hd": (8_332, 2_088, 2_088), "sc": (75_466, 9_981, 20_382)}
 
-Pairs = list[tuple[Tensor, Tensor]]
-
 
 class Case(NamedTuple):
     """What is timed: its row of a table without the times, a call, and how many steps the call makes."""
@@ -38,15 +36,11 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """``batch`` utterances of ``frames`` frames through two hidden layers of ``width`` units."""
+    """``batch`` utterances of ``frames`` frames, for two hidden layers of ``width`` units."""
 
     width: int
     batch: int
     frames: int = 100
-
-    @property
-    def sizes(self) -> list[int]:
-        return [INPUTS, self.width, self.width, CLASSES]
 
     def minibatch(self, device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Noise for features [batch, time, features], and labels at random."""
@@ -78,7 +72,7 @@ def timed(cases: Sequence[Case], seconds: float) -> pd.DataFrame:
     )
 
 
-def step_products(shape: Shape, device: str = "cpu") -> Pairs:
+def step_products(shape: Shape, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
     """The factors of a training step's five products, of which the first two are the forward pass's.
 
     On the device "meta" they have shapes but take no memory.
@@ -92,12 +86,12 @@ def step_products(shape: Shape, device: str = "cpu") -> Pairs:
     return [*forward, (second_grad.T, spikes), (second_grad, second), (first_grad.T, features)]
 
 
-def operations(pairs: Pairs) -> int:
+def operations(pairs: Sequence[tuple[Tensor, Tensor]]) -> int:
     """Multiplications and additions of the products."""
     return sum(2 * left.shape[0] * left.shape[1] * right.shape[1] for left, right in pairs)
 
 
-def multiplied(pairs: Pairs, times: int = 1) -> Callable[[], None]:
+def multiplied(pairs: Sequence[tuple[Tensor, Tensor]], times: int = 1) -> Callable[[], None]:
     """A call that forms each product ``times`` times, in memory that is there already."""
     outputs = [left.new_empty(left.shape[0], right.shape[1]) for left, right in pairs]
 

@@ -37,7 +37,7 @@ def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A training step's products alone, the step with Adam (map) and with IVON, and parts of the former."""
     minibatch, row = shape.minibatch(device), {"device": device} | asdict(shape)
     (optimizer, of_map), (_, of_ivon) = (
-        peers.training_step(method, peers.ours(shape.sizes).to(device), *minibatch) for method in ("map", "ivon")
+        peers.training_step(method, peers.ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
     )
     of_map()  # for the optimiser alone to have gradients
     return [
@@ -68,7 +68,7 @@ def layer_step(layer: nn.Module, inputs: Tensor, grad: Tensor) -> Callable[[], o
 
 def prediction_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A Bayesian prediction of a minibatch, and its products alone."""
-    network, (features, _) = peers.ours(shape.sizes).to(device), shape.minibatch(device)
+    network, (features, _) = peers.ours(shape.width).to(device), shape.minibatch(device)
     mean = network_state(network)
     std = {name: torch.full_like(mean[name], 0.01) for name, _ in network.named_parameters()}
     posterior, generator = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
@@ -127,18 +127,15 @@ def layer_cases(stack: ExitStack, shape: Shape, neuron: str) -> list[Case]:
     return [Case({"neuron": neuron, "library": library} | row, run) for library, run in steps.items()]
 
 
-def growth_cases(stack: ExitStack, *sizes: tuple[str, Shape, int]) -> list[Case]:
+def growth_cases(stack: ExitStack, along: str, sizes: Sequence[tuple[Shape, int]]) -> list[Case]:
     """Epochs of ``train_map`` on more and more utterances, or longer and longer ones."""
-    return [
-        Case({"along": along} | asdict(shape) | {"utterances": utterances}, epoch(shape, utterances))
-        for along, shape, utterances in sizes
-    ]
+    return [Case({"along": along} | asdict(shape) | {"utterances": n}, epoch(shape, n)) for shape, n in sizes]
 
 
 def epoch(shape: Shape, utterances: int) -> Callable[[], None]:
     features, labels = Shape(shape.width, utterances, shape.frames).minibatch()
     parts = [SimpleNamespace(features=features[:count], labels=labels[:count]) for count in (utterances, 2)]
-    network, rate = peers.ours(shape.sizes), peers.LEARNING_RATE
+    network, rate = peers.ours(shape.width), peers.LEARNING_RATE
 
     def run():
         with redirect_stderr(io.StringIO()):  # the trainer's own progress
@@ -156,6 +153,8 @@ def machine() -> pd.DataFrame:
 
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+UTTERANCES = [(Shape(512, 128), count) for count in (256, 512, 1024)]
+FRAMES = [(Shape(512, 128, frames), 256) for frames in (50, 100, 200)]
 # For each table its cases, and the groups of what is timed in turns.
 TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
     "steps": (step_cases, [*product([Shape(w, b) for w in (128, 256, 512) for b in (16, 32, 128)], DEVICES)]),
@@ -163,13 +162,7 @@ TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
     "peers": (peer_cases, [*product([Shape(512, 128), Shape(512, 16), Shape(128, 128)], (False, True))]),
     "neurons": (layer_cases, [*product([Shape(512, 128), Shape(128, 128)], NEURONS)]),
     "at-once": (pair_cases, [(Shape(width, batch),) for width in (128, 512) for batch in (16, 128)]),
-    "growth": (
-        growth_cases,
-        [
-            tuple(("utterances", Shape(512, 128), count) for count in (256, 512, 1024)),
-            tuple(("frames", Shape(512, 128, frames), 256) for frames in (50, 100, 200)),
-        ],
-    ),
+    "growth": (growth_cases, [("utterances", UTTERANCES), ("frames", FRAMES)]),
 }
 
 

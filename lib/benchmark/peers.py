@@ -4,6 +4,7 @@ What is not installed is left out. Each library is given what it does fastest on
 all time steps at once, the neurons in its own way. Reset, surrogate gradient and readout are each library's own.
 """
 
+import copy
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.benchmark import Shape
+from lib.benchmark import CLASSES, INPUTS, Shape
 from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, fast
 from lib.trainers import sampled_weights
 
@@ -41,9 +42,9 @@ class PlainLayer(SpikingLayer):
 class PeerLayer(SpikingLayer):
     """PyTorch's own normalisation and dropout, and another library's neurons between them, run by ``through``."""
 
-    def __init__(self, inputs: int, units: int, dropout: float, neurons: Callable[[int], nn.Module], through: Callable):
+    def __init__(self, inputs: int, units: int, dropout: float, neurons: nn.Module, through: Callable):
         super().__init__(inputs, units, dropout)
-        self.leak, self.neurons, self.through = None, neurons(units), through
+        self.leak, self.neurons, self.through = None, copy.deepcopy(neurons), through
 
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
         weighted = self.linear(train)
@@ -51,28 +52,25 @@ class PeerLayer(SpikingLayer):
         return functional.dropout(spikes, self.dropout, self.training)
 
 
-def ours(sizes: list[int], layer: Callable[[int, int, float], nn.Module] = SpikingLayer) -> nn.Module:
-    """The paper's network of sizes [inputs, hidden, ..., classes], its hidden layers made by ``layer``."""
-    inputs, *hidden, classes = sizes
-    return SpikingClassifier(inputs, classes, hidden, DROPOUT, layer)
+def ours(width: int, layer: Callable[[int, int, float], nn.Module] = SpikingLayer) -> nn.Module:
+    """The paper's network, its two hidden layers made by ``layer``."""
+    return SpikingClassifier(INPUTS, CLASSES, (width, width), DROPOUT, layer)
 
 
-def sparch(sizes: list[int]) -> nn.Module:
+def sparch(width: int) -> nn.Module:
     """Bittar & Garner (2022): the whole network is theirs, with its readout of summed softmax outputs."""
-    inputs, *layers = sizes
 
     class Logits(import_module("sparch.models.snns").SNN):
         def forward(self, features):
             return super().forward(features)[0]
 
-    return Logits((1, None, inputs), layers, neuron_type="LIF", dropout=DROPOUT, normalization="batchnorm")
+    sizes = [width, width, CLASSES]
+    return Logits((1, None, INPUTS), sizes, neuron_type="LIF", dropout=DROPOUT, normalization="batchnorm")
 
 
-def snntorch(sizes: list[int]) -> nn.Module:
+def snntorch(width: int) -> nn.Module:
     """Eshraghian et al. (2023): ``Leaky``, called for each time step."""
-
-    def neurons(units):
-        return import_module("snntorch").Leaky(beta=torch.empty(units).uniform_(*LEAK_RANGE), learn_beta=True)
+    leaky = import_module("snntorch").Leaky(beta=torch.empty(width).uniform_(*LEAK_RANGE), learn_beta=True)
 
     def through(leaky, current):
         potential, train = leaky.reset_mem(), []
@@ -81,28 +79,26 @@ def snntorch(sizes: list[int]) -> nn.Module:
             train.append(spikes)
         return torch.stack(train)
 
-    return ours(sizes, partial(PeerLayer, neurons=neurons, through=through))
+    return ours(width, partial(PeerLayer, neurons=leaky, through=through))
 
 
-def spikingjelly(sizes: list[int]) -> nn.Module:
+def spikingjelly(width: int) -> nn.Module:
     """Fang et al. (2023): ``LIFNode`` over all time steps, reset by subtraction, the fastest of its surrogates."""
     neuron, surrogate = (import_module(f"spikingjelly.activation_based.{name}") for name in ("neuron", "surrogate"))
-
-    def neurons(units):
-        return neuron.LIFNode(10.0, v_reset=None, surrogate_function=surrogate.ATan(), step_mode="m")
+    node = neuron.LIFNode(10.0, v_reset=None, surrogate_function=surrogate.ATan(), step_mode="m")
 
     def through(node, current):
         node.reset()
         return node(current)
 
-    return ours(sizes, partial(PeerLayer, neurons=neurons, through=through))
+    return ours(width, partial(PeerLayer, neurons=node, through=through))
 
 
 LIBRARIES = {"sparch": sparch, "snntorch": snntorch, "spikingjelly": spikingjelly}
 
 
-def installed() -> dict[str, Callable[[list[int]], nn.Module]]:
-    """Makers of networks from sizes [inputs, hidden, ..., classes], by name: ours, plain PyTorch, what is there."""
+def installed() -> dict[str, Callable[[int], nn.Module]]:
+    """Makers of networks of a width, by name: ours, plain PyTorch, what is there of other libraries."""
     found = {name: make for name, make in LIBRARIES.items() if find_spec(name)}
     return {"ours": ours, "plain": partial(ours, layer=PlainLayer)} | found
 
@@ -143,6 +139,7 @@ def own_process(name: str, shape: Shape, threads: int, keep_memory: bool) -> Ite
     """
     context, arguments = multiprocessing.get_context("spawn"), (name, shape, threads, keep_memory)
     with ProcessPoolExecutor(1, context, initializer=_prepare, initargs=arguments) as process:
+        process.submit(_train, 0)  # it starts now, while others do
         yield lambda steps: process.submit(_train, steps)
 
 
@@ -152,7 +149,7 @@ def _prepare(name: str, shape: Shape, threads: int, keep_memory: bool) -> None:
         fast.keep_freed_memory()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    _, _step = training_step("map", installed()[name](shape.sizes), *shape.minibatch())
+    _, _step = training_step("map", installed()[name](shape.width), *shape.minibatch())
 
 
 def _train(steps: int) -> None:

@@ -18,6 +18,7 @@ except ImportError:
 
 # A leak is exp(-1 / time constant): the baseline's time constants go from 5 to 25 steps (Bittar & Garner 2022).
 LEAK_RANGE = (math.exp(-1 / 5), math.exp(-1 / 25))
+MOMENTUM = 0.05  # of batch norm's running statistics, as in the baseline
 WORDS = 2**32
 
 
@@ -90,7 +91,7 @@ class SpikingLayer(nn.Module):
     def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__()
         self.linear = nn.Linear(num_inputs, num_units, bias=False)
-        self.norm = nn.BatchNorm1d(num_units, momentum=0.05)
+        self.norm = nn.BatchNorm1d(num_units, momentum=MOMENTUM)
         self.leak = self.spread("leak", num_units)
         self.dropout, self.outputs, self.bounded = dropout, num_units, True
 
@@ -178,8 +179,12 @@ class SpikingClassifier(nn.Module):
         for units in hidden_sizes:
             self.layers.append(layer(inputs, units, dropout))
             inputs = self.layers[-1].outputs
-        self.norm = nn.BatchNorm1d(inputs, momentum=0.05)
         self.dropout = nn.Dropout(dropout)
+        self.make_readout(inputs, num_classes)
+
+    def make_readout(self, inputs: int, num_classes: int) -> None:
+        """What ``classify`` needs of parameters: another readout is a subclass that overrides both."""
+        self.norm = nn.BatchNorm1d(inputs, momentum=MOMENTUM)
         self.readout = nn.Linear(inputs, num_classes)
 
     @property

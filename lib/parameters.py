@@ -1,7 +1,7 @@
 """What the notebooks of the sequence take as parameters, beside the settings of runs (``setup``)."""
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib.settings import Settings, real, setting, whole
@@ -63,12 +63,3 @@ def assigned(cell: str) -> list[str] | None:
         return [target.id for statement in statements for target in statement.targets]
     except (SyntaxError, ValueError, AttributeError):
         return None
-
-
-def as_list(value: object) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def root_of(data_root: str | Mapping[str, str] | None, dataset: str) -> str | None:
-    """The folder of one data set, where several are given as a mapping from sets to folders."""
-    return data_root.get(dataset) if isinstance(data_root, Mapping) else data_root

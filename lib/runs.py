@@ -6,8 +6,10 @@ there is not computed again. A derived run names in ``run.json`` the runs that i
 """
 
 import io
+import itertools
 import json
 import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +30,7 @@ from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import Posterior
-from lib.setup import Setup
+from lib.setup import Setup, setup_of
 from lib.trainers import VALIDATION_SAMPLES, likelihood
 
 # Where this repository keeps recordings, features and runs, unless a caller names another folder.
@@ -169,6 +171,37 @@ def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | 
         f"no run of {setup.dataset}, {setup.method.name}, seed {setup.seed} in {root} has these settings; there are "
         f"{'; '.join(said)}: give the settings of one of these, or train the run that you ask for with 02_training"
     )
+
+
+def each(
+    settings: Mapping[str, Any],
+    *,
+    dataset: str | Sequence[str],
+    method: str | Sequence[str],
+    seed: int | Sequence[int],
+    data_root: str | Mapping[str, str] | None = None,
+    results_root: str | Path | None = None,
+    missing: Collection[str] = (),
+    **named: Any,
+) -> Iterator[tuple[Run, Frames]]:
+    """The run of each of the data sets, methods and seeds: found, or trained where there is none such at all.
+
+    ``data_root`` may be a mapping from data sets to folders. Those that are ``missing``, each named as in "hd-ivon-2",
+    are left out. ``settings`` and ``named`` are as ``setup_of`` takes them. Raises ``ValueError`` as ``find`` does.
+    """
+    for one in as_list(dataset):
+        pairs = itertools.product(as_list(method), as_list(seed))
+        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
+        setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
+        if setups:
+            folder = data_root.get(one) if isinstance(data_root, Mapping) else data_root
+            frames = load_frames(setups[0], folder)
+        for setup in setups:
+            yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:

@@ -60,9 +60,7 @@ TEXT = Range(lambda value: isinstance(value, str) and value != "", "a name")
 FOLDER = Range(lambda value: isinstance(value, str | Path) and str(value) != "", "a folder")
 
 
-def setting(
-    default: Any, of: Range, *, search: list | tuple[float, float] | None = None, before: Any = ABSENT
-) -> Any:
+def setting(default: Any, of: Range, *, search: list | tuple[float, float] | None = None, before: Any = ABSENT) -> Any:
     """A field of ``Settings``.
 
     ``search`` is what trials try: a list of choices, or the two ends of a range on a logarithmic scale. A setting that
@@ -120,3 +118,8 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The values by name, as they stand in a run's record."""
         return {name: getattr(self, name) for name in self.names()}
+
+    def identity(self) -> dict[str, Any]:
+        """``as_dict`` without the settings that runs were stored without, where they have the value of these runs."""
+        before = self.before()
+        return {name: value for name, value in self.as_dict().items() if name not in before or value != before[name]}

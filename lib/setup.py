@@ -123,3 +123,16 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
         bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
         return flat | ({"bases": flat.get("bases", {}) | bases} if bases else {})
     return flat | sections.get(method, {})
+
+
+def data_setup(settings: Mapping[str, Any], dataset: str) -> Setup:
+    """A setup of a data set alone, its network and training being the defaults.
+
+    Raises ``ValueError`` for a setting that belongs to no run on this set, whatever its method.
+    """
+    found, own = settings_for(settings, dataset, "map"), datasets.get(dataset).settings.names()
+    elsewhere = {name for kind in (NetworkSettings, TrainingSettings) for name in kind.names()}
+    elsewhere |= {name for method in methods.METHODS.values() for name in method.takes()}
+    for name in found.keys() - elsewhere - set(own):
+        raise ValueError(f"{name!r} is no setting of a run on {dataset}: the data set takes {', '.join(own)}")
+    return Setup.of({"dataset": dataset, "method": "map"} | {name: found[name] for name in own if name in found})

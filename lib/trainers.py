@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from lib import metrics, posteriors
 from lib.features import Examples
-from lib.network import SpikingClassifier
 from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, network_state
 
 VALIDATION_SAMPLES = 4
@@ -186,9 +185,8 @@ def fit(
         here = f"{len(training.labels)} and {len(validation.labels)}"
         raise ValueError(f"training needs 2 or more utterances and 1 or more to validate on; here are {here}")
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(method.optimizer, factor=0.5, patience=patience)
-    rows, best, best_loss = [], None, math.inf
-    if checkpoint is not None and checkpoint.exists():
-        rows, best, best_loss = _resume(checkpoint, method, network, scheduler)
+    begun = checkpoint is not None and checkpoint.exists()
+    rows, best, best_loss = _resume(checkpoint, method, network, scheduler) if begun else ([], None, math.inf)
     with torch.random.fork_rng():
         for epoch in tqdm(range(len(rows), epochs), desc="epochs", initial=len(rows), total=epochs):
             began = time.perf_counter()
@@ -255,7 +253,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
     figures = {"validation_loss": metrics.negative_log_likelihood(predicted, validation.labels)}
     figures |= {"validation_accuracy": metrics.accuracy(predicted, validation.labels)}
-    if isinstance(network, SpikingClassifier) and network.fires:
+    if getattr(network, "fires", False):
         with posteriors.evaluating(network, posterior.noisy):
             spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
         figures |= {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}

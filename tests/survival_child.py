@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import psutil
 import torch
 from tqdm import tqdm
 
@@ -44,12 +43,10 @@ OF_METHOD = {
     "map": {"learning_rate": 0.5, "epochs": 6},
     "ivon": {"learning_rate": 2.0, "epochs": 4, "freeze_norm_after": 2},
 }
-# Who is killed: the process itself, or one that it comes from. A kernel is a worker's child, and that the pipeline's.
-GENERATIONS = {"SIGKILL": 0, "worker": 1, "pipeline": 2}
 
 
-def command(folder: Path, archive: Path, method: str, begin: Callable[[str], None], last: str = STEPS[-1]) -> None:
-    """Everything up to the last step; all that is lost or kept in a life lies in ``folder``."""
+def command(folder: Path, archive: Path, method: str, begin: Callable[[str], None]) -> None:
+    """All steps; whatever is lost or kept in a life lies in ``folder``."""
     experiment.DATA = folder
     checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
     source = downloads.SOURCES["fsdd"]._replace(archive=archive.name, checksum=f"sha256:{checksum}", space=2_000_000)
@@ -62,12 +59,8 @@ def command(folder: Path, archive: Path, method: str, begin: Callable[[str], Non
     downloads.fetch("fsdd", folder / "fsdd")
     begin("features")
     frames = experiment.load_frames(chosen, "fsdd")
-    if last == "features":
-        return
     begin("training")
     run = experiment.train(frames, chosen)
-    if last == "training":
-        return
     begin("evaluation")
     evaluation = experiment.evaluate(run, frames, samples=3, bins=5)
     tables.write({run: evaluation}, chosen)
@@ -109,11 +102,9 @@ class Moments:
 
 
 def strike(kind: str, size: int) -> None:
-    """End this process or one that it comes from, interrupt it, or let no file grow beyond ``size`` bytes."""
-    if kind in GENERATIONS:
-        me = psutil.Process()
-        [me, *me.parents()][GENERATIONS[kind]].kill()
-        me.kill()
+    """End this process, interrupt it, or let no file grow beyond ``size`` bytes."""
+    if kind == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
     elif kind in ("SIGINT", "SIGINT in a notebook"):
         os.kill(os.getpid(), signal.SIGINT)
     else:
@@ -139,16 +130,6 @@ def live(folder: str, archive: str, method: str, fault: dict | None, moments: st
     if moments:
         Path(moments).write_text(json.dumps([[*moment, count] for moment, count in sorted(watch.counts.items())]))
     return 0
-
-
-def live_in_kernel(folder: Path, archive: Path, method: str, last: str, faults: Path) -> None:
-    """A notebook's part of a life, with the fault that waits for it, if one does; it meets it once."""
-    fault, waiting = None, faults / f"{last}.json"
-    if waiting.exists():
-        fault = json.loads(waiting.read_text())
-        waiting.unlink()
-    with Moments(fault) as watch:
-        command(folder, archive, method, watch.begin, last)
 
 
 def main(archive: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib.pipeline.pages import clean, render, stage, without_paths
+from lib.pages import clean, render, stage, without_paths
 
 
 def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
@@ -71,7 +71,7 @@ def test_a_book_with_a_broken_link_is_refused_and_the_earlier_one_stays(toy: Pat
     html = toy / "_build/html"
     html.mkdir(parents=True)
     (html / "index.html").write_text("an earlier book")
-    stage(toy, toy / "_build/source", {})
+    stage(toy, toy / "_build/source", {}, {})
     with pytest.raises(RuntimeError, match=r"without warnings:\n.*intro\.md:3: WARNING: .*05_absent\.md"):
         render(toy / "_build/source", html)
     assert (html / "index.html").read_text() == "an earlier book"

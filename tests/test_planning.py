@@ -1,156 +1,155 @@
-"""Which executions a settings file asks for."""
+"""Which executions a file of parameters asks for, and what each is given."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from toy_book import SETTINGS, declared, write_notebook
+import toy_book
+from toy_book import settings_file, write_notebook
 
-from lib.pipeline.planning import SEQUENCE, Step, at_once, notebooks_of, plan, read_defaults, read_settings, without
+from lib.book import SEQUENCE, Step, plan, read_defaults, read_settings, settings_of
 
-ROOT = Path(__file__).resolve().parents[1]
+
+@pytest.fixture(autouse=True)
+def library(monkeypatch):
+    for name, module in toy_book.stand_in().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def planned(toy: Path, **changes: Any) -> dict[str, Step]:
+    return {step.name: step for step in plan(read_settings(settings_file(toy, **changes)), read_defaults(toy))}
 
 
 def test_default_parameters_are_read_whole(toy: Path) -> None:
-    assert read_defaults(toy / "book/02_training.ipynb") == {
+    assert read_defaults(toy)["02_training"] == {
         "dataset": "hd",
-        "data_root": None,
         "method": "ivon",
         "seed": 1,
+        "data_root": None,
         "results_root": "results",
+        "settings": {},
+        "epochs": 30,
         "hidden_sizes": [128, 128],
-        "learning_rate": 0.1,
-        "dropout": None,
     }
-    assert read_defaults(toy / "book/extra.ipynb") == {}
-
-
-def test_a_default_that_is_computed_is_refused(toy: Path) -> None:
+    assert read_defaults(toy)["extra"] == {}
     write_notebook(toy / "book", "extra", parameters="epochs = len('abc')")
     with pytest.raises(ValueError, match=r"extra\.ipynb: the default of 'epochs' is no literal"):
-        read_defaults(toy / "book/extra.ipynb")
+        read_defaults(toy)
 
 
 def test_the_sequence_comes_before_what_else_the_contents_list(toy: Path) -> None:
     (toy / "_toc.yml").write_text(
-        "root: book/intro\nparts:\n- chapters:\n  - file: book/absent\n    sections:\n"
+        "format: jb-book\nroot: book/intro\nparts:\n- chapters:\n  - file: book/absent\n    sections:\n"
         "    - file: book/extra\n  - file: book/04_slices\n"
     )
-    assert notebooks_of(toy) == [*SEQUENCE, "extra"]
+    assert list(read_defaults(toy)) == [*SEQUENCE, "extra"]
 
 
 def test_every_combination_is_run_once_and_after_what_it_reads(toy: Path) -> None:
-    steps = {step.name: step for step in plan(SETTINGS, declared(toy))}
+    steps = planned(toy)
     trainings = {f"02_training-{d}-{m}-{s}" for d in ("sc", "hd") for m in ("map", "ivon") for s in (1, 2)}
     data = {"01_data-sc", "01_data-hd"}
     assert set(steps) == data | trainings | {"03_evaluation", "04_slices-sc", "04_slices-hd", "extra"}
-    assert steps["01_data-hd"].after == set()
-    assert steps["02_training-sc-map-2"].after == {"01_data-sc"}
-    assert steps["03_evaluation"].after == trainings
-    assert steps["04_slices-hd"].after == {"02_training-hd-map-1", "02_training-hd-ivon-1"}  # of its own seed
-    assert steps["extra"].after == data
-
-
-def test_what_can_run_at_the_same_time_is_counted(toy: Path) -> None:
-    assert at_once(plan(SETTINGS, declared(toy))) == 9  # eight trainings and the extra page
-    chain = [Step(name, {}, {}, True, frozenset(after), 0) for name, after in (("a", ""), ("b", "a"), ("c", "ab"))]
-    assert at_once(chain) == 1
-
-
-def test_what_fails_is_felt_by_what_needs_it(toy: Path) -> None:
-    steps = {step.name: step for step in plan(SETTINGS, declared(toy))}
-    trainings = [step for step in steps.values() if step.notebook == "02_training"]
-    assert without(steps["02_training-sc-map-2"], [steps["01_data-sc"]]) is None
-    assert without(steps["04_slices-hd"], [steps["02_training-hd-ivon-1"]]) is None
-    assert without(steps["extra"], [steps["01_data-sc"]]) == steps["extra"]
-    evaluation = steps["03_evaluation"]
-    assert without(evaluation, []) == evaluation
-    assert without(evaluation, trainings) is None
-    spared = without(evaluation, trainings[1:])
-    assert spared.parameters["missing"][:2] == ["sc-map-2", "sc-ivon-1"]
-    assert len(spared.parameters["missing"]) == 7
-    assert spared.parameters | {"missing": []} == evaluation.parameters | {"missing": []}
+    after = {name: set(step.after) for name, step in steps.items()}
+    assert after["01_data-hd"] == set()
+    assert after["02_training-sc-map-2"] == {"01_data-sc"}
+    assert after["03_evaluation"] == trainings
+    assert after["04_slices-hd"] == {"02_training-hd-map-1", "02_training-hd-ivon-1"}  # of its own seed
+    assert after["extra"] == data
+    enough = [steps[name].enough for name in ("02_training-sc-map-2", "03_evaluation", "04_slices-hd", "extra")]
+    assert enough == [1, 1, 2, 0]
 
 
 def test_the_book_shows_the_default_execution_else_the_first(toy: Path) -> None:
     always = {"03_evaluation", "extra"}
-    shown = {step.name for step in plan(SETTINGS, declared(toy)) if step.shown}
+    shown = {name for name, step in planned(toy).items() if step.shown}
     assert shown == always | {"01_data-hd", "02_training-hd-ivon-1", "04_slices-hd"}
-    elsewhere = SETTINGS | {"dataset": ["fsdd", "sc"], "seed": [3, 2]}
-    shown = {step.name for step in plan(elsewhere, declared(toy)) if step.shown}
+    shown = {name for name, step in planned(toy, dataset=["fsdd", "sc"], seed=[3, 2]).items() if step.shown}
     assert shown == always | {"01_data-fsdd", "02_training-fsdd-ivon-3", "04_slices-fsdd"}
 
 
-def test_a_notebook_is_given_what_it_declares_and_does_not_assume(toy: Path) -> None:
-    settings = SETTINGS | {"data_root": {"hd": "/speech/hd"}, "samples": 4, "seed": [2, 1]}
-    given = {step.name: step.parameters for step in plan(settings, declared(toy))}
-    assert given["01_data-hd"] == {"data_root": "/speech/hd"}
-    assert given["01_data-sc"] == {"dataset": "sc"}
-    assert given["02_training-sc-map-1"] == {
-        "dataset": "sc",
-        "method": "map",
-        "hidden_sizes": [8, 8],
-        "learning_rate": 0.01,
-    }
+def test_a_notebook_is_given_what_it_declares_and_does_not_assume(toy: Path, monkeypatch) -> None:
+    monkeypatch.chdir(toy)
+    said = {"data_root": {"hd": "speech/hd", "sc": "~/sc"}, "samples": 4, "seed": [2, 1], "epochs": 30}
+    steps = planned(toy, **said, settings={"neuron": "rlif"})
+    given = {name: step.parameters for name, step in steps.items()}
+    hd, sc = str(toy / "speech/hd"), str(Path.home() / "sc")
+    assert given["01_data-hd"] == {"data_root": hd, "settings": {"neuron": "rlif"}}
     assert given["02_training-hd-ivon-2"] == {
-        "data_root": "/speech/hd",
         "seed": 2,
+        "data_root": hd,
+        "settings": {"neuron": "rlif", "learning_rate": 1},
         "hidden_sizes": [8, 8],
-        "learning_rate": 1,
     }
+    several = {"neuron": "rlif", "map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 1}}
     assert given["03_evaluation"] == {
         "dataset": ["sc", "hd"],
-        "data_root": {"hd": "/speech/hd"},
         "seed": [2, 1],
+        "data_root": {"hd": hd, "sc": sc},
+        "settings": several,
+        "hidden_sizes": [8, 8],
         "samples": 4,
     }
-    assert given["04_slices-sc"] == {"dataset": "sc", "seed": 2}
+    slices = {"dataset": "sc", "seed": 2, "data_root": sc, "settings": several, "hidden_sizes": [8, 8]}
+    assert given["04_slices-sc"] == slices
     assert given["extra"] == {}
 
 
-def test_a_data_set_can_have_its_own_value(toy: Path) -> None:
-    split = {"sc": "70-10-20"}
-    rates = {"hd": 0.3, "sc": 0.2}
-    settings = SETTINGS | {"split": split, "learning_rate": 0.5, "ivon": {"learning_rate": rates}, "map": {}}
-    given = {step.name: step.parameters for step in plan(settings, declared(toy))}
-    assert given["01_data-sc"]["split"] == "70-10-20"
-    assert "split" not in given["01_data-hd"]
-    assert given["02_training-hd-ivon-1"]["learning_rate"] == 0.3
-    assert given["02_training-sc-ivon-1"]["learning_rate"] == 0.2
-    assert given["02_training-sc-map-1"]["learning_rate"] == 0.5
-    only_hd = settings | {"ivon": {"learning_rate": {"hd": 0.3}}}
-    given = {step.name: step.parameters for step in plan(only_hd, declared(toy))}
-    assert given["02_training-sc-ivon-1"]["learning_rate"] == 0.5
+def test_defaults_spelled_out_put_no_parameters_into_a_notebook(toy: Path) -> None:
+    said = {"dataset": ["hd"], "seed": [1], "hidden_sizes": [128, 128], "epochs": 30, "radius": 2.0, "settings": {}}
+    assert not any(step.parameters for step in planned(toy, **said, map={}, ivon={}).values() if step.shown)
 
 
-def test_a_folder_of_data_is_read_from_where_the_command_is_run(toy: Path, monkeypatch) -> None:
-    monkeypatch.chdir(toy)
-    steps = plan(SETTINGS | {"data_root": {"hd": "speech/hd", "sc": "~/sc"}}, declared(toy))
-    given = {step.name: step.parameters for step in steps}
-    assert given["01_data-hd"] == {"data_root": str(toy / "speech/hd")}
-    assert given["01_data-sc"]["data_root"] == str(Path.home() / "sc")
+def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
+    """Whatever is said of data sets, methods and those that they are derived from."""
+    methods = ["map", "ivon", "noise-ivon"]
+    own = {"learning_rate": {"hd": 0.3, "sc": 0.2}, "epochs": 3}
+    sizes = {"hd": [4], "sc": [8, 8]}
+    steps = planned(toy, method=methods, ivon=own, settings={"split": {"sc": "70-10-20"}}, hidden_sizes=sizes)
+    declared = read_defaults(toy)
+    evaluated = declared["03_evaluation"] | steps["03_evaluation"].parameters
+    for step in [step for step in steps.values() if step.notebook == "02_training"]:
+        trained = declared["02_training"] | step.parameters
+        network = [{key: given[key] for key in ("epochs", "hidden_sizes")} for given in (trained, evaluated)]
+        of_run = network[0] | trained["settings"]
+        assert of_run == network[1] | settings_of(evaluated["settings"], trained["dataset"], trained["method"])
+        assert of_run.get("split") == {"hd": None, "sc": "70-10-20"}[trained["dataset"]]
+        assert of_run["hidden_sizes"] == sizes[trained["dataset"]]
+        assert trained["epochs"] == (3 if trained["method"] == "ivon" else 30)
+    bases = steps["02_training-sc-noise-ivon-1"].parameters["settings"]["bases"]
+    assert bases == {"map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 0.2, "epochs": 3}}
+    assert {step.parameters.get("radius") for step in planned(toy, radius={"hd": 3.0}).values()} == {None, 3.0}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"epoch": 3}, "'epoch' is neither a notebook's parameter nor a method listed under 'method'"),
-        ({"ivom": {"learning_rate": 0.1}}, "'ivom' is neither"),
-        ({"method": ["map"]}, "'ivon' is neither"),
-        ({"ivon": {"learning_rat": 0.1}}, r"'ivon\.learning_rat' is neither"),
-        ({"ivon": {"seed": 3}}, r"'ivon\.seed' is neither"),
-        ({"ivon": [0.1]}, r"'ivon' must map parameters to values, not be \[0\.1\]"),
+        ({"epoch": 3}, "'epoch' is no notebook's parameter and no listed method"),
+        ({"ivom": {"learning_rate": 0.1}}, "'ivom' is no notebook"),
+        ({"method": ["map"]}, "'ivon' is no notebook"),
+        ({"method": ["map", "ivon", "svi"]}, "no svi"),
+        ({"dataset": ["hd", "dh"]}, "no dh"),
+        ({"ivon": {"learning_rat": 0.1}}, "learning_rat belongs to nothing"),
+        ({"ivon": {"learning_rate": "1e-4"}}, "learning_rate = '1e-4' does not fit"),
+        ({"map": {"hess_init": 0.1}, "method": ["ivon", "temperature"]}, "hess_init belongs to nothing"),
+        ({"settings": {"nueron": "lif"}}, "nueron belongs to nothing"),
+        ({"ivon": {"seed": 3}}, r"'ivon\.seed' cannot be set"),
+        ({"ivon": [0.1]}, r"'ivon' must map settings to values, not be \[0\.1\]"),
+        ({"settings": "fast"}, r"'settings' must map settings to values"),
         ({"ivon": {"learning_rate": {"hd1": 0.1}}}, r"'ivon\.learning_rate' names 'hd1', which is not listed"),
-        ({"ivon": {"learning_rate": "1e-4"}}, "learning_rate = '1e-4' does not fit: it must be a number above 0"),
+        ({"settings": {"svi": {"learning_rate": 0.1}}}, r"'settings\.svi' names 'learning_rate', which is not listed"),
         ({"data_root": {"hd1": "/speech"}}, "'data_root' names 'hd1', which is not listed under 'dataset'"),
-        ({"data_root": {"hd": 1}}, "data_root = 1 does not fit: it must be a folder"),
-        ({"samples": 4.0}, r"samples = 4\.0 does not fit"),
-        ({"dataset": ["hd", "dh"]}, r"'dh'\]? does not fit: it must be one of hd, sc"),
-        ({"method": ["map", "ivon", "svi"]}, "'svi' does not fit: it must be one of"),
+        ({"data_root": {"hd": 1}}, "'data_root' must be a folder, not 1"),
+        ({"epochs": {"hd1": 3}}, r"'settings\.epochs' names 'hd1', which is not listed"),
+        ({"radius": {"hd1": 1.0}}, "'radius' names 'hd1', which is not listed"),
+        ({"samples": 4.0}, r"'samples' must be of one kind with the 16 of 03_evaluation, not 4\.0"),
     ],
 )
-def test_what_no_notebook_can_use_is_refused(toy: Path, changes: dict, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        plan(SETTINGS | changes, declared(toy))
+def test_what_no_notebook_or_run_can_use_is_refused(toy: Path, changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        planned(toy, **changes)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -159,85 +158,37 @@ def test_what_no_notebook_can_use_is_refused(toy: Path, changes: dict, sentence:
         ("", "must be a mapping"),
         ("- hd\n- sc\n", "must be a mapping"),
         ("1: hd\n", "must be a mapping"),
+        (b"\xff\xfe", "is not YAML"),
         ("dataset: [hd\n", "is not YAML"),
         ("dataset: !!python/object/apply:os.getcwd []\n", "is not YAML"),
-        ("method: [map]\nseed: [1]\n", "'dataset' must be a list of one or more str values"),
+        ("dataset: [hd]\nmap: {dropout: 0.1,\n  dropout: 0.2}\n", "'dropout' stands twice .*line 2"),
+        ("method: [map]\nseed: [1]\n", "'dataset' must be a list of str values"),
         ("dataset: hd\nmethod: [map]\nseed: [1]\n", "'dataset' must be a list"),
         ("dataset: [hd]\nmethod: []\nseed: [1]\n", "'method' must be a list"),
-        ("dataset: [hd]\nmethod: [map]\nseed: [one]\n", "'seed' must be a list of one or more int values"),
-        ("dataset: [hd]\nmethod: [map]\nseed: [true]\n", "'seed' must be a list"),
-        ("dataset: [hd, sc, hd]\nmethod: [map]\nseed: [1]\n", "'dataset' names a value twice"),
+        ("dataset: [hd]\nmethod: [map]\nseed: [true]\n", "'seed' must be a list of int values"),
+        ("dataset: [hd, sc, hd]\nmethod: [map]\nseed: [1]\n", "'dataset' must be a list .* none twice"),
     ],
 )
-def test_a_settings_file_that_says_no_such_thing_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_file_that_says_no_such_thing_is_refused(tmp_path: Path, text: str | bytes, sentence: str) -> None:
     path = tmp_path / "settings.yml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=sentence) as refusal:
         read_settings(path)
     assert "\n" not in str(refusal.value)
 
 
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "my.yml", tmp_path):
+        with pytest.raises(FileNotFoundError, match=f"there is no file {path}"):
+            read_settings(path)
+
+
 def test_a_further_file_takes_the_place_of_what_it_names(tmp_path: Path) -> None:
     first, further = tmp_path / "first.yml", tmp_path / "further.yml"
-    first.write_text("dataset: [hd]\nmethod: [map]\nseed: [1]\nivon: {epochs: 3}\n")
+    first.write_text("dataset: [hd]\nmethod: [ivon]\nseed: [1]\nivon: {dropout: 0.2, hess_init: 1}\n")
     further.write_text("dataset: [sc]\nivon: {dropout: 0.1}\n")
-    assert read_settings(first, further) == {
-        "dataset": ["sc"],
-        "method": ["map"],
-        "seed": [1],
-        "ivon": {"dropout": 0.1},
-    }
+    lists = {"dataset": ["sc"], "method": ["ivon"], "seed": [1]}
+    assert read_settings(first, further) == lists | {"settings": {"ivon": {"dropout": 0.1}}}
     further.write_text("seed: 1\n")
     with pytest.raises(ValueError, match=r"first\.yml and .*further\.yml: 'seed' must be a list"):
         read_settings(first, further)
-
-
-def test_the_rehearsal_is_the_paper_s_run_under_the_names_of_synthetic_sets() -> None:
-    """What is synthetic is so by name: pictures, tables and stored runs say it."""
-    notebooks = {stem: read_defaults(ROOT / "book" / f"{stem}.ipynb") for stem in SEQUENCE}
-    params = ROOT / "book/params"
-    paper = plan(read_settings(params / "paper.yml"), notebooks)
-    rehearsal = plan(read_settings(params / "paper.yml", params / "rehearsal.yml"), notebooks)
-    folders = {"synthetic-hd": "data/rehearsal/hd", "synthetic-sc": "data/rehearsal/sc"}
-    for step, rehearsed in zip(paper, rehearsal, strict=True):
-        assert list(rehearsed.along.values()) == [
-            value if axis != "dataset" else f"synthetic-{value}" for axis, value in step.along.items()
-        ]
-        whole, whole_rehearsed = (notebooks[one.notebook] | one.parameters for one in (step, rehearsed))
-        assert whole_rehearsed["results_root"] == str(Path("data/rehearsal/runs").resolve())
-        root = whole_rehearsed["data_root"]
-        for name, folder in root.items() if isinstance(root, dict) else [(whole_rehearsed["dataset"], root)]:
-            assert folder == str(Path(folders[name]).resolve())
-        for name in whole.keys() - {"dataset", "data_root", "results_root"}:
-            value = whole_rehearsed[name]
-            if isinstance(value, dict):
-                value = {key.removeprefix("synthetic-"): of_set for key, of_set in value.items()}
-            assert value == whole[name], name
-
-
-BASED = SETTINGS | {"dataset": ["sc"], "method": ["map", "temperature", "noise-ivon"], "seed": [1]}
-
-
-def test_a_method_made_of_others_is_given_what_is_said_of_them(toy: Path) -> None:
-    notebooks = declared(toy)
-    notebooks["02_training"]["bases"] = None
-    steps = {step.along["method"]: step for step in plan(BASED, notebooks) if step.notebook == "02_training"}
-    assert "bases" not in steps["map"].parameters
-    assert steps["temperature"].parameters["bases"] == {"map": {"learning_rate": 0.01}}
-    assert steps["noise-ivon"].parameters["bases"] == {"map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 1}}
-
-
-def test_what_is_said_of_a_part_may_differ_between_data_sets(toy: Path) -> None:
-    notebooks = declared(toy)
-    notebooks["02_training"]["bases"] = None
-    said = BASED | {"dataset": ["sc", "hd"], "map": {"learning_rate": {"sc": 0.01, "hd": 0.02}}}
-    steps = {step.name: step for step in plan(said, notebooks)}
-    given = [steps[f"02_training-{name}-temperature-1"].parameters["bases"] for name in ("sc", "hd")]
-    assert given == [{"map": {"learning_rate": 0.01}}, {"map": {"learning_rate": 0.02}}]
-
-
-def test_a_part_s_wrong_setting_is_refused_beforehand(toy: Path) -> None:
-    notebooks = declared(toy)
-    notebooks["02_training"] |= {"bases": None, "hess_init": None}
-    with pytest.raises(ValueError, match="map takes no hess_init"):
-        plan(BASED | {"map": {"hess_init": 0.1}}, notebooks)

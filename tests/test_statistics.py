@@ -17,16 +17,12 @@ from lib import statistics
 # Risk and coverage
 
 
-def test_the_most_certain_are_answered_first():
+def test_the_most_certain_are_answered_first_and_what_ties_together():
     given = np.array([0.3, 0.1, 0.2, 0.4]), np.array([0, 1, 1, 1])
-    curve = statistics.risk_coverage(*given)
-    np.testing.assert_allclose(curve["coverage"], [0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(curve["risk"], [0, 0, 1 / 3, 1 / 4])
+    np.testing.assert_allclose(statistics.risk_coverage(*given), [[0.25, 0], [0.5, 0], [0.75, 1 / 3], [1, 1 / 4]])
     assert statistics.risk_coverage_area(*given) == pytest.approx((0 + 0 + 1 / 3 + 1 / 4) / 4)
-
-
-def test_what_ties_is_answered_together():
     curve = statistics.risk_coverage(np.array([2, 1, 2, 1]), np.array([True, False, True, True]))
+    assert list(curve) == ["coverage", "risk"]
     np.testing.assert_allclose(curve, [[0.5, 0.5], [1, 0.25]])
 
 
@@ -112,9 +108,7 @@ def test_differences_over_seeds_have_student_s_interval():
 def test_paired_differences_are_those_over_seeds_of_each_data_set_and_measure():
     rows = table1(map=[[0.5, 0.6, 0.4], [1.0], [1.0]], ivon=[[0.9, 0.62, 0.5], [3.0]])
     found = statistics.paired_differences(rows, "ivon", "map")
-    assert found.index.to_list() == [
-        (name, m) for name in ("set0", "set1") for m in ("accuracy", "brier", "ece", "nll")
-    ]
+    assert found.index.to_list() == [(f"set{i}", name) for i in (0, 1) for name in ("accuracy", "brier", "ece", "nll")]
     for measure in ("nll", "brier"):
         of_set = rows[rows["dataset"] == "set0"]
         (expected,) = statistics.seed_differences(of_set, measure, [("ivon", "map")]).to_dict("records")
@@ -201,18 +195,13 @@ def test_differences_that_are_all_the_same_have_a_point_as_interval(value):
     assert found == pytest.approx((value, value, value), abs=1e-15)
 
 
-def test_the_bootstrap_refuses_one_utterance():
-    with pytest.raises(ValueError, match="two or more"):
-        statistics.paired_bootstrap(np.zeros((3, 1)), 10, 0)
-
-
 # Rank correlations
 
 
 def ranked(networks):
     """Values rounded so that some tie."""
-    numbers = np.random.default_rng(0).normal(size=(2, networks))
-    return numbers[0].round(1), (numbers[0] + numbers[1]).round(1)
+    first, noise = np.random.default_rng(0).normal(size=(2, networks))
+    return first.round(1), (first + noise).round(1)
 
 
 def test_the_rank_correlation_is_scipys():
@@ -231,11 +220,11 @@ def test_the_rank_correlation_counts_groups_and_not_their_members():
     once = statistics.grouped_rank_correlation(*columns, 500, seed=0)
     thrice = statistics.grouped_rank_correlation(*(np.repeat(column, 3) for column in columns), 500, seed=0)
     assert thrice == pytest.approx(once, rel=1e-9)
-
-
-def test_the_rank_correlation_leaves_out_resamples_that_have_none():
-    pair, names = np.array([1.0, 2.0]), np.array(["a", "b"])
-    assert statistics.grouped_rank_correlation(pair, pair + 2, names, 50, seed=0) == pytest.approx((1, 1, 1))
+    # A resample of one of these groups alone has no correlation.
+    pair = np.array([1.0, 2.0])
+    assert statistics.grouped_rank_correlation(pair, pair + 2, np.array(["a", "b"]), 50, seed=0) == pytest.approx(
+        (1, 1, 1)
+    )
 
 
 def test_rank_correlations_are_taken_over_the_networks_that_have_both():
@@ -249,9 +238,6 @@ def test_rank_correlations_are_taken_over_the_networks_that_have_both():
         expected = networks["angularity"].corr(networks[outcome], method="spearman")
         assert row["correlation"] == pytest.approx(expected)
         assert row["from"] <= row["correlation"] <= row["to"]
-
-
-# Bad input
 
 
 @pytest.mark.parametrize(
@@ -271,3 +257,8 @@ def test_what_is_no_number_or_nothing_is_refused(measured):
         measured(np.array([0.5, math.nan, 0.1]))
     with pytest.raises(ValueError, match=r"at least one|two or more"):
         measured(np.array([]))
+
+
+def test_the_bootstrap_refuses_one_utterance():
+    with pytest.raises(ValueError, match="two or more"):
+        statistics.paired_bootstrap(np.zeros((3, 1)), 10, 0)

@@ -16,12 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import toy_book
-import yaml
 from survival_child import OF_METHOD, STEPS
 
-from lib.pipeline.__main__ import ROOT
-
+ROOT = Path(__file__).resolve().parents[1]
 METHODS = list(OF_METHOD)
 ARCHIVE = "digits.tar.gz"
 RATE = 8_000  # Hz
@@ -33,7 +30,7 @@ ENDS = {
     "SIGINT in a notebook": (0, "KeyboardInterrupt"),
     "full disk": (1, "full, or your share of it; make room and run again"),
 }
-CASES = [*itertools.product(("SIGKILL",), range(4)), *itertools.product([*ENDS][1:], range(1))]
+CASES = [*(("SIGKILL", number) for number in range(4)), *((kind, 0) for kind in [*ENDS][1:])]
 # What differs between undisturbed lives and is no result.
 CIRCUMSTANCES = ("seconds", "finished", "commit")
 
@@ -66,13 +63,9 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
-    return os.environ | {"CUDA_VISIBLE_DEVICES": "", "TQDM_DISABLE": "1", "PYTHONPATH": str(Path(__file__).parent)}
-
-
-@pytest.fixture(scope="module")
-def live(archive, environment) -> Iterator[Live]:
+def live(archive) -> Iterator[Live]:
     """Begins a life in a folder, and returns its exit code."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
     program = [sys.executable, Path(__file__).with_name("survival_child.py"), archive]
     with subprocess.Popen(
         program, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -198,45 +191,3 @@ def test_interrupted_wherever_files_are_handled_a_notebook_goes_on(live, undistu
         assert live(folder, "map", fault) == 0, folder.with_suffix(".log").read_text()
         assert "KeyboardInterrupt" in folder.with_suffix(".log").read_text()
         assert left_in(folder) == found.left
-
-
-def test_the_pipeline_goes_on_where_it_a_worker_or_a_kernel_was_killed(archive, environment, undisturbed, tmp_path):
-    book = toy_book.make(tmp_path / "toy") / "book"
-    faults = tmp_path / "faults"
-    faults.mkdir()
-    lasts = {"01_data": "features", "02_training": "training", "03_evaluation": "evaluation"}
-    for notebook, last in lasts.items():
-        given = [str(tmp_path / "life"), str(archive), "ivon", last, str(faults)]
-        cell = (
-            "from pathlib import Path\n\nfrom survival_child import live_in_kernel\n\n"
-            f"folder, archive, method, last, faults = {given!r}\n"
-            "live_in_kernel(Path(folder), Path(archive), method, last, Path(faults))"
-        )
-        toy_book.write_notebook(book, notebook, cell, parameters=toy_book.PARAMETERS[notebook])
-    generator = np.random.default_rng(0)
-    for kind, last in zip(("worker", "pipeline", "SIGKILL"), lasts.values(), strict=True):
-        (faults / f"{last}.json").write_text(json.dumps(draw(generator, kind, last, undisturbed["ivon"])))
-
-    settings = tmp_path / "settings.yml"
-    settings.write_text(yaml.safe_dump({"dataset": ["hd"], "method": ["ivon"], "seed": [1]}))
-    given = ["--params", str(settings), "--results", str(tmp_path / "results")]
-    program = (
-        "import sys; from pathlib import Path; from lib.pipeline.__main__ import main; "
-        f"sys.exit(main({given!r}, Path({str(book.parent)!r})))"
-    )
-
-    def start() -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        return done.returncode, done.stderr
-
-    assert start()[0] == -signal.SIGKILL  # in training; the worker killed in extraction had been replaced
-    assert [fault.name for fault in faults.iterdir()] == ["evaluation.json"]
-    code, error = start()
-    assert code == 1
-    assert "Kernel died" in error
-    assert list(faults.iterdir()) == []
-    code, error = start()
-    assert (code, error) == (0, "")
-    assert left_in(tmp_path / "life") == undisturbed["ivon"].left

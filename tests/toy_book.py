@@ -4,31 +4,30 @@ Each toy notebook writes the parameters that it was given into the folder of res
 """
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib.pipeline.planning import notebooks_of, read_defaults
-
+FOLDERS = 'data_root = None\nresults_root = "results"\nsettings = {}'
+NETWORK = "epochs = 30\nhidden_sizes = [\n    128,  # first\n    128,  # second\n]"
 PARAMETERS = {
-    "01_data": 'dataset = "hd"\ndata_root = None\nsplit = None\nresults_root = "results"',
-    "02_training": (
-        'dataset = "hd"\ndata_root = None\nmethod = "ivon"\nseed = 1\nresults_root = "results"\n'
-        "hidden_sizes = [\n    128,  # first\n    128,  # second\n]\n"
-        "learning_rate: float = 0.1  # of either method\ndropout = None"
-    ),
+    "01_data": f'dataset = "hd"\n{FOLDERS}',
+    "02_training": f'dataset = "hd"\nmethod = "ivon"\nseed: int = 1  # of its weights\n{FOLDERS}\n{NETWORK}',
     "03_evaluation": (
-        'dataset = ["hd"]\ndata_root = None\nmethod = ["map", "ivon"]\nseed = [1]\nresults_root = "results"\n'
-        "samples = 16\nmissing = []"
+        f'dataset = ["hd"]\nmethod = ["map", "ivon"]\nseed = [1]\n{FOLDERS}\n{NETWORK}\nsamples = 16\nmissing = []'
     ),
-    "04_slices": 'dataset = "hd"\nmethod = ["map", "ivon"]\nseed = 1\nresults_root = "results"',
+    "04_slices": f'dataset = "hd"\nmethod = ["map", "ivon"]\nseed = 1\n{FOLDERS}\n{NETWORK}\nradius = 2.0',
 }
 RECORD = """import json
 from pathlib import Path
 
-keys = "dataset data_root split method seed hidden_sizes learning_rate dropout samples missing"
+keys = "dataset data_root method seed settings epochs hidden_sizes samples missing"
 given = {key: globals()[key] for key in keys.split() if key in globals()}
 Path(results_root).mkdir(exist_ok=True)
 with (Path(results_root) / "ran.jsonl").open("a") as file:
@@ -42,6 +41,35 @@ SETTINGS = {
     "map": {"learning_rate": 0.01},
     "ivon": {"learning_rate": 1},
 }
+OF_METHODS = {
+    "map": {"learning_rate", "dropout"},
+    "ivon": {"learning_rate", "dropout", "hess_init"},
+    "temperature": {"bases"},
+    "noise-ivon": {"bases"},
+}
+
+
+def setup(of_run: Mapping[str, Any]) -> None:
+    """Refuse what no run takes, in the place of ``lib.runs.setup``."""
+    name, method = of_run["dataset"], of_run["method"]
+    if name not in ("hd", "sc", "fsdd") or method not in OF_METHODS:
+        raise ValueError(f"there is no {name} or no {method}")
+    shared = {"dataset", "method", "seed", "epochs", "hidden_sizes", "split", "neuron"}
+    for key in of_run.keys() - OF_METHODS[method] - shared:
+        raise ValueError(f"{key} belongs to nothing")
+    if not isinstance(of_run.get("learning_rate", 0.1), int | float):
+        raise ValueError(f"learning_rate = {of_run['learning_rate']!r} does not fit")
+    for base, section in of_run.get("bases", {}).items():
+        setup({"dataset": name, "method": base, **section})
+
+
+def stand_in() -> dict[str, Any]:
+    """Modules in the place of the library of runs, which the toy notebooks do without."""
+    runs, methods = ModuleType("lib.runs"), ModuleType("lib.methods")
+    runs.setup = setup
+    bases = {"temperature": ("map",), "noise-ivon": ("map", "ivon")}
+    methods.METHODS = {name: SimpleNamespace(bases=bases.get(name, ())) for name in OF_METHODS}
+    return {"lib.runs": runs, "lib.methods": methods}
 
 
 def write_notebook(book: Path, stem: str, *cells: str, parameters: str | None = None) -> None:
@@ -58,12 +86,17 @@ def write_notebook(book: Path, stem: str, *cells: str, parameters: str | None = 
     nbformat.write(notebook, book / f"{stem}.ipynb")
 
 
+def write_step(root: Path, stem: str, *cells: str) -> None:
+    """Put other cells in the place of a toy notebook's, which keeps its parameters."""
+    write_notebook(root / "book", stem, *cells, parameters=PARAMETERS.get(stem))
+
+
 def make(root: Path) -> Path:
     """A repository of toy notebooks with one chapter of text and one notebook outside the sequence."""
     book = root / "book"
     book.mkdir(parents=True)
-    for stem, parameters in PARAMETERS.items():
-        write_notebook(book, stem, RECORD.replace("STEM", repr(stem)), parameters=parameters)
+    for stem in PARAMETERS:
+        write_step(root, stem, RECORD.replace("STEM", repr(stem)))
     write_notebook(book, "extra", "print('as it is')")
     (book / "intro.md").write_text("# Introduction\n\n[Data](01_data.ipynb)\n")
     (root / "_config.yml").write_text('title: Toy\nexecute:\n  execute_notebooks: "off"\n')
@@ -73,19 +106,22 @@ def make(root: Path) -> Path:
     return root
 
 
-def settings_file(root: Path, **changes) -> str:
+def settings_file(root: Path, **changes: Any) -> Path:
     path = root / "settings.yml"
     path.write_text(yaml.safe_dump(SETTINGS | changes))
-    return str(path)
+    return path
 
 
-def declared(root: Path) -> dict:
-    return {stem: read_defaults(root / "book" / f"{stem}.ipynb") for stem in notebooks_of(root)}
-
-
-def arguments(root: Path, **changes) -> list[str]:
-    return ["--params", settings_file(root, **changes), "--results", str(root / "results")]
+def arguments(root: Path, **changes: Any) -> list[str]:
+    return ["--params", str(settings_file(root, **changes)), "--results", str(root / "results")]
 
 
 def ran(root: Path) -> list[tuple[str, dict]]:
     return [json.loads(line) for line in (root / "results/ran.jsonl").read_text().splitlines()]
+
+
+if __name__ == "__main__":  # python toy_book.py ROOT ARGUMENT...: the command, with the stand-in
+    sys.modules |= stand_in()
+    from lib.book import main
+
+    sys.exit(main(sys.argv[2:], Path(sys.argv[1])))

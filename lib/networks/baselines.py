@@ -1,41 +1,70 @@
-"""Controls without spikes: the baseline's MLP, RNN, LiGRU and GRU layers (Bittar & Garner 2022)."""
+"""Non-spiking baselines: the MLP, RNN, LiGRU and GRU of Bittar & Garner (2022), as layers for ``SpikingClassifier``."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from lib.networks.norms import normalised, normaliser
-
-# Linear maps of its inputs that a layer of each kind has: its candidate output's comes last, its gates' before.
-GATES = {"mlp": 1, "rnn": 1, "ligru": 2, "gru": 3}
+from lib.network import MOMENTUM
 
 
-class ControlLayer(nn.Module):
-    """Linear maps, each with a norm over time and batch of its own; activation or recurrence; dropout.
+class BaselineLayer(nn.Module):
+    """Linear maps, each with a norm over time and batch of its own; ``outputs_of`` their sums; dropout.
 
-    The maps of gates and candidate are stacked into one, and so are the recurrent ones, which have no bias and start
-    orthogonal.
+    ``gates`` counts the maps of its inputs that a layer has: its candidate output's comes last, its gates' before. They
+    are stacked into one, and so are the recurrent ones, which have no bias and start orthogonal.
     """
 
-    def __init__(
-        self, num_inputs: int, num_units: int, kind: str, dropout: float, *, norm: str = "batch", bias: bool = False
-    ):
+    gates: ClassVar[int] = 1
+    recurs: ClassVar[bool] = True
+    fires: ClassVar[bool] = False
+    groups: ClassVar[dict[str, str]] = {"linear": "weights", "norm": "norm", "recurrent": "recurrent"}
+
+    def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__()
-        gates = GATES[kind]
-        self.linear = nn.Linear(num_inputs, gates * num_units, bias=bias)
-        self.norm = normaliser(norm, gates * num_units, groups=gates)
-        self.kind, self.dropout = kind, dropout
-        if kind in RECURRENCES:
-            maps = [nn.init.orthogonal_(torch.empty(num_units, num_units)) for _ in range(gates)]
+        self.linear = nn.Linear(num_inputs, self.gates * num_units, bias=False)
+        self.norm = nn.BatchNorm1d(self.gates * num_units, momentum=MOMENTUM)
+        self.dropout, self.outputs = dropout, num_units
+        if self.recurs:
+            maps = [nn.init.orthogonal_(torch.empty(num_units, num_units)) for _ in range(self.gates)]
             self.recurrent = nn.Parameter(torch.cat(maps))
 
     def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        current = normalised(self.norm, self.linear(inputs))
-        outputs = RECURRENCES[self.kind](current, self.recurrent) if self.kind in RECURRENCES else current.sigmoid()
+        weighted = self.linear(inputs)
+        outputs = self.outputs_of(self.norm(weighted.flatten(0, 1)).view_as(weighted))
         return dropout(outputs, self.dropout, self.training)
+
+    def outputs_of(self, current: Float[Tensor, "time batch maps"]) -> Float[Tensor, "time batch units"]:
+        raise NotImplementedError
+
+
+class MLP(BaselineLayer):
+    recurs: ClassVar = False
+
+    def outputs_of(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
+        return current.sigmoid()
+
+
+class RNN(BaselineLayer):
+    def outputs_of(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
+        return rnn(current, self.recurrent)
+
+
+class LiGRU(BaselineLayer):
+    gates: ClassVar = 2
+
+    def outputs_of(self, current: Float[Tensor, "time batch two_units"]) -> Float[Tensor, "time batch units"]:
+        return ligru(current, self.recurrent)
+
+
+class GRU(BaselineLayer):
+    gates: ClassVar = 3
+
+    def outputs_of(self, current: Float[Tensor, "time batch three_units"]) -> Float[Tensor, "time batch units"]:
+        return gru(current, self.recurrent)
 
 
 def rnn(
@@ -65,8 +94,6 @@ def gru(
     """
     return _GRU.apply(current, recurrent)
 
-
-RECURRENCES = {"rnn": rnn, "ligru": ligru, "gru": gru}
 
 # The recurrences and their adjoints by hand: in-place steps, no tape, and the gradient of the recurrent map in one
 # product at the end. Each keeps its outputs [1 + time, ...], the first being the initial state, and its activations.

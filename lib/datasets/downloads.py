@@ -2,68 +2,82 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 from tqdm import tqdm
 
-from lib.downloads.sources import SOURCES, Source, sources_of
-from lib.downloads.unpacking import unpack
+from lib.datasets.unpacking import unpack
 from lib.files import FULL, check_space, exclusive, explaining_os_errors
-
-__all__ = ["SOURCES", "Source", "fetch"]
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
 
 
-def fetch(name: str, root: str | Path) -> Path:
-    """Put the set's own layout directly under `root`, unless it is there, and return `root`.
+class Source(NamedTuple):
+    """Where an archive comes from and how to know it.
 
-    Archives lie beside `root` until the set is whole, so that a failed unpacking does not cost the download,
-    and are then deleted; `root/download.json` keeps where they came from and their checksums. A download that was
+    ``folders`` are web folders with the same archive, tried in turn; ``archive`` is its name here, and there unless
+    ``remote_name`` says otherwise. ``checksum`` is "<algorithm>:<digest>", or the name of the publisher's list of MD5
+    sums in the same folder. ``mark`` is a file or folder at the top of the set's own layout that is in this archive;
+    ``space`` a bound on what the archive and its files take on the disk, in bytes.
+    """
+
+    folders: tuple[str, ...]
+    archive: str
+    checksum: str
+    mark: str
+    space: int
+    remote_name: str = ""
+
+
+def fetch(name: str, sources: Sequence[Source], root: Path) -> None:
+    """Put the set's own layout directly under ``root``, unless it is there.
+
+    Archives lie beside ``root`` until the set is whole, so that a failed unpacking does not cost the download, and are
+    then deleted; ``root/download.json`` keeps where they came from and their checksums. A download that was
     interrupted goes on from where it ended; a second process that wants the same set waits for the first.
 
-    Raises:
-        ValueError: if the name is unknown, `root` holds something else, or the archive is not what was published.
-        ConnectionError: if no server gives the whole archive.
-        OSError: if the disk has not room enough, or a folder cannot be written to.
+    Raises ``ValueError`` if ``root`` holds something else or the archive is not what was published,
+    ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk has not room enough or a folder
+    cannot be written to.
     """
-    sources, root = sources_of(name), Path(root)
     archives = {root.with_name(source.archive): source for source in sources}
 
     def is_there() -> bool:
         return all((root / source.mark).exists() for source in sources)
 
     if is_there():
-        return root
+        return
     with ExitStack() as locks:
         for path in (*archives, root):
             locks.enter_context(exclusive(path))
         if is_there():
-            return root
+            return
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise ValueError(f"{root} is there but does not hold {name!r}; give an empty folder or one yet to be made.")
+            raise ValueError(f"{root} is there but does not hold {name!r}: give an empty folder or one yet to be made")
         arrived = sum(path.stat().st_size for a in archives for path in (a, part_of(a)) if path.is_file())
         check_space(repr(name), sum(source.space for source in sources) - arrived, root.parent)
         records = [download(name, source, archive) for archive, source in archives.items()]
         record = records[0] if len(records) == 1 else {"archives": records}
-        unpack(archives, root, {"name": name, **record})
+        expected = {archive: (source.mark, source.space) for archive, source in archives.items()}
+        unpack(expected, root, {"name": name, **record})
         for archive in archives:
             archive.unlink()
-    return root
 
 
 def download(name: str, source: Source, archive: Path) -> dict[str, str]:
-    """Fetch the archive unless it is there, and check it; its address and checksum."""
-    refusals, part = [], part_of(archive)
+    """Fetch the archive unless it is there, and check it. Return its address and checksum."""
+    refusals, part, remote_name = [], part_of(archive), source.remote_name or source.archive
     for web_folder in source.folders:
-        url = web_folder + source.remote_name
+        url = web_folder + remote_name
         try:
             checksum = source.checksum
             if ":" not in checksum:
-                checksum = published_md5(web_folder + source.checksum, source.remote_name)
+                checksum = published_md5(web_folder + source.checksum, remote_name)
             if not archive.exists():
                 with explaining_os_errors(archive.parent, FULL):
                     receive(url, part)
@@ -74,19 +88,19 @@ def download(name: str, source: Source, archive: Path) -> dict[str, str]:
             if not matches(part, checksum):
                 part.unlink()
                 raise ValueError(
-                    f"{url} is not the published archive of {name!r}: its checksum is not {checksum}; nothing was "
-                    "kept: run again, and if it stays so, see data/README.md for placing the set by hand."
+                    f"{url} is not the published archive of {name!r}, its checksum is not {checksum}, and nothing was "
+                    "kept: run again, and if it stays so, see data/README.md for placing the set by hand"
                 )
             os.replace(part, archive)
         elif not archive.is_file() or not matches(archive, checksum):
             raise ValueError(
-                f"{archive} is not the published archive of {name!r}: its checksum is not {checksum}; delete it, and "
-                "it is fetched anew."
+                f"{archive} is not the published archive of {name!r}, its checksum is not {checksum}: delete it, and "
+                "it is fetched anew"
             )
         return {"url": url, "checksum": checksum}
     raise ConnectionError(
-        f"{name!r} cannot be downloaded ({'; '.join(refusals)}); check the network and run again, which goes on with "
-        "what has arrived, or place the set by hand (data/README.md says how)."
+        f"{name!r} cannot be downloaded ({'; '.join(refusals)}): check the network and run again, which goes on with "
+        "what has arrived, or place the set by hand (data/README.md says how)"
     )
 
 
@@ -96,9 +110,9 @@ def part_of(archive: Path) -> Path:
 
 
 def receive(url: str, part: Path) -> None:
-    """Fetch into `part`, from where it ends if the server can and from the start if not.
+    """Fetch into ``part``, from where it ends if the server can and from the start if not.
 
-    A transfer that breaks is begun again as long as each brings the end nearer; else requests.RequestException.
+    A transfer that breaks is begun again as long as each brings the end nearer; else ``requests.RequestException``.
     """
     while True:
         arrived = part.stat().st_size if part.exists() else 0
@@ -134,7 +148,7 @@ def reason(error: requests.RequestException) -> str:
 
 
 def published_md5(url: str, file_name: str) -> str:
-    """The MD5 sum of a file in the publisher's list, whose lines are "<sum>  <file name>"."""
+    """Look up the MD5 sum of a file in the publisher's list, whose lines are "<sum>  <file name>"."""
     response = requests.get(url, timeout=TIMEOUT)
     response.raise_for_status()
     for line in response.text.splitlines():
@@ -142,8 +156,8 @@ def published_md5(url: str, file_name: str) -> str:
         if listed.strip().lstrip("*") == file_name:
             return f"md5:{digest}"
     raise ValueError(
-        f"{url} does not list {file_name}, so the archive cannot be checked; see data/README.md for placing the set "
-        "by hand."
+        f"{url} does not list {file_name}, so the archive cannot be checked: see data/README.md for placing the set "
+        "by hand"
     )
 
 

@@ -1,0 +1,321 @@
+"""Run the notebooks in sequence through papermill, on the workers of a Dask cluster, and render the book.
+
+    python -m lib.book --params book/params/quick.yml [--results DIR] [--scheduler ADDRESS]
+
+A file of parameters lists data sets, methods and seeds. Its other keys are parameters that the notebooks declare, of
+which ``settings`` holds what all runs share; a method's own settings stand under its name. A mapping from data sets
+gives each its own value. On a Slurm cluster (or with ``SGECluster`` on an SGE one) whose nodes see this folder at the
+same place, each worker can be a job; in a Python that lives as long as they shall:
+
+    from dask_jobqueue import SLURMCluster
+    cluster = SLURMCluster(queue="night", cores=1, memory="8GB", walltime="12:00:00", n_workers=12)
+    print(cluster.scheduler_address)  # which the book is given as --scheduler
+"""
+
+import argparse
+import ast
+import itertools
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import papermill
+import yaml
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+from lib import pages
+from lib.files import atomic_write, exclusive
+from lib.workers import run_all, workers
+
+ROOT = Path(__file__).resolve().parents[1]
+AXES = {"dataset": str, "method": str, "seed": int}
+FOLDERS = ("data_root", "results_root")
+OF_RUNS = ("epochs", "hidden_sizes")  # settings of a run that the notebooks have parameters for
+SEQUENCE = {  # for each notebook, the axes that it is run along and the notebook that it builds on
+    "01_data": (("dataset",), ""),
+    "02_training": (("dataset", "method", "seed"), "01_data"),
+    "03_evaluation": ((), "02_training"),
+    "04_slices": (("dataset",), "02_training"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One execution of one notebook."""
+
+    notebook: str  # its stem in book/
+    along: dict[str, Any]  # its place on the axes that the notebook is run along
+    parameters: dict[str, Any]  # what differs from the notebook's own defaults
+    shown: bool  # whether the book shows this execution
+    after: tuple[str, ...]  # names of the steps that must have ended before
+    enough: int  # of which so many must have ended well
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, (self.notebook, *self.along.values())))
+
+
+class OneOfEachKey(yaml.SafeLoader):
+    """YAML in which no key stands twice in a mapping: the last would be taken in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(*paths: Path) -> dict[str, Any]:
+    """Return what the files say together, a later one's keys in the place of an earlier one's.
+
+    Methods' own settings are moved into ``settings``. Raises ``FileNotFoundError``, or ``ValueError`` for what is no
+    mapping with lists for the axes.
+    """
+    settings: dict[str, Any] = {}
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            said = yaml.load(path.read_text(encoding="utf-8"), OneOfEachKey)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
+            raise ValueError(f"{path} must be a mapping from names to values")
+        settings |= said
+    where = " and ".join(map(str, paths))
+    for axis, kind in AXES.items():
+        values = settings.get(axis)
+        kinds = [type(value) for value in values] if isinstance(values, list) else []
+        if set(kinds) != {kind} or len(set(values)) < len(values):
+            raise ValueError(f"{where}: '{axis}' must be a list of {kind.__name__} values, at least one and none twice")
+    shared = settings.pop("settings", {})
+    own = {name: settings.pop(name) for name in with_bases(*settings["method"]) if name in settings}
+    for name, section in {"settings": shared, **own}.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"{where}: '{name}' must map settings to values, not be {section!r}")
+    of_sets = {name: settings.pop(name) for name in OF_RUNS if isinstance(settings.get(name), dict)}
+    return settings | {"settings": of_sets | shared | {name: section for name, section in own.items() if section}}
+
+
+def with_bases(*methods: str) -> dict[str, None]:
+    """Methods, each followed by those that it is derived from."""
+    from lib.methods import METHODS  # here, since torch takes seconds to import, which the workers do without
+
+    return dict.fromkeys(one for name in methods for one in (name, *getattr(METHODS.get(name), "bases", ())))
+
+
+def settings_of(settings: Mapping[str, Any], dataset: str, method: str | None) -> dict[str, Any]:
+    """The flat settings of one run, out of those of several data sets and methods, as 03 and 04 are given them.
+
+    A method's own take the place of what all share; those of the methods that it is derived from become its ``bases``.
+    """
+    bases = [base for base in with_bases(method) if base != method and base in settings] if method else []
+    own = of_set(settings, dataset) | of_set(settings.get(method, {}), dataset)
+    return own | ({"bases": {base: of_set(settings[base], dataset) for base in bases}} if bases else {})
+
+
+def of_set(section: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """What a section says of one data set."""
+    return {
+        key: value[dataset] if isinstance(value, Mapping) else value
+        for key, value in section.items()
+        if not isinstance(value, Mapping) or dataset in value
+    }
+
+
+def check(settings: Mapping[str, Any], parameters: set[str]) -> None:
+    """Raise ``ValueError`` in one sentence for what no notebook can use, or no run."""
+    from lib.runs import setup
+
+    said = settings["settings"]
+    for key in settings:
+        if key not in parameters | {*AXES, "settings"}:
+            raise ValueError(
+                f"'{key}' is no notebook's parameter and no listed method; settings stand under 'settings'"
+            )
+    sections = {f"{name}.": said[name] for name in with_bases(*settings["method"]) if name in said}
+    sections["settings."] = {key: value for key, value in said.items() if f"{key}." not in sections}
+    sections[""] = {key: value for key, value in settings.items() if key not in (*AXES, "settings")}
+    for place, section in sections.items():
+        for key, value in section.items():
+            if key in AXES:
+                raise ValueError(f"'{place}{key}' cannot be set: it takes the values listed under '{key}'")
+            if isinstance(value, dict) and (strange := [name for name in value if name not in settings["dataset"]]):
+                raise ValueError(f"'{place}{key}' names {strange[0]!r}, which is not listed under 'dataset'")
+    shape = {key: settings[key] for key in OF_RUNS if key in settings}
+    for dataset, method, seed in itertools.product(*(settings[axis] for axis in AXES)):
+        setup(shape | settings_of(said, dataset, method) | {"dataset": dataset, "method": method, "seed": seed})
+
+
+def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
+    """The parameters that each notebook declares, and their defaults: the sequence first, then the other pages."""
+    listed = [Path(page).name for page in parse_toc_yaml(root / "_toc.yml") if (root / f"{page}.ipynb").is_file()]
+    declared: dict[str, dict[str, Any]] = {}
+    for stem in dict.fromkeys([*SEQUENCE, *listed]):
+        declared[stem] = {}
+        for name, parameter in papermill.inspect_notebook(root / "book" / f"{stem}.ipynb").items():
+            try:
+                declared[stem][name] = ast.literal_eval(parameter["default"])
+            except (ValueError, SyntaxError) as error:
+                raise ValueError(f"{stem}.ipynb: the default of '{name}' is no literal") from error
+    return declared
+
+
+def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) -> list[Step]:
+    """Return the executions that the settings ask for, each after those whose results it reads.
+
+    ``declared`` maps each notebook to its default parameters. Those outside the sequence run once, as they are, and
+    build on none. The book shows a notebook's default execution where it is among them, else the first. One that
+    declares ``missing`` can do without some of the runs that it reads. Raises ``ValueError`` as ``check`` does.
+    """
+    check(settings, {name for notebook in SEQUENCE for name in declared[notebook]})
+    steps: list[Step] = []
+    for notebook, defaults in declared.items():
+        axes, needed = SEQUENCE.get(notebook, ((), "01_data"))
+        shown = {axis: defaults[axis] if defaults[axis] in settings[axis] else settings[axis][0] for axis in axes}
+        for values in itertools.product(*(settings[axis] for axis in axes)):
+            along = dict(zip(axes, values, strict=True))
+            one, parameters = {}, {}
+            if notebook in SEQUENCE:
+                # An axis that it is not run along comes whole where its default is a list, else as its first value.
+                one = {axis: settings[axis][0] for axis in AXES if not isinstance(defaults.get(axis), list)} | along
+                parameters = parameters_of(notebook, defaults, settings | one, along)
+            read = [it for it in steps if it.notebook == needed and it.along.items() <= (it.along | one).items()]
+            after = tuple(step.name for step in read)
+            enough = 0 if notebook not in SEQUENCE else 1 if "missing" in defaults else len(after)
+            steps.append(Step(notebook, along, parameters, along == shown, after, enough))
+    return steps
+
+
+def parameters_of(
+    notebook: str, defaults: Mapping[str, Any], settings: Mapping[str, Any], along: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What one execution is given: of all that is said, what its notebook declares and does not assume.
+
+    ``settings`` come to it whole where it takes several methods, as ``settings_of`` wants them, else flat.
+    """
+    values = dict(settings) if isinstance(settings["dataset"], list) else of_set(settings, settings["dataset"])
+    values["settings"] = settings["settings"]
+    if not isinstance(settings["method"], list):
+        flat = settings_of(settings["settings"], settings["dataset"], along.get("method"))
+        values |= flat | {"settings": {key: value for key, value in flat.items() if key not in defaults}}
+    given = {key: values[key] for key in defaults if key in values and values[key] != defaults[key]}
+    for key, value in given.items():
+        kinds = (float, int) if isinstance(defaults[key], float) else (type(defaults[key]),)
+        if key in FOLDERS:
+            given[key] = absolute(key, value)
+        elif key not in AXES and type(value) not in kinds:
+            raise ValueError(f"'{key}' must be of one kind with the {defaults[key]!r} of {notebook}, not {value!r}")
+    return given
+
+
+def absolute(key: str, folder: Any) -> str | dict[str, str]:
+    """A folder, or each of several, as seen from where the command is run and not from where the notebook is."""
+    if isinstance(folder, dict):
+        return {name: absolute(key, one) for name, one in folder.items()}
+    if not isinstance(folder, str):
+        raise ValueError(f"'{key}' must be a folder, not {folder!r}")
+    return str(Path(folder).expanduser().resolve())
+
+
+def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict[str, str]:
+    """Leave each step's notebook in _build/executed, cleaned, and the seconds that each took in _build/steps.csv.
+
+    Returns for each step that was not done what became of it. Raises ``OSError`` or ``RuntimeError`` where the cluster
+    itself does not work.
+    """
+    for folder in (root / "_build/reports", root / "_build/executed"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    by_name = {step.name: step for step in steps}
+    tasks = {name: (root, step.notebook, name, step.parameters) for name, step in by_name.items()}
+    after = {name: step.after for name, step in by_name.items()}
+
+    def without(name: str, failed: list[str]) -> tuple | None:
+        """The arguments of a step where some that it comes after have failed; None where it cannot do without."""
+        step = by_name[name]
+        if len(step.after) - len(failed) < step.enough:
+            return None
+        missing = {"missing": [one.partition("-")[2] for one in failed]} if step.enough else {}
+        return root, step.notebook, name, step.parameters | missing
+
+    undone, costs, shared = {}, [], root / "_build/reports"
+    with workers(scheduler, len(steps)) as client:
+        for name, outcome in run_all(client, pages.execute, tasks, after, shared=shared, without=without):
+            if outcome.failure:
+                undone[name] = outcome.failure
+                continue
+            costs.append((by_name[name].along.get("dataset"), name, round(outcome.seconds, 3)))
+            with atomic_write(root / "_build/steps.csv") as aside:
+                pd.DataFrame(costs, columns=["dataset", "step", "seconds"]).to_csv(aside, index=False)
+    return undone
+
+
+def make(params: list[Path], results: Path | None, scheduler: str | None, root: Path) -> None:
+    """Execute what the files ask for and render the book to _build/html, which is replaced only whole.
+
+    Raises ``RuntimeError`` where something is missing from the book, which says so itself, and where another run is at
+    work: waiting for hours, to put another book in its place, is not what was asked for.
+    """
+    settings = read_settings(*params) | ({"results_root": str(results)} if results else {})
+    steps = plan(settings, read_defaults(root))
+    build = root / "_build"
+    busy = f"another run of the book is at work in {build}; wait for its end, or use another checkout"
+    with exclusive(build / "html", refusal=busy):
+        print(f"{len(steps)} notebooks to run.", flush=True)
+        undone = execute(steps, root, scheduler)
+        print("Rendering the book.", flush=True)
+        executed: dict[str, Path] = {}
+        for step in sorted(steps, key=lambda step: not step.shown):
+            if step.name not in undone:
+                executed.setdefault(step.notebook, build / "executed" / f"{step.name}.ipynb")
+        pages.stage(root, build / "source", executed, notes(steps, undone, root))
+        pages.render(build / "source", build / "html")
+    if undone:
+        lines = "\n".join(f"{name} {end}" for name, end in undone.items())
+        raise RuntimeError(f"The book lacks {len(undone)} of {len(steps)} executions; see _build/reports.\n{lines}")
+    print("The book is in _build/html/index.html.")
+
+
+def notes(steps: list[Step], undone: Mapping[str, str], root: Path) -> dict[str, str]:
+    """What pages must say of steps that were not done: the first page of all, a notebook's of its own."""
+    first = parse_toc_yaml(root / "_toc.yml").root.docname
+    said = {}
+    for page in dict.fromkeys([first, *(f"book/{step.notebook}" for step in steps)]):
+        own = [step.name for step in steps if page in (first, f"book/{step.notebook}")]
+        lines = "\n".join(f"{name} {undone[name]}." for name in own if name in undone).replace("`", "'")
+        if lines:
+            said[page] = pages.without_paths(f"Of this run of the book is missing:\n\n```text\n{lines}\n```", root)
+        if page != first and undone.keys() >= set(own):
+            said[page] += "\n\nWhat stands below is from an earlier run, as it was committed."
+    return said
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser("python -m lib.book", description="Run the notebooks, render the book.")
+    params = "a file such as book/params/quick.yml; a further one replaces what it names"
+    parser.add_argument("--params", type=Path, nargs="+", required=True, help=params)
+    parser.add_argument("--results", type=Path, help="folder for stored runs, instead of the notebooks' own")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of one on this machine")
+    options = parser.parse_args(arguments)
+    # SIGINT too: a shell's background job starts with it ignored, and Python then leaves it so.
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, signal.default_int_handler)
+    try:
+        make(options.params, options.results, options.scheduler, root)
+    except KeyboardInterrupt:
+        print("Interrupted: finished work is kept, and the same command goes on from there.", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,12 @@
 """``python -m lib.benchmark [--results FOLDER]``: measure all, and write a small table of each."""
 
 import argparse
-import io
 import os
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -30,7 +30,7 @@ SECONDS = 5.0  # for each group of what is timed in turns
 BUSY = 0.5  # processes that want to run
 SAMPLES = 16
 NORM_SCALE = 3.0  # at 1, where norms start, LIF neurons stay silent on noise
-STEPS_AT_ONCE = 8  # so many that one process's finishing before the other, and what the two are told, does not show
+TOGETHER = 8  # steps of two processes: so many that one's ending before the other, and what they are told, do not show
 
 
 def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
@@ -40,13 +40,9 @@ def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
         peers.training_step(method, peers.ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
     )
     of_map()  # for the optimiser alone to have gradients
-    return [
-        Case(row | {"work": "products"}, multiplied(step_products(shape, device))),
-        Case(row | {"work": "map"}, of_map),
-        Case(row | {"work": "ivon"}, of_ivon),
-        Case(row | {"work": "norm, neuron, dropout"}, between_products(shape, device)),
-        Case(row | {"work": "optimiser"}, optimizer.step),
-    ]
+    runs = {"products": multiplied(step_products(shape, device)), "map": of_map, "ivon": of_ivon}
+    runs |= {"norm, neuron, dropout": between_products(shape, device), "optimiser": optimizer.step}
+    return [Case(row | {"work": work}, run) for work, run in runs.items()]
 
 
 def between_products(shape: Shape, device: str) -> Callable[[], object]:
@@ -100,10 +96,8 @@ def pair_cases(stack: ExitStack, shape: Shape) -> list[Case]:
         stack.enter_context(peers.own_process("ours", shape, share, keep_memory=True))
         for share in (max(1, threads // 2), max(1, threads // 2), threads)
     )
-    return [
-        Case(row | {"manner": "at the same time"}, at_once(halves, STEPS_AT_ONCE), STEPS_AT_ONCE),
-        Case(row | {"manner": "one after the other"}, at_once([whole], 2 * STEPS_AT_ONCE), STEPS_AT_ONCE),
-    ]
+    runs = {"at the same time": at_once(halves, TOGETHER), "one after the other": at_once([whole], 2 * TOGETHER)}
+    return [Case(row | {"manner": manner}, run, TOGETHER) for manner, run in runs.items()]
 
 
 def at_once(processes: Sequence[Callable], steps: int) -> Callable[[], object]:
@@ -129,19 +123,13 @@ def layer_cases(stack: ExitStack, shape: Shape, neuron: str) -> list[Case]:
 
 def growth_cases(stack: ExitStack, along: str, sizes: Sequence[tuple[Shape, int]]) -> list[Case]:
     """Epochs of ``train_map`` on more and more utterances, or longer and longer ones."""
-    return [Case({"along": along} | asdict(shape) | {"utterances": n}, epoch(shape, n)) for shape, n in sizes]
-
-
-def epoch(shape: Shape, utterances: int) -> Callable[[], None]:
-    features, labels = Shape(shape.width, utterances, shape.frames).minibatch()
-    parts = [SimpleNamespace(features=features[:count], labels=labels[:count]) for count in (utterances, 2)]
-    network, rate = peers.ours(shape.width), peers.LEARNING_RATE
-
-    def run():
-        with redirect_stderr(io.StringIO()):  # the trainer's own progress
-            train_map(network, *parts, learning_rate=rate, batch_size=shape.batch, epochs=1)
-
-    return run
+    cases, settings = [], {"learning_rate": peers.LEARNING_RATE, "epochs": 1}
+    for shape, count in sizes:
+        features, labels = Shape(shape.width, count, shape.frames).minibatch()
+        parts = [SimpleNamespace(features=features[:n], labels=labels[:n]) for n in (count, 2)]
+        run = partial(train_map, peers.ours(shape.width), *parts, batch_size=shape.batch, **settings)
+        cases.append(Case({"along": along} | asdict(shape) | {"utterances": count}, run))
+    return cases
 
 
 def machine() -> pd.DataFrame:

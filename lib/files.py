@@ -65,7 +65,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path of the same name that takes the place of ``path`` if, and only if, the block ends well.
 
     The block makes a file or a folder there, and beside it what it needs meanwhile; a folder takes the place of an
-    empty one at most. Raises ``OSError`` that says what to do where the disk is full or the folder cannot be written to.
+    empty one at most. Raises ``OSError`` that says what to do where the disk is full or ``path`` cannot be written.
     """
     with explaining_os_errors(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,14 +42,14 @@ def lif_potential(
 
 
 def _integrate(current: Tensor, leak: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    potential = spike = torch.zeros_like(current[0])
+    potential = spike = torch.zeros_like(current[:1])
     spikes, potentials = [], []
-    for step in current:
+    for step in current.split(1):
         potential = leak * (potential - spike) + (1 - leak) * step  # equation 1
         spike = fire(potential, threshold)  # equation 2
         spikes.append(spike)
         potentials.append(potential)
-    return torch.stack(spikes), torch.stack(potentials)
+    return torch.cat(spikes), torch.cat(potentials)
 
 
 def boxcar(potential: Float[Tensor, "..."], threshold: float = 1.0) -> Float[Tensor, "..."]:

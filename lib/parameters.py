@@ -4,6 +4,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from IPython import get_ipython
+
 from lib.settings import Settings, real, setting, whole
 
 SHARED = ("dataset", "data_root", "results_root", "settings")
@@ -37,14 +39,15 @@ class SliceSettings(Settings):
     examples: int = setting(128, whole(1))
 
 
-def check(cells: Sequence[str], notebook: str) -> None:
+def check(notebook: str, cells: Sequence[str] | None = None) -> None:
     """Refuse a parameter that the notebook does not take; papermill only warns of it.
 
-    ``cells`` is IPython's ``In``. Looked at are the cells right before the running one that assign nothing but literals
-    and are parameters, so that a cell may be run again when a kernel holds other names too. Raises ``ValueError``.
+    ``cells`` are the sources of the cells that the kernel has run, the running one last (by default IPython's own).
+    Looked at are those right before it that assign nothing but literals and are parameters, so that a cell may be run
+    again when the kernel holds other names too. Raises ``ValueError``.
     """
     takes = NOTEBOOKS[notebook]
-    for cell in reversed(cells[:-1]):
+    for cell in reversed((get_ipython().user_ns["In"] if cells is None else cells)[:-1]):
         names = assigned(cell)
         if names is None:
             return

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 ABSENT = object()
 
@@ -86,7 +86,7 @@ class Settings:
                 raise ValueError(f"{field.name} = {value!r} does not fit: it must be {of.words}")
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Settings":
         """The settings of these names, the others at their defaults. Raises ``ValueError`` for an unknown name."""
         for name in given:
             if name not in cls.names():

@@ -59,9 +59,9 @@ def proven(kind: type[nn.Module], device: str) -> bool:
             inputs = weighted.clone().requires_grad_()
             try:
                 trains = compute(layer, inputs, 1)
+                (trains * weights).sum().backward()
             except Exception as error:  # a compiler's or a driver's, of whatever kind
                 return _aside(kind, device, error)
-            (trains * weights).sum().backward()
             found.append([trains.detach(), inputs.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
     if len(found[0]) != len(found[1]):
         return _aside(kind, device, "it has other gradients than the plain form")

@@ -11,4 +11,4 @@ from lib.figures.dots import intervals, reliability, scatter, seed_dots
 from lib.figures.maps import confusion, correlations, features, surface_slider, surfaces
 from lib.figures.signals import membrane, raster, surrogate, waveform
 from lib.figures.style import label, source_of
-from lib.figures.tables import interval_table, mean_std, mean_table, table1
+from lib.figures.tables import TABLE1, interval_table, mean_std, mean_table, table1

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pandas as pd
 from torch import nn
@@ -137,7 +137,7 @@ class Derived(Method):
         return *dict.fromkeys(name for kind in cls.made_of for name in kind.names()), "bases"
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Derived":
         """Each setting goes to each of the bases that takes it; what ``bases`` gives to one of them goes first.
 
         Raises ``ValueError`` for a name that none of them takes, and for a base that there is not.

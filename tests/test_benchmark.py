@@ -195,10 +195,7 @@ def test_an_interrupted_program_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_hours_are_reckoned_from_the_operations():
-    """On a machine of 100 GFlop/s, whose steps take twice their products, IVON's 2.2 times, and predictions 1.5 times.
-
-    By hand: HD with Adam is 30 epochs of 65 steps, each of twice 21.2 GFlop, and 2,088 predictions.
-    """
+    """By hand, for 100 GFlop/s: steps take twice their products, IVON's 2.2 times, and predictions 1.5 times."""
     floor, forward = 2 * 12_800 * 512 * (80 + 3 * 512) / 1e11, 1.5 * 2 * 100 * 512 * (40 + 512) / 1e11
     times = [("products", 128, 1), ("map", 128, 2)] + [("ivon", batch, 2.2 * batch / 128) for batch in (16, 32)]
     steps = pd.DataFrame({"work": work, "batch": batch, "median_ms": 1e3 * n * floor} for work, batch, n in times)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Any
 
 from lib import datasets, methods
 from lib.methods import Method
@@ -57,7 +57,7 @@ class Setup:
         return self.data, self.network, self.training, self.method
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
+    def of(cls, given: Mapping[str, Any]) -> "Setup":
         """The run that a flat mapping asks for: data set, method, seed, and settings that belong to one of its parts.
 
         What is not given has its default. Raises ``ValueError`` in one sentence for a name that belongs to neither the
@@ -83,7 +83,7 @@ class Setup:
         return cls(dataset.name, *parts, method.from_mapping(rest), seed)
 
     @classmethod
-    def from_record(cls, settings: Mapping[str, Any]) -> Self:
+    def from_record(cls, settings: Mapping[str, Any]) -> "Setup":
         """The setup of a stored run, whose record may lack settings that were added later."""
         kinds = datasets.get(settings["dataset"]).settings, NetworkSettings, TrainingSettings
         before = [kind.before() for kind in (*kinds, methods.get(settings["method"]))]

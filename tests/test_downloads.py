@@ -103,10 +103,10 @@ def digest(path, algorithm):
 def publish(server):
     """A function that publishes an archive of these files, and returns its path and where it comes from."""
 
-    def make(contents=LAYOUT, members=(), md5=None, **changes):
+    def make(contents=LAYOUT, members=(), **changes):
         path = archive(server.folder / "hd_audio.tar.gz", contents, members)
-        md5 = md5 or digest(path, "md5")
-        (server.folder / "md5sums.txt").write_text(f"{'0' * 32}  hd_digits.h5.gz\n{md5}  hd_audio.tar.gz\n")
+        sums = f"{'0' * 32}  hd_digits.h5.gz\n{digest(path, 'md5')}  hd_audio.tar.gz\n"
+        (server.folder / "md5sums.txt").write_text(sums)
         source = Source((server.address,), "hd_audio.tar.gz", "md5sums.txt", "train_filenames.txt", 1_000_000)
         return path, source._replace(**changes)
 
@@ -152,13 +152,6 @@ def test_a_known_checksum_needs_no_list_and_the_name_here_may_be_another(server,
     assert fetch(source, root=tmp_path / "fsdd")["recordings/0_theo_0.wav"] == b"sound"
 
 
-def test_a_set_that_is_there_is_left_alone(publish, server, tmp_path):
-    _, source = publish()
-    fetch(source, root=tmp_path / "hd")
-    (tmp_path / "hd" / "train_filenames.txt").write_text("mine")
-    assert fetch(source._replace(folders=()), root=tmp_path / "hd")["train_filenames.txt"] == b"mine"
-
-
 def test_an_empty_folder_is_filled_and_another_is_refused(publish, tmp_path):
     _, source = publish()
     (tmp_path / "empty").mkdir()
@@ -175,22 +168,30 @@ def test_a_data_set_is_downloaded_where_there_is_nothing(publish, server, tmp_pa
     dataset = dataclasses.replace(SETS["hd"], sources=(source,))
     dataset.prepare(tmp_path / "hd")
     assert contents(tmp_path / "hd").keys() >= LAYOUT.keys()
+    (tmp_path / "hd" / "train_filenames.txt").write_text("mine")
+    assert fetch(source, root=tmp_path / "hd")["train_filenames.txt"] == b"mine"
     (tmp_path / "hd" / "train_filenames.txt").unlink()  # what is placed by hand is for the loader to judge
     dataset.prepare(tmp_path / "hd")
     assert server.asked == [None]
 
 
-def test_a_wrong_checksum_is_refused(publish, tmp_path):
-    _, source = publish(md5="1" * 32)
-    with pytest.raises(ValueError, match="is not the published archive of 'hd'"):
-        fetch(source, root=tmp_path / "hd")
-    assert_left(tmp_path / "hd")
+def unlist(path):
+    (path.parent / "md5sums.txt").write_text("")
 
 
-def test_a_list_without_the_archive_is_refused(publish, server, tmp_path):
-    _, source = publish()
-    (server.folder / "md5sums.txt").write_text("")
-    with pytest.raises(ValueError, match=r"md5sums.txt does not list hd_audio.tar.gz"):
+@pytest.mark.parametrize(
+    ("damage", "kind", "words"),
+    [
+        (lambda path: archive(path, {"another": b"set"}), ValueError, "is not the published archive of 'hd'"),
+        (unlist, ValueError, r"md5sums\.txt does not list hd_audio\.tar\.gz"),
+        (lambda path: path.unlink(), ConnectionError, r"hd_audio\.tar\.gz answers 404 .*check the network"),
+    ],
+    ids=["another archive", "no checksum", "no archive"],
+)
+def test_what_is_not_the_published_archive_is_refused(publish, tmp_path, damage, kind, words):
+    path, source = publish()
+    damage(path)
+    with pytest.raises(kind, match=words):
         fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd")
 
@@ -261,14 +262,6 @@ def test_an_interruption_leaves_what_has_arrived(publish, server, tmp_path, monk
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
     fetch(source, root=tmp_path / "hd")
     assert server.asked == [None, f"bytes={downloads.CHUNK}-"]
-
-
-def test_a_server_without_the_archive(publish, tmp_path):
-    path, source = publish()
-    path.unlink()
-    with pytest.raises(ConnectionError, match=r"hd_audio\.tar\.gz answers 404 .*check the network"):
-        fetch(source, root=tmp_path / "hd")
-    assert_left(tmp_path / "hd")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,7 @@ from typing import Any
 from lib.datasets import downloads
 from lib.datasets.downloads import Source
 from lib.datasets.held_out import FORMS, holding_out
-from lib.datasets.utterances import (
-    DataSettings,
-    Utterances,
-    check_trainable,
-    validated_on_speakers,
-    validated_on_test,
-)
+from lib.datasets.utterances import DataSettings, Utterances, check_trainable, validated_on_speakers, validated_on_test
 from lib.features import Frames
 
 
@@ -69,6 +63,8 @@ class DataSet:
                 f"{self.name!r} has no split called {split!r}: its splits are {', '.join(self.splits)}, and 'without' "
                 "or 'held-out' with the names of classes"
             )
+        if settings.validation == "speaker" and not self.validation_speakers:
+            raise ValueError(f"{self.name!r} has a validation part of its own: leave validation out, or make it 'test'")
         if not (root / self.mark).exists():
             raise FileNotFoundError(
                 f"{root} does not hold the set {self.name!r}, there is no {self.mark!r} in it: give the folder that "

@@ -4,14 +4,12 @@ Layout: ``audio/lang-english_speaker-00_trial-0_digit-0.flac``, ``train_filename
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, check_disjoint, read_list
-from lib.settings import choice, optional, setting
+from lib.datasets.utterances import Utterance, check_counts, read_lists
 
 FOLDERS = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
 CITATION = (
@@ -24,7 +22,6 @@ CITATION = (
 # because settings chosen on one voice would suit that voice; they cost about a fifth of the training part. Simply the
 # last two: nothing was tried out on any recording before they were chosen.
 VALIDATION_SPEAKERS = ("10", "11")
-VALIDATIONS = optional(choice("speaker", "test"))
 
 # The publishers' pages have given both, at different times, for the spikes made from the same 10,420 recordings. The
 # paper's text has the first; its accuracies on HD, 98.10 and 99.51 %, are whole numbers of utterances of the second.
@@ -33,23 +30,16 @@ CLASS_NAMES = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
 )
+LISTS = {"train": "train_filenames.txt", "test": "test_filenames.txt"}
 LANGUAGES = {"english": range(10), "german": range(10, 20)}
 
 FILE_NAME = re.compile(r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac")
 
 
-@dataclass(frozen=True)
-class HDSettings(SpeechSettings):
-    """``validation`` None or "speaker": speakers 10 and 11; "test": the test part, as in the earlier baseline."""
-
-    validation: str | None = setting(None, VALIDATIONS)
-
-
 def read(name: str, split: str, root: Path) -> Speech:
     """Read HD's lists; label = digit, plus ten for German."""
     present = {entry.name for entry in (root / "audio").iterdir()}
-    lists = {part: read_list(root / f"{part}_filenames.txt", present) for part in ("train", "test")}
-    check_disjoint(root, lists.values())
+    lists = read_lists(root, LISTS, present)
     found = [parse(file_name, part) for part, names in lists.items() for file_name in names]
     check_counts(name, split, [utterance.part for utterance in found], *PUBLISHED_COUNTS)
     return assemble(name, split, root, None, CLASS_NAMES, found)
@@ -60,7 +50,7 @@ def parse(file_name: str, part: str) -> Utterance:
     match = FILE_NAME.fullmatch(file_name)
     if match is None:
         raise ValueError(
-            f"{part}_filenames.txt names {file_name!r}, which is not of the form "
+            f"{LISTS[part]} names {file_name!r}, which is not of the form "
             "'lang-english_speaker-00_trial-0_digit-0.flac': restore the list"
         )
     language, speaker, _, digit = match.groups()
@@ -69,7 +59,7 @@ def parse(file_name: str, part: str) -> Utterance:
 
 HD = DataSet(
     name="hd",
-    settings=HDSettings,
+    settings=SpeechSettings,
     splits=("official",),
     default_split="official",
     mark="audio",
@@ -77,7 +67,7 @@ HD = DataSet(
     validation_speakers=VALIDATION_SPEAKERS,
     groups=LANGUAGES,
     # 10,420 utterances of at most 2 s would take 2 GB uncompressed; the publishers list the archive's MD5 sum.
-    sources=(Source(FOLDERS, "hd_audio.tar.gz", "md5sums.txt", "train_filenames.txt", 4_000_000_000),),
+    sources=(Source(FOLDERS, "hd_audio.tar.gz", "md5sums.txt", LISTS["train"], 4_000_000_000),),
     licence="CC BY 4.0, as its publishers say of the spiking sets made from it, on the page that offers both",
     citation=CITATION,
 )

@@ -10,9 +10,10 @@ from pathlib import Path
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, check_disjoint, read_list
+from lib.datasets.utterances import Utterance, check_counts, read_lists
 
 SAMPLE_RATE = 16_000
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 WORDS = (
     *("backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go"),
     *("happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven"),
@@ -40,7 +41,8 @@ def read(name: str, split: str, root: Path) -> Speech:
             speakers[f"{word}/{file_name}"] = match[1]
     words = tuple(dict.fromkeys(path.partition("/")[0] for path in speakers))
     if split == "official":
-        parts = dict.fromkeys(speakers, "train") | listed_parts(root, speakers)
+        lists = read_lists(root, LISTS, speakers)
+        parts = dict.fromkeys(speakers, "train") | {path: part for part, paths in lists.items() for path in paths}
     else:
         parts = {path: hashed_part(speaker, 10, 30) for path, speaker in speakers.items()}
     if words == WORDS:
@@ -49,14 +51,6 @@ def read(name: str, split: str, root: Path) -> Speech:
         Utterance(path, words.index(path.partition("/")[0]), speaker, parts[path]) for path, speaker in speakers.items()
     ]
     return assemble(name, split, root, SAMPLE_RATE, words, found)
-
-
-def listed_parts(root: Path, present: dict[str, str]) -> dict[str, str]:
-    """Return the part of each recording that the official lists name; the rest is training."""
-    files = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-    lists = {part: read_list(root / file_name, present) for part, file_name in files.items()}
-    check_disjoint(root, lists.values())
-    return {path: part for part, names in lists.items() for path in names}
 
 
 def hashed_part(speaker: str, validation_below: float, test_below: float) -> str:
@@ -75,14 +69,14 @@ SC = DataSet(
     settings=SpeechSettings,
     splits=("official", "70-10-20"),
     default_split="official",
-    mark="validation_list.txt",
+    mark=LISTS["validation"],
     read=read,
     sources=(
         Source(
             folders=("https://storage.googleapis.com/download.tensorflow.org/data/",),
             archive="speech_commands_v0.02.tar.gz",
             checksum="sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-            mark="validation_list.txt",
+            mark=LISTS["validation"],
             space=6_500_000_000,
         ),
     ),

@@ -3,7 +3,6 @@
 Layout: ``shd_train.h5`` and ``shd_test.h5``, as ``lib.datasets.spikes`` describes them.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from lib.datasets import hd
@@ -11,17 +10,9 @@ from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
 from lib.datasets.spikes import SpikeSettings, SpikeTrains, gather
 from lib.datasets.utterances import check_counts
-from lib.settings import setting
 
 FILES = {"train": "shd_train.h5", "test": "shd_test.h5"}
 PUBLISHED_COUNTS = {"train": 8_156, "test": 2_264}
-
-
-@dataclass(frozen=True)
-class SHDSettings(SpikeSettings):
-    """``validation`` is as in HD, whose speakers these are."""
-
-    validation: str | None = setting(None, hd.VALIDATIONS)
 
 
 def read(name: str, split: str, root: Path) -> SpikeTrains:
@@ -33,7 +24,7 @@ def read(name: str, split: str, root: Path) -> SpikeTrains:
 
 SHD = DataSet(
     name="shd",
-    settings=SHDSettings,
+    settings=SpikeSettings,
     splits=("official",),
     default_split="official",
     mark=FILES["train"],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib import synthesis
 from lib.datasets import hd
-from lib.synthesis.sound import Recording, draw_speaker, generator
+from lib.synthesis.sound import SETTINGS, Recording, draw_speaker, generator
 
 # Twelve voices, as HD has, women and men in turn. Speakers 04 and 05 stand in the test part only; of the others'
 # recordings it takes a twentieth.
@@ -28,7 +28,7 @@ def make(root: str | Path, utterances: int | None = 1_440, seed: int = 0) -> Non
     """
     synthesis.make(
         SYNTHETIC_HD.name, Path(root), utterances, seed,
-        voices=VOICES, plan=plan, write=synthesis.write_audio, settings={},
+        settings={"voices": VOICES} | SETTINGS, plan=plan, write=synthesis.write_audio,
     )  # fmt: skip
 
 
@@ -54,9 +54,9 @@ def plan(utterances: int | None, seed: int, published: Mapping[str, int] | None 
                 recordings.append(Recording(f"audio/{file_name}", speaker, accent, word, sample_rate, None))
                 draws[file_name] = -1 if identity in TEST_SPEAKERS else generator(seed, file_name).random()
     share = sorted(draws.values())[published["test"]] if utterances is None else TEST_SHARE
-    lists = {"train_filenames.txt": [], "test_filenames.txt": []}
+    lists = {file_name: [] for file_name in hd.LISTS.values()}
     for file_name, draw in draws.items():
-        lists["test_filenames.txt" if draw < share else "train_filenames.txt"].append(file_name)
+        lists[hd.LISTS["test" if draw < share else "train"]].append(file_name)
     return recordings, lists
 
 

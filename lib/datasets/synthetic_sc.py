@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib import synthesis
 from lib.datasets import sc, synthetic_hd
-from lib.synthesis.sound import FEMALE, MALE, Recording, draw_speaker, generator
+from lib.synthesis.sound import FEMALE, MALE, SETTINGS, Recording, draw_speaker, generator
 
 # Of the speakers, more than SC's own tenth in the validation and the test part each, so that a small set is tested on
 # enough of them.
@@ -22,7 +22,7 @@ def make(root: str | Path, utterances: int | None = 2_100, seed: int = 0) -> Non
     """
     synthesis.make(
         SYNTHETIC_SC.name, Path(root), utterances, seed,
-        voices=FEMALE + MALE, plan=plan, write=synthesis.write_audio, settings={},
+        settings={"voices": FEMALE + MALE} | SETTINGS, plan=plan, write=synthesis.write_audio,
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def plan(utterances: int | None, seed: int) -> synthesis.Plan:
         speakers = {("train",): total - 2 * held_out, ("validation",): held_out, ("test",): held_out}
         counts = {parts: number * len(sc.WORDS) for parts, number in speakers.items()}
 
-    recordings, lists = [], {"validation_list.txt": [], "testing_list.txt": []}
+    recordings, lists = [], {file_name: [] for file_name in sc.LISTS.values()}
     names, taken, said = generator(seed, "names"), set(), Counter()
     while any(speakers.values()):
         identity = names.bytes(4).hex()
@@ -66,7 +66,7 @@ def plan(utterances: int | None, seed: int) -> synthesis.Plan:
             path = f"{word}/{identity}_nohash_{number // len(sc.WORDS)}.wav"
             recordings.append(Recording(path, speaker, speaker.accent, word, sc.SAMPLE_RATE, sc.SAMPLE_RATE))
             if parts[0] != "train":
-                lists["validation_list.txt" if parts[0] == "validation" else "testing_list.txt"].append(path)
+                lists[sc.LISTS[parts[0]]].append(path)
         said[parts] += share
     return recordings, lists
 

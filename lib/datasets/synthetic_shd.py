@@ -13,14 +13,14 @@ from lib.datasets import hd, shd, synthetic_hd
 from lib.datasets.spikes import UNITS
 from lib.synthesis import cochlea
 from lib.synthesis.cochlea import Spikes
-from lib.synthesis.sound import Recording, Samples
+from lib.synthesis.sound import SETTINGS, Recording, Samples
 
 
 def make(root: str | Path, utterances: int | None = 1_440, seed: int = 0) -> None:
     """Make the set in ``root``, as ``synthetic_hd.make`` does; ``utterances`` None is SHD's own number."""
     synthesis.make(
         SYNTHETIC_SHD.name, Path(root), utterances, seed,
-        voices=synthetic_hd.VOICES, plan=plan, write=write_spikes, settings=cochlea.SETTINGS,
+        settings={"voices": synthetic_hd.VOICES} | SETTINGS | cochlea.SETTINGS, plan=plan, write=write_spikes,
     )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def write_spikes(name: str, plan: synthesis.Plan, root: Path, seed: int) -> None
 def write_files(root: Path, spikes: Mapping[str, Spikes], lists: Mapping[str, Sequence[str]]) -> None:
     """Write SHD's two files of what was heard, by the name of HD's recording and in the order of HD's two lists."""
     for part, file_name in shd.FILES.items():
-        utterances = [hd.parse(name, part) for name in lists[f"{part}_filenames.txt"]]
+        utterances = [hd.parse(name, part) for name in lists[hd.LISTS[part]]]
         heard = [spikes[utterance.path] for utterance in utterances]
         # Without times of change and in one version of the format, so that the bytes are the same each time.
         with h5py.File(root / file_name, "w", libver=("v110", "v110")) as file:

@@ -80,8 +80,8 @@ def unpack_tar(archive: Path, folder: Path, space: int) -> None:
 def unpack_file(archive: Path, target: Path, space: int) -> None:
     """Write the only file of a ZIP or a gzip, as ``unpack_tar`` does: a gzip does not say how large it is."""
     left = space - archive.stat().st_size
-    progress = tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True)
-    with only_content(archive, target.name) as content, target.open("xb") as file, progress:
+    bar = tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True)
+    with bar as progress, only_content(archive, target.name) as content, target.open("xb") as file:
         while chunk := content.read(CHUNK):
             left -= len(chunk)
             if left < 0:

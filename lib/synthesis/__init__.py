@@ -4,7 +4,7 @@ It is for running everything without a download, not for results about speech.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -27,24 +27,16 @@ BLOCK = 2_100
 
 def make(
     name: str, root: Path, utterances: int | None, seed: int,
-    *, voices: Iterable[str], plan: Callable[..., Plan], write: Callable[..., None], settings: Mapping[str, Any],
+    *, settings: Mapping[str, Any], plan: Callable[..., Plan], write: Callable[..., None],
 ) -> None:  # fmt: skip
     """Write a synthetic set into the folder ``root``, whole or not at all.
 
-    ``plan(utterances, seed)`` says what is recorded, ``write(name, plan, root, seed)`` records it; ``voices`` and
-    ``settings`` say how. One seed gives the same files byte for byte; the same set already there is left as it is.
-    Raises ``ValueError`` if ``root`` holds anything else, ``OSError`` if the disk has not room enough.
+    ``plan(utterances, seed)`` says what is recorded, ``write(name, plan, root, seed)`` records it, and ``settings`` are
+    all else that determines how it sounds. One seed gives the same files byte for byte; the same set already there is
+    left as it is. Raises ``ValueError`` if ``root`` holds anything else, ``OSError`` if the disk has not room enough.
     """
-    settings = {
-        "name": name,
-        "utterances": utterances,
-        "seed": seed,
-        "espeakng_loader": version("espeakng_loader"),
-        "voices": tuple(voices),
-        **sound.SETTINGS,
-        **settings,
-    }
-    described = json.dumps(settings, indent=2) + "\n"
+    identity = {"name": name, "utterances": utterances, "seed": seed, "espeakng_loader": version("espeakng_loader")}
+    described = json.dumps(identity | settings, indent=2) + "\n"
     path = root / "synthesis.json"
 
     def is_there() -> bool:

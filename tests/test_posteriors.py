@@ -10,16 +10,8 @@ import torch
 from torch import nn
 
 from lib import metrics, posteriors
-from lib.posteriors import (
-    LowRankGaussian,
-    MeanFieldGaussian,
-    Mixture,
-    NoisyNetwork,
-    PointMass,
-    draws,
-    predict,
-    prediction,
-)
+from lib.methods.families import LowRankGaussian, NoisyNetwork
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, predict, seeded_draws
 
 
 def seed(number):
@@ -121,7 +113,7 @@ def test_sampling_leaves_torch_s_own_generator_alone(posterior, generator):
 def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior, spiking_network, features, training):
     predicted = predict(spiking_network.train(training), posterior, features, 3, seed(4))
     network, expected = copy.deepcopy(spiking_network).eval(), []
-    for state, noise in draws(posterior, 3, seed(4)):
+    for state, noise in seeded_draws(posterior, 3, seed(4)):
         network.load_state_dict(state, strict=False)
         if noise is not None:
             network.train()
@@ -138,7 +130,7 @@ def test_draws_are_samples_one_after_the_other(posterior):
     weights = posterior.weights if isinstance(posterior, NoisyNetwork) else posterior
     if not isinstance(weights, Mixture):
         generator = seed(4)
-        for state, noise in draws(posterior, 3, seed(4)):
+        for state, noise in seeded_draws(posterior, 3, seed(4)):
             assert_states_equal(state, weights.sample(generator))
             assert (noise is None) == (weights is posterior)
 
@@ -149,7 +141,7 @@ def test_predictions_follow_from_the_generator_alone(posterior, spiking_network,
     assert torch.equal(predict(spiking_network, posterior, features, 3, seed(4)), first)
     assert torch.equal(torch.get_rng_state(), before)
     other = predict(spiking_network, posterior, features, 3, seed(5))
-    assert torch.equal(first, other) == (posteriors.samples_needed(posterior, 3) != 3)
+    assert torch.equal(first, other) == (posterior.distinct(3) != 3)
 
 
 def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, spiking_network, features, monkeypatch):
@@ -158,7 +150,7 @@ def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, sp
         for layer in spiking_network.layers:
             layer.dropout = 0.0
     whole = predict(spiking_network, posterior, features, 2, seed(4))
-    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
     torch.testing.assert_close(predict(spiking_network, posterior, features, 2, seed(4)), whole)
 
 
@@ -357,14 +349,14 @@ def test_the_spread_of_a_mixture_is_within_and_between_its_components():
 
 def test_the_components_of_a_mixture_take_turns_in_predictions():
     first, second, third = (PointMass({"w": torch.tensor([float(number)])}) for number in range(3))
-    states = draws(Mixture((first, Mixture((second, third)))), 8, seed(0))
+    states = seeded_draws(Mixture((first, Mixture((second, third)))), 8, seed(0))
     assert [int(state["w"]) for state, _ in states] == [0, 1, 0, 2, 0, 1, 0, 2]
 
 
 def test_an_ensemble_of_points_needs_each_of_them_once(state, spiking_network, features, generator):
     members = [PointMass({name: tensor * factor for name, tensor in state.items()}) for factor in (0.5, 1.0, 2.0)]
     ensemble = Mixture(tuple(members))
-    samples = posteriors.samples_needed(ensemble, 100)
+    samples = ensemble.distinct(100)
     assert samples == 3
     each = [predict(spiking_network, member, features, 1, generator)[0] for member in members]
     assert torch.equal(predict(spiking_network, ensemble, features, samples, generator), torch.stack(each))
@@ -372,13 +364,13 @@ def test_an_ensemble_of_points_needs_each_of_them_once(state, spiking_network, f
 
 @pytest.mark.parametrize("other", ["MeanFieldGaussian", "LowRankGaussian", "NoisyNetwork of points"])
 def test_what_has_a_spread_needs_as_many_samples_as_asked_for(state, other):
-    assert posteriors.samples_needed(PointMass(state), 7) == 1
-    assert posteriors.samples_needed(family(other, state), 7) == 7
+    assert PointMass(state).distinct(7) == 1
+    assert family(other, state).distinct(7) == 7
 
 
 def test_noise_belongs_around_a_mixture():
     point = PointMass({"w": torch.ones(1)})
-    with pytest.raises(ValueError, match="make a NoisyNetwork of the mixture"):
+    with pytest.raises(ValueError, match="make a noisy network of the mixture"):
         Mixture((point, NoisyNetwork(point)))
 
 
@@ -389,7 +381,7 @@ def test_the_mean_of_a_noisy_network_is_its_weights():
 
 def test_dropped_spikes_are_dropped_for_each_sample_and_batch_anew(spiking_network, state, monkeypatch):
     features = torch.randn(1, 12, 3, dtype=torch.float64).expand(6, -1, -1)
-    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
     predicted = predict(spiking_network, NoisyNetwork(PointMass(state)), features, 5, seed(1))
     assert len(predicted.flatten(0, 1).unique(dim=0)) == 30
 

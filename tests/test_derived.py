@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from toys import TRAINING, network_of, toy, train
 from torch.nn.functional import cross_entropy
+from toys import TRAINING, network_of, toy, train
 
 from lib.methods import METHODS, Derived
 from lib.methods.ensemble import MEMBERS

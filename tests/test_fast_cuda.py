@@ -8,9 +8,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_fast import LAYOUTS, READOUTS, assert_same, layer_of, run
+from test_fast import layer_of, run
 
 from lib import fast
 from lib.fast import cpu
@@ -48,28 +46,6 @@ def interpreted():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang_tensor", with_indices)
         yield kernels
-
-
-@settings(max_examples=25)
-@given(
-    time=st.integers(1, 4),
-    batch=st.integers(2, 3),
-    units=st.integers(1, 70),  # a program takes 32
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-    training=st.booleans(),
-    dropout=st.just(0.0) | st.floats(0.01, 0.95),
-    readout=st.sampled_from(list(READOUTS)),
-    layout=st.sampled_from(list(LAYOUTS)),
-    seed=st.integers(0, 999),
-)
-def test_any_shape_layout_and_mode_gives_what_the_plain_form_gives(
-    interpreted, time, batch, units, dtype, training, dropout, readout, layout, seed
-):
-    torch.manual_seed(seed)
-    weighted = 2 * torch.randn(time, batch, units, dtype=dtype) + torch.randn(units, dtype=dtype)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "_kernels", lambda device: interpreted)
-        assert_same(layer_of(units, dtype=dtype, training=training), weighted, dropout, readout, layout)
 
 
 def arguments(shape, dtype=torch.float32, device="cpu"):
@@ -121,13 +97,6 @@ KINDS = [
 def test_interpreted_kernels_do_what_the_cpu_s_do(interpreted, shape, dtype, grads, threshold, seed, dropout):
     grad_steps = shape[0] if grads == "each" else 1
     assert_kernels_agree(interpreted, shape, dtype, grad_steps, threshold, seed, dropout)
-
-
-def test_interpreted_statistics_do_not_cancel(interpreted):
-    weighted = 1000 + 0.05 * torch.randn(6, 3, 5)
-    mean, variance = interpreted.statistics(weighted)
-    torch.testing.assert_close(mean, weighted.double().mean(dim=(0, 1)).float(), rtol=1e-7, atol=0)
-    torch.testing.assert_close(variance, weighted.double().var(dim=(0, 1), correction=0).float(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("pointer", ["*fp32", "*fp64"])

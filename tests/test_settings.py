@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,11 +22,11 @@ class Bread(Settings):
     rise: float = setting(0.5, real(0, 100, above=True), search=(0.01, 1.0))
     salt: float = setting(0.02, real(0, 1))
     flour: str = setting("rye", choice("rye", "wheat"))
-    hours: list = setting([1, 2], several(whole(1)))
+    hours: Sequence[int] = setting([1, 2], several(whole(1)))
     seeds: str | None = setting(None, optional(choice("poppy", "sesame")))
     sour: bool = setting(True, BOOLEAN, before=False)
     baker: str = setting("me", TEXT)
-    oven: str | Path | None = setting(None, optional(FOLDER), before="old")
+    oven: str | None = setting(None, optional(FOLDER), before="old")
 
 
 def test_what_is_given_replaces_the_defaults():
@@ -87,7 +88,7 @@ def test_a_value_that_does_not_fit_is_refused_in_one_sentence(name, value, words
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="^bread takes no loafs: its settings are loaves, rise, salt, flour"):
+    with pytest.raises(ValueError, match=r"^bread takes no loafs: its settings are loaves, rise, salt, flour"):
         Bread.from_mapping({"loaves": 2, "loafs": 3})
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +12,12 @@ from hypothesis import strategies as st
 from ivon import IVON
 from torch import nn
 from torch.nn.functional import cross_entropy
-from toys import TRAINING, VALIDATION, interrupting, network_of, toy, train
+from toys import TRAINING, VALIDATION, network_of, toy, train
 
-from lib import posteriors, trainers
+from lib import trainers
 from lib.posteriors import network_state
 from lib.trainers import gaussian, sampled_weights, train_map
+
 
 class Remembering(nn.Module):
     """A network that remembers which utterances were in each minibatch."""
@@ -118,14 +118,6 @@ def test_the_spread_is_equation_11_of_the_optimiser_s_hessian(optimizers):
     assert all(torch.equal(posterior.mean[name], parameter) for name, parameter in network.named_parameters())
 
 
-def test_resuming_restores_the_step_count(optimizers, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train("ivon", checkpoint=tmp_path / "checkpoint.pt", after_epoch=interrupting(2))
-    assert optimizers[0].current_step == 6  # 26 utterances in minibatches of 8 or 9: three an epoch
-    train("ivon", checkpoint=tmp_path / "checkpoint.pt")
-    assert optimizers[1].current_step == 12
-
-
 def statistics(state):
     return {name: tensor for name, tensor in state.items() if "running" in name}
 
@@ -142,18 +134,6 @@ def test_running_statistics_stop_after_the_named_epoch_and_weights_do_not(frozen
         for name, tensor in statistics(before).items():
             assert torch.equal(tensor, after[name]) == frozen, (epoch, name)
         assert not torch.equal(before["readout.weight"], after["readout.weight"])
-
-
-def test_frozen_norms_evaluate_while_the_network_trains(monkeypatch):
-    network, modes, step = network_of(), [], IVON.step
-
-    def watched(self, *arguments):
-        modes.append((network.training, network.norm.training, network.layers[0].norm.training))
-        return step(self, *arguments)
-
-    monkeypatch.setattr(IVON, "step", watched)
-    train("ivon", network, epochs=2, freeze_norm_after=1)
-    assert modes == [(True, True, True)] * 3 + [(True, False, False)] * 3
 
 
 def linear_model():
@@ -203,14 +183,6 @@ def test_the_mean_is_back_whatever_is_raised_between(error):
     assert weights(model).isfinite().all()
 
 
-def test_the_mean_is_back_where_a_parameter_had_no_gradient():
-    model, optimizer = linear_model()
-    mean = weights(model)
-    with pytest.raises(AttributeError), sampled_weights(optimizer):
-        pass  # no backward pass: ivon-opt then fails on its way out
-    assert torch.equal(weights(model), mean)
-
-
 def test_an_interrupted_step_leaves_the_network_at_its_mean():
     network = network_of()
     before = network_state(network)
@@ -257,17 +229,9 @@ def test_ivon_finds_the_known_posterior_of_a_bayesian_linear_regression():
     np.testing.assert_allclose(np.mean(stds, axis=0), std, rtol=0.1)
 
 
-def test_predicting_from_the_ivon_posterior_uses_its_spread():
-    posterior, _ = train("ivon", ess_factor=0.5)
-    predicted = posteriors.predict(network_of(), posterior, VALIDATION.features, 2, torch.Generator().manual_seed(1))
-    assert not torch.equal(predicted[0], predicted[1])
-
-
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
     checkpoint = tmp_path / "checkpoint.pt"
     train("map", checkpoint=checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged; delete it"):
         train("map", checkpoint=checkpoint)
-
-

@@ -83,25 +83,6 @@ def test_outputs_and_gradients_are_those_of_a_slow_loop(kind, time, batch, units
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_gradients_are_those_of_finite_differences(kind):
-    current, recurrent = (tensor.requires_grad_() for tensor in drawn(kind, time=4, batch=2, units=3))
-    assert torch.autograd.gradcheck(getattr(baselines, kind), (current, recurrent))
-
-
-def test_rnn_is_pytorch_s_with_its_tanh_stretched_to_a_sigmoid():
-    # sigmoid(x) = (1 + tanh(x / 2)) / 2, so that h = 2 y - 1 obeys h' = tanh(current / 2 + V 1 / 4 + V h / 4).
-    current, recurrent = drawn("rnn")
-    theirs = nn.RNN(5, 5).double()
-    with torch.no_grad():
-        theirs.weight_ih_l0.copy_(torch.eye(5) / 2)
-        theirs.weight_hh_l0.copy_(recurrent / 4)
-        theirs.bias_ih_l0.zero_()
-        theirs.bias_hh_l0.copy_(recurrent.sum(dim=1) / 4)
-        expected = (1 + theirs(current, -torch.ones(1, 4, 5, dtype=torch.float64))[0]) / 2
-    torch.testing.assert_close(baselines.rnn(current, recurrent), expected)
-
-
 def test_gru_is_pytorch_s_where_the_reset_gate_s_place_makes_no_difference():
     # Before the candidate's recurrent map here, after it there: the same where that map is diagonal.
     current, recurrent = drawn("gru")

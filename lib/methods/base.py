@@ -63,7 +63,6 @@ class Method(Settings):
     colour: ClassVar[str]
     marker: ClassVar[str]
     keeps_last: ClassVar[bool] = False
-    shapes: ClassVar[tuple[str, ...]] = ("dropout",)  # the settings that shape the network, and are none of the loop's
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
@@ -109,8 +108,8 @@ class Method(Settings):
         raise NotImplementedError
 
     def trainer_settings(self) -> dict[str, Any]:
-        """The settings without those that shape the network."""
-        return {name: value for name, value in self.as_dict().items() if name not in self.shapes}
+        """The settings without dropout, which is the network's."""
+        return {name: value for name, value in self.as_dict().items() if name != "dropout"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lib.features import Examples
 from lib.network import SpikingClassifier
 from lib.networks import NetworkSettings, build
 from lib.posteriors import Posterior
-from lib.settings import Settings, optional, real, setting, whole
+from lib.settings import Settings, real, setting, whole
 from lib.trainers import Objective, likelihood
 
 
@@ -45,10 +45,6 @@ def dropout(default: float = defaults_of(SpikingClassifier)["dropout"]) -> Any:
 
 def patience(default: int) -> Any:
     return setting(default, whole(0), search=[2, 4, 6])
-
-
-def freeze_norm_after(default: int | None, search: list[int] | None = None) -> Any:
-    return setting(default, optional(whole(1)), search=search)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 
 from lib.networks import baselines
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
-from lib.networks.options import add_bias, normaliser
+from lib.networks.options import biased, normaliser
 
 LAYERS = {"mlp": MLP, "rnn": RNN, "ligru": LiGRU, "gru": GRU}
 RECURRENT = ("rnn", "ligru", "gru")
@@ -96,9 +96,8 @@ def test_gru_is_pytorch_s_where_the_reset_gate_s_place_makes_no_difference():
 
 
 def test_an_mlp_layer_is_a_sigmoid_of_its_linear_map():
-    layer, inputs = MLP(3, 4, 0.0), torch.randn(5, 2, 3)
+    layer, inputs = biased(MLP)(3, 4, 0.0), torch.randn(5, 2, 3)
     layer.norm = nn.Identity()
-    add_bias(layer.linear)
     expected = expit(inputs.numpy() @ layer.linear.weight.detach().numpy().T + layer.linear.bias.detach().numpy())
     torch.testing.assert_close(layer(inputs).detach(), torch.from_numpy(expected))
 

@@ -110,7 +110,7 @@ def test_angularity_is_that_of_its_lines(measured, toy_frames, tmp_path):
     found = measured("angularity", "ivon", **one)
     lines = found["angularity_lines"]["nll"]
     assert set(found["angularity"].index) == {(part, count) for part in PARTS for count in (1, 3)}
-    expected = slices.roughness(lines["hidden", 0, 3].to_numpy())
+    expected = slices.roughness(lines.xs(("hidden", 3), level=("part", "samples")).to_numpy())
     assert found["angularity"].loc[("hidden", 3), "roughness"] == pytest.approx(expected)
     # At alpha 0 all lines of one number of samples meet in the loss of the averaged prediction.
     test, run = toy_frames.part("test"), run_of(tmp_path, toy_frames, "ivon")
@@ -166,7 +166,7 @@ def test_the_middle_row_of_a_surface_is_the_line(measured, method):
     assert surface.index.get_level_values("samples").max() == most
     assert found["loss_surface"]["range"].to_dict() == {most: np.ptp(surface[most])}
     line = measured("angularity", method, **LINES | {"directions": {"all": 1}})["angularity_lines"]["nll"]
-    np.testing.assert_allclose(surface.xs(0.0, level="beta")[most], line["all", 0, most], rtol=1e-5)
+    np.testing.assert_allclose(surface.xs(0.0, level="beta")[most], line.xs(most, level="samples"), rtol=1e-5)
 
 
 def test_fresh_noise_is_rougher_than_the_same(measured):

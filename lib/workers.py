@@ -23,8 +23,13 @@ from distributed import Client, Future, KilledWorker, LocalCluster, Worker, get_
 from distributed.comm import connect
 from tqdm import tqdm
 
-# Tasks take minutes; Dask's looking after its workers would take a twentieth of a core for each.
-UNHURRIED = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
+# Tasks take minutes; Dask's looking after its workers would take a twentieth of a core for each. And a worker that is
+# about to start again is not to be given up, as it is after 15 seconds: it was killed, and there may be no other.
+UNHURRIED = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.deploy.lost-worker-timeout": "365 days",
+}
 ONE_AT_A_TIME = threading.Lock()  # on a worker with several threads, too: torch's seed is its process's
 
 

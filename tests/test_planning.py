@@ -8,7 +8,7 @@ import pytest
 import toy_book
 from toy_book import settings_file, write_notebook
 
-from lib.book import SEQUENCE, Step, plan, read_defaults, read_settings, settings_of
+from lib.book import ROOT, SEQUENCE, Step, plan, read_defaults, read_settings, settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -192,3 +192,19 @@ def test_a_further_file_takes_the_place_of_what_it_names(tmp_path: Path) -> None
     further.write_text("seed: 1\n")
     with pytest.raises(ValueError, match=r"first\.yml and .*further\.yml: 'seed' must be a list"):
         read_settings(first, further)
+
+
+def test_the_rehearsal_is_the_paper_s_run_under_the_names_of_synthetic_sets() -> None:
+    """What is synthetic is so by name: pictures, tables and stored runs say it."""
+
+    def renamed(said: Any) -> Any:
+        if isinstance(said, dict):
+            return {renamed(key): renamed(value) for key, value in said.items()}
+        if isinstance(said, list):
+            return [renamed(one) for one in said]
+        return f"synthetic-{said}" if said in ("hd", "sc") else said
+
+    paper, rehearsal = ROOT / "book/params/paper.yml", ROOT / "book/params/rehearsal.yml"
+    folders = {"synthetic-hd": "data/rehearsal/hd", "synthetic-sc": "data/rehearsal/sc"}
+    own = {"data_root": folders, "results_root": "data/rehearsal/runs"}
+    assert read_settings(paper, rehearsal) == renamed(read_settings(paper)) | own

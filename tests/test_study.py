@@ -16,7 +16,7 @@ from lib import metrics, runs
 from lib.datasets import sc
 from lib.setup import Setup
 from lib.study import __main__ as command
-from lib.study import engine, grid, measures, tables
+from lib.study import engine, grid, tables
 from lib.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -390,10 +390,3 @@ def test_a_row_of_table_1_takes_the_place_of_the_same_run_s(toy, tmp_path):
     (tmp_path / "table1.csv").write_text("dataset\nfsdd\n")
     with pytest.raises(ValueError, match=r"table1\.csv is damaged or missing"):
         tables.write_table1({run: runs.evaluate(run, frames, 2, 5)}, tmp_path)
-
-
-def test_every_measure_s_tables_begin_with_its_name_and_say_how_they_are_stored():
-    assert not set(measures.TIMES) - measures.MEASURES.keys()
-    assert [tables.file_name(name) for name in ("progress", "utterances", "fine_slices_lines")] == [
-        *("progress.csv", "utterances.csv.gz", "fine_slices_lines.csv.gz")
-    ]

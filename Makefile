@@ -4,9 +4,9 @@
 # make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
 # make test       everything that guards the project
 # make bench      measure what training and prediction cost here, and write data/results/bench-*.csv
-# make verify     compute a committed result anew (RESULT=synthetic) and compare it, number by number
-# make study      train and measure the networks of a study (STUDY=neurons), of which the stored results lack some
-# make tune       choose the settings of a study's networks on validation data (STUDY=neurons)
+# make study      train and measure what the results of a study lack (STUDY=neurons), here or on a cluster (SCHEDULER=…)
+# make tune       choose the settings of a study's methods on validation data (STUDY=neurons)
+# make verify     compute a committed result anew (RESULT=synthetic), all of it or a share of its runs (SHARE=0.1)
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
@@ -16,13 +16,14 @@ PARAMS ?= book/params/quick.yml
 SPEECH ?= recorded
 RESULT ?= synthetic
 STUDY ?= neurons
+CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test bench verify study tune lint lock clean
+.PHONY: book paper notebooks test bench study tune verify lint lock clean
 
 book: $(ENVIRONMENT)
-	$(BIN)/python -m lib.pipeline --params $(PARAMS)
+	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
 
 paper: $(ENVIRONMENT)
 ifeq ($(SPEECH),recorded)
@@ -40,20 +41,20 @@ notebooks:
 	cp _build/source/book/*.ipynb book/
 
 test: lint
-	$(BIN)/pytest tests
-	$(BIN)/pytest --nbval book
+	$(BIN)/pytest -n 2 tests
+	$(BIN)/pytest -n 2 --nbval book
 
 bench: $(ENVIRONMENT)
 	$(BIN)/python -m lib.benchmark
 
-verify: $(ENVIRONMENT)
-	$(BIN)/python -m lib.verification $(RESULT) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
-
 study: $(ENVIRONMENT)
-	$(BIN)/python -m lib.study book/params/$(STUDY).yml
+	$(BIN)/python -m lib.study book/studies/$(STUDY).yml $(CLUSTER)
 
 tune: $(ENVIRONMENT)
-	$(BIN)/python -m lib.study book/params/$(STUDY).yml --tune
+	$(BIN)/python -m lib.study book/studies/$(STUDY).yml --tune $(CLUSTER)
+
+verify: $(ENVIRONMENT)
+	$(BIN)/python -m lib.study book/studies/$(RESULT).yml --verify $(if $(SHARE),--share $(SHARE)) $(CLUSTER)
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check

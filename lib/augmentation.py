@@ -23,7 +23,7 @@ from scipy.special import expit
 # All that determines a copy; features that are made of copies are stored under these settings.
 SETTINGS = {
     "chances": {"polarity": 0.8, "noise": 0.1, "gain": 0.3, "reverberation": 0.6},  # sparch
-    "noise": (0.0001, 0.9),  # standard deviation, relative to the signal's; sparch calls it `snr`
+    "noise": (0.0001, 0.9),  # standard deviation, relative to the signal's; sparch calls it ``snr``
     "gain_db": (-20.0, -1.0),  # torchaudio-augmentations
     "rooms": 32,
     "room_m": ((3.6, 3.6, 2.4), (5.6, 3.9, 3.0)),  # audiomentations, and the next two
@@ -51,13 +51,13 @@ class Augmentation:
 def augmented(
     waveform: Float32[np.ndarray, " samples"], sample_rate: int, utterance: str, copy: int
 ) -> Float32[np.ndarray, " samples"]:
-    """A copy of an utterance, the same whenever its name and its number are; `sample_rate` in Hz."""
+    """A copy of an utterance, the same whenever its name and its number are; ``sample_rate`` in Hz."""
     generator = generator_of(f"{copy} {utterance}")
     return apply(draw(generator), waveform, sample_rate, generator)
 
 
 def in_noise(waveform: Float32[np.ndarray, " samples"], snr: float, utterance: str) -> Float32[np.ndarray, " samples"]:
-    """An utterance in white noise, as loud as it was; `snr` is the ratio of their powers over its length, in dB.
+    """An utterance in white noise, as loud as it was; ``snr`` is the ratio of their powers over its length, in dB.
 
     Minus infinity leaves the noise alone. The noise is the same for each ratio, and follows from the utterance's name.
     """
@@ -118,7 +118,7 @@ def draw_room(number: int) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
 
 
 def impulse_response(room: int, sample_rate: int) -> Float32[np.ndarray, " samples"]:
-    """From mouth to microphone: the direct sound, which comes after `DELAY` and as loud as it was, and reflections.
+    """From mouth to microphone: the direct sound, which comes after ``DELAY`` and as loud as it was, and reflections.
 
     Rooms are few and the same for all sets: one takes up to seconds, for 10^5 or 10^6 images of the mouth. What
     several threads wait for is computed once.

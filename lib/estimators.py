@@ -1,7 +1,7 @@
-"""How far the gradients of drawn spikes are from the exact one, in networks whose spike patterns can all be listed.
+"""Bias and variance of gradient estimators for drawn spikes, in networks whose spike patterns can all be listed.
 
 Nothing here is sampled: the loss that training minimises is ``sum_s P(s) L(s)`` over the patterns s of all neurons and
-steps. An estimator gives a gradient for each pattern, and its mean and its variance are sums over the patterns too.
+steps. An estimator has a gradient for each pattern, and its mean and its variance are sums over the patterns too.
 Gradients are those of the hidden layers' parameters, as the readout's is exact in any estimator.
 """
 
@@ -17,21 +17,22 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 from torch.special import log_ndtr
 
+from lib.network import boxcar
 from lib.networks.sbnn import StochasticClassifier
 from lib.neurons.stochastic import Slope, differentiable, relaxed, straight_through, trapezoid
-from lib.neurons.surrogate import boxcar
 
-# More than two to that many patterns do not fit into memory.
+# The patterns of more spikes do not fit into memory.
 MOST_SPIKES = 16
-# As drawn, the second layer of so few neurons would be silent, and the loss all but linear in each spike.
+# With a gain of 1 the second layer of so few neurons would be silent, and the loss all but linear in each spike.
 GAIN, READOUT_GAIN = 2.0, 4.0
 
 Parameters = Mapping[str, Tensor]
-# What makes drawn spikes differentiable by the potential above threshold and its standard deviation.
+# Makes drawn spikes differentiable by the potential above threshold and its standard deviation.
 Carrier = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def importance_weighted(slope: Slope) -> Carrier:
+    """The carrier that gives drawn spikes this slope by their score (``neurons.stochastic``)."""
     return lambda spikes, excess, deviation: differentiable(spikes, excess / deviation, slope)
 
 
@@ -50,6 +51,8 @@ CARRIERS: dict[str, Carrier] = {
 
 
 class Case(NamedTuple):
+    """A network and the one utterance on which its gradients are taken."""
+
     network: StochasticClassifier
     features: Float[Tensor, "time features"]
     label: Int64[Tensor, ""]
@@ -64,13 +67,13 @@ def compare(
     features: int = 3,
     classes: int = 2,
 ) -> pd.DataFrame:
-    """Each estimator in random recurrent networks, a network and an utterance for each seed.
+    """Bias and variance of each estimator in random recurrent networks, with an utterance and a network for each seed.
 
-    ``deviations`` are those that the weights have (``StochasticClassifier``). Columns: deviation, seed, estimator, and,
-    in units of the exact gradient's norm, ``bias`` (the norm of the mean gradient's distance from the exact one) and
-    ``variance`` (mean squared distance of a gradient from the mean gradient; in the square of these units); ``cosine``
-    between the mean and the exact gradient, NaN for a mean of 0. Raises ``ValueError`` for networks with more than
-    2^16 patterns of spikes.
+    ``deviations`` are the standard deviations of the weights (``StochasticClassifier``). Columns: deviation, seed,
+    estimator; in units of the exact gradient's norm ``bias``, the norm of the mean gradient's distance from the exact
+    one, and in the square of these units ``variance``, the mean squared distance of a gradient from the mean gradient;
+    ``cosine`` between the mean and the exact gradient, NaN for a mean of 0. Raises ``ValueError`` for networks with
+    more than 2^16 patterns of spikes.
     """
     rows = []
     for deviation in deviations:
@@ -78,13 +81,13 @@ def compare(
             case = random_case(deviation, seed, hidden_sizes, time, features, classes)
             exact = exact_gradient(case)
             scale = exact.norm()
-            for estimator, (given, weights) in estimates(case).items():
-                mean = weights @ given
+            for estimator, (gradients, weights) in estimates(case).items():
+                mean = weights @ gradients
                 rows.append(
                     {
                         "deviation": deviation, "seed": seed, "estimator": estimator,
                         "bias": float((mean - exact).norm() / scale),
-                        "variance": float(weights @ (given - mean).square().sum(dim=1) / scale**2),
+                        "variance": float(weights @ (gradients - mean).square().sum(dim=1) / scale**2),
                         "cosine": float(mean @ exact / (mean.norm() * scale)),
                     }
                 )  # fmt: skip
@@ -94,7 +97,7 @@ def compare(
 def random_case(
     deviation: float, seed: int, hidden_sizes: Sequence[int], time: int, features: int, classes: int
 ) -> Case:
-    """In double precision; torch's own generator is left alone."""
+    """A random network in double precision, and a random utterance; torch's own generator is left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = StochasticClassifier(features, classes, hidden_sizes, deviation=deviation).double()
@@ -107,7 +110,7 @@ def random_case(
 
 
 def patterns(case: Case) -> Float[Tensor, "patterns spikes"]:
-    """All there are; spikes are in the order of layer, step and unit."""
+    """All patterns of spikes, which are in the order of layer, step and unit. Raises ``ValueError`` for too many."""
     spikes = len(case.features) * sum(layer.linear.out_features for layer in case.network.layers)
     if spikes > MOST_SPIKES:
         raise ValueError(f"{spikes} spikes have too many patterns to list: take units and steps for {MOST_SPIKES}")
@@ -115,6 +118,7 @@ def patterns(case: Case) -> Float[Tensor, "patterns spikes"]:
 
 
 def hidden_parameters(case: Case) -> dict[str, Tensor]:
+    """Those by which gradients are taken."""
     return dict(case.network.layers.named_parameters())
 
 
@@ -125,14 +129,15 @@ def expected_loss(parameters: Parameters, case: Case) -> Float[Tensor, ""]:
 
 
 def exact_gradient(case: Case) -> Float[Tensor, " parameters"]:
+    """That of ``expected_loss``."""
     return _flat(grad(expected_loss)(hidden_parameters(case), case))
 
 
 def estimates(case: Case) -> dict[str, tuple[Float[Tensor, "cases parameters"], Float[Tensor, " cases"]]]:
-    """Each estimator's gradient in each case, and how probable the cases are.
+    """Each estimator's gradient for each of its cases, and the probabilities of these.
 
-    "boxcar, no noise" is the gradient of the deterministic network of the mean weights, its one case; all others have
-    one for each pattern. "score function" is ``(L(s) - expected loss) d log P(s)``, which has no bias.
+    The cases are the patterns, but for "boxcar, no noise": it has one, the deterministic network of the mean weights.
+    "score function" is ``(L(s) - expected loss) d log P(s)``, which has no bias.
     """
     parameters, listed = hidden_parameters(case), patterns(case)
     losses, scores = _forced(parameters, case, listed)
@@ -159,7 +164,7 @@ def estimates(case: Case) -> dict[str, tuple[Float[Tensor, "cases parameters"], 
 def _forced(
     parameters: Parameters, case: Case, listed: Tensor, carrier: Carrier = lambda spikes, *_: spikes
 ) -> tuple[Tensor, Tensor]:
-    """Of each pattern the loss that follows from it, and the scores [patterns, spikes] of its spikes and silences.
+    """The loss that follows from each pattern, and the scores [patterns, spikes] of its spikes and silences.
 
     ``Phi`` of these scores is how probable the network makes each spike or silence, given those before.
     """

@@ -1,4 +1,4 @@
-"""Files: whole or absent, made by one process at a time, and a sentence where something is in the way."""
+"""Atomic writes, exclusive locks, and one sentence where the disk or a file is not as it should be."""
 
 import errno
 import glob
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock, Timeout
 
-# What the system may refuse in a folder, in words.
+# What the system may refuse in a folder, by error number, in words.
 FULL = dict.fromkeys(
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     "the disk of {} is full, or your share of it; make room and run again",
@@ -25,25 +25,22 @@ IN_THE_WAY = FULL | {
 
 
 def check_space(what: str, needed: int, folder: Path) -> None:
-    """Raise OSError unless the disk of `folder`, which may be yet to be made, has so many bytes free."""
+    """Raises ``OSError`` unless the disk of ``folder``, which may be yet to be made, has ``needed`` bytes free."""
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise OSError(
-            errno.ENOSPC,
-            f"{what}: {needed / 1e9:.2g} GB are needed on the disk of {folder}, where {free / 1e9:.2g} GB are free; "
-            "make room or give another folder",
-        )
+        needs = f"{what}: {needed / 1e9:.2g} GB are needed on the disk of {folder}, where {free / 1e9:.2g} GB are free"
+        raise OSError(errno.ENOSPC, f"{needs}; make room or give another folder")
 
 
 @contextmanager
 def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Hold back other processes that make `path` until the block is done. The lock dies with its process.
+    """Hold an exclusive lock, which dies with its process, on the making of ``path`` until the block is done.
 
-    They wait, for what they wait for is what they want; where it is not, they are given a `refusal`: RuntimeError with
-    these words. What a killed process left written aside is deleted.
+    Other processes wait, since what they wait for is what they want; where it is not, ``refusal`` says so: they get a
+    ``RuntimeError`` with these words. What a killed process left of an atomic write is deleted.
     """
-    # Of one path one, and let go of entirely: an interruption can leave it held, and a notebook runs its cell again.
+    # One for each path, and let go of entirely: an interruption can leave it held, and a notebook runs its cell again.
     lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
     with explaining_os_errors(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +62,10 @@ def exclusive(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path of the same name that takes `path`'s place if, and only if, the block ends well.
+    """A temporary path of the same name that takes the place of ``path`` if, and only if, the block ends well.
 
-    The block makes a file or a folder there, or beside it what it needs meanwhile; a folder takes the place of an
-    empty one at most. OSError says where the disk is full or the folder cannot be written to.
+    The block makes a file or a folder there, and beside it what it needs meanwhile; a folder takes the place of an
+    empty one at most. Raises ``OSError`` that says what to do where the disk is full or ``path`` cannot be written.
     """
     with explaining_os_errors(path.parent, IN_THE_WAY):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +82,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def explaining_os_errors(folder: Path, words: dict[int, str]) -> Iterator[None]:
-    """Put into words what the system refuses in a folder, and name the file if it does."""
+    """Put the system's refusals in ``folder`` into ``words``, by error number; an ``OSError`` still names its file."""
     try:
         yield
     except OSError as error:
@@ -96,7 +93,7 @@ def explaining_os_errors(folder: Path, words: dict[int, str]) -> Iterator[None]:
 
 @contextmanager
 def or_damaged(path: Path, remedy: str) -> Iterator[None]:
-    """ValueError that names the file and what to do where it is absent or its content is not what it should be."""
+    """Raises ``ValueError`` that names ``path`` and the ``remedy`` where the block finds it missing or malformed."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -105,6 +102,6 @@ def or_damaged(path: Path, remedy: str) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict | list) -> None:
-    """Write whole or not at all."""
+    """Write ``content`` to ``path``, whole or not at all."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """What a result was computed with: library versions, commit, machine and time.
 
-Nothing here names the machine, its user or a place on it, so that records can be committed.
+Records can be committed: nothing in them names the machine, its user or a place on it.
 """
 
 import os
@@ -20,7 +20,7 @@ VERSIONS = ("torch", "torchaudio", "ivon-opt", "numpy", "numba")
 
 
 def here() -> dict[str, Any]:
-    """The record of this moment; the commit is None where git is not installed or the code in no repository."""
+    """The record of this moment; its commit is None where git is not installed or the code is in no repository."""
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "commit": COMMIT,
@@ -30,7 +30,7 @@ def here() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this code; "-dirty" is appended where files differ from it."""
+    """The commit of this code, followed by "-dirty" where files differ from it."""
     if not shutil.which("git"):
         return None
     describe = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12"]
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as its maker gives it, where the system tells; else its architecture."""
+    """The processor's name as its maker gives it where the system says it, else its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 ABSENT = object()
 
@@ -60,9 +60,7 @@ TEXT = Range(lambda value: isinstance(value, str) and value != "", "a name")
 FOLDER = Range(lambda value: isinstance(value, str | Path) and str(value) != "", "a folder")
 
 
-def setting(
-    default: Any, of: Range, *, search: list | tuple[float, float] | None = None, before: Any = ABSENT
-) -> Any:
+def setting(default: Any, of: Range, *, search: list | tuple[float, float] | None = None, before: Any = ABSENT) -> Any:
     """A field of ``Settings``.
 
     ``search`` is what trials try: a list of choices, or the two ends of a range on a logarithmic scale. A setting that
@@ -88,7 +86,7 @@ class Settings:
                 raise ValueError(f"{field.name} = {value!r} does not fit: it must be {of.words}")
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, given: Mapping[str, Any]) -> "Settings":
         """The settings of these names, the others at their defaults. Raises ``ValueError`` for an unknown name."""
         for name in given:
             if name not in cls.names():
@@ -120,3 +118,8 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The values by name, as they stand in a run's record."""
         return {name: getattr(self, name) for name in self.names()}
+
+    def identity(self) -> dict[str, Any]:
+        """``as_dict`` without the settings that runs were stored without, where they have the value of these runs."""
+        before = self.before()
+        return {name: value for name, value in self.as_dict().items() if name not in before or value != before[name]}

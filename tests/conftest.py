@@ -30,7 +30,7 @@ def generator():
 @pytest.fixture
 def spiking_network():
     """Three features to four classes through six and five neurons, in float64; as drawn they would stay silent."""
-    from lib.networks import SpikingClassifier
+    from lib.network import SpikingClassifier
 
     network = SpikingClassifier(3, 4, (6, 5), dropout=0.5).double()
     with torch.no_grad():

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from lib import augmentation, features
+from lib import augmentation
 from lib.augmentation import DELAY, SETTINGS, Augmentation, apply, augmented, draw, draw_room, impulse_response
-from lib.datasets import Speech
+from lib.datasets.speech import Speech, SpeechSettings
 
 RATE = 16_000
 ROOMS = range(6)
@@ -31,8 +31,12 @@ def applied(waveform, rate=RATE, **steps):
 # The steps
 
 
-def test_polarity_flips_the_sign_of_every_sample():
+@pytest.mark.parametrize(("decibels", "factor"), [(-20, 0.1), (-6.0206, 0.5), (-1, 0.891251)])
+def test_polarity_flips_the_sign_and_the_gain_is_in_decibels(decibels, factor):
     np.testing.assert_array_equal(applied(noise(), inverted=True), -noise())
+    np.testing.assert_allclose(applied(noise(), gain_db=decibels), factor * noise(), rtol=1e-5)
+    silence = np.zeros(RATE, dtype=np.float32)
+    np.testing.assert_array_equal(applied(silence, inverted=True, noise=0.9, gain_db=decibels, room=0), silence)
 
 
 @pytest.mark.parametrize("ratio", [0.0001, 0.1, 0.9])
@@ -43,16 +47,6 @@ def test_the_noise_is_as_far_below_the_signal_as_drawn(ratio):
     assert signal_to_noise == pytest.approx(-20 * np.log10(ratio), abs=0.1)
     spectrum = np.square(np.abs(np.fft.rfft(added)))[1:].reshape(8, -1).mean(axis=1)
     np.testing.assert_allclose(spectrum, spectrum.mean(), rtol=0.05)  # white
-
-
-def test_silence_stays_silent():
-    silence = np.zeros(RATE, dtype=np.float32)
-    np.testing.assert_array_equal(applied(silence, inverted=True, noise=0.9, gain_db=-3, room=0), silence)
-
-
-@pytest.mark.parametrize(("decibels", "factor"), [(-20, 0.1), (-6.0206, 0.5), (-1, 0.891251)])
-def test_the_gain_is_in_decibels(decibels, factor):
-    np.testing.assert_allclose(applied(noise(), gain_db=decibels), factor * noise(), rtol=1e-5)
 
 
 def test_the_steps_follow_each_other_as_the_baseline_has_them():
@@ -132,15 +126,10 @@ def test_each_step_is_drawn_by_its_chance_and_uniformly_in_its_range():
     assert {one.room for one in drawn} == {None, *range(32)}
 
 
-def test_copies_differ_from_each_other_and_from_those_of_other_utterances():
-    made = [augmented(noise(), RATE, name, copy) for name in ("a.wav", "b.wav") for copy in range(1, 6)]
-    assert len({one.tobytes() for one in made}) > 7  # a copy that is only inverted, or not at all, may come twice
-
-
-def test_a_copy_leaves_the_waveform_and_the_shared_generators_alone():
+def test_copies_differ_and_leave_the_waveform_and_the_shared_generators_alone():
     before, state = noise(), np.random.get_state()[1].copy()  # noqa: NPY002
-    for copy in range(8):
-        augmented(before, RATE, "a.wav", copy)
+    made = [augmented(before, RATE, name, copy) for name in ("a.wav", "b.wav") for copy in range(1, 6)]
+    assert len({one.tobytes() for one in made}) > 7  # a copy that is only inverted, or not at all, may come twice
     np.testing.assert_array_equal(before, noise())
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
@@ -185,9 +174,13 @@ def speech(tmp_path):
     )
 
 
+def frames(loaded, cache, copies=0):
+    return loaded.frames(SpeechSettings(augmented=copies), cache)
+
+
 def test_copies_join_the_training_part_and_leave_all_else_as_it_is(speech, tmp_path):
-    without = features.extract(speech, tmp_path / "cache")
-    extracted = features.extract(speech, tmp_path / "cache", augmented=2)
+    without = frames(speech, tmp_path / "cache")
+    extracted = frames(speech, tmp_path / "cache", copies=2)
     assert extracted.features.shape == (5 * 3 + 4, 100, 40)
     for part in ("validation", "test"):
         assert torch.equal(extracted.part(part).features, without.part(part).features)
@@ -205,7 +198,7 @@ def test_copies_join_the_training_part_and_leave_all_else_as_it_is(speech, tmp_p
 
 def test_a_copy_s_features_are_those_of_its_waveform(speech, tmp_path):
     """As if the copies were recordings of the validation part, which has no statistics either."""
-    extracted = features.extract(speech, tmp_path / "cache", augmented=2)
+    extracted = frames(speech, tmp_path / "cache", copies=2)
     heard = np.flatnonzero(speech.parts == "train")
     for index in heard.tolist():
         for copy in (1, 2):
@@ -218,38 +211,30 @@ def test_a_copy_s_features_are_those_of_its_waveform(speech, tmp_path):
         paths=originals.paths + recorded,
         parts=np.repeat(["train", "validation"], [5, 10]),
     )
-    expected = features.extract(both, tmp_path / "other").part("validation").features
+    expected = frames(both, tmp_path / "other").part("validation").features
     assert torch.equal(extracted.part("train").features[5:], expected)
 
 
-def test_the_order_of_the_set_and_the_number_of_workers_change_no_copy(speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "BATCH", 2)
-    forwards = features.extract(speech, tmp_path / "one", augmented=2, workers=1).part("train").features
-    augmentation.simulated.cache_clear()
-    threads = features.extract(speech, tmp_path / "four", augmented=2, workers=4).part("train").features
-    assert torch.equal(forwards, threads)
-    backwards = speech.chosen(np.arange(len(speech))[::-1])
-    turned = features.extract(backwards, tmp_path / "turned", augmented=2).part("train").features
-    torch.testing.assert_close(turned.reshape(3, 5, 100, 40).flip(1), forwards.reshape(3, 5, 100, 40))
+def test_the_order_of_the_set_changes_no_copy(speech, tmp_path):
+    forwards, backwards = (
+        frames(speech.chosen(np.arange(len(speech))[::step]), tmp_path / "cache", copies=2).part("train").features
+        for step in (1, -1)
+    )
+    torch.testing.assert_close(backwards.reshape(3, 5, 100, 40).flip(1), forwards.reshape(3, 5, 100, 40))
 
 
 def test_how_copies_are_made_is_part_of_the_cache_s_key(speech, tmp_path, monkeypatch):
-    features.extract(speech, tmp_path / "cache")
+    frames(speech, tmp_path / "cache")
     (plain,) = (tmp_path / "cache").glob("*.json")
     assert not [name for name in json.loads(plain.read_text()) if "augment" in name]
-    features.extract(speech, tmp_path / "cache", augmented=0)
+    frames(speech, tmp_path / "cache", copies=0)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
-    features.extract(speech, tmp_path / "cache", augmented=1)
-    features.extract(speech, tmp_path / "cache", augmented=2)
+    frames(speech, tmp_path / "cache", copies=1)
+    frames(speech, tmp_path / "cache", copies=2)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
     monkeypatch.setitem(SETTINGS, "gain_db", (-3.0, -1.0))
-    features.extract(speech, tmp_path / "cache", augmented=1)
+    frames(speech, tmp_path / "cache", copies=1)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
-
-
-def test_a_number_of_copies_below_zero_is_refused(speech, tmp_path):
-    with pytest.raises(ValueError, match=r"`augmented` is -1; it has to be at least 0\."):
-        features.extract(speech, tmp_path / "cache", augmented=-1)
 
 
 # Noise of the test part

@@ -4,10 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
+from lib.datasets.synthetic_shd import write_files
 from lib.synthesis import cochlea
-from lib.synthesis.cochlea import energies, listen, write_files
+from lib.synthesis.cochlea import energies, listen
 
-RATE = 16_000
+RATE, UNITS = 16_000, 700
 
 
 def tone(hertz, seconds=0.3, rate=RATE):
@@ -26,45 +27,45 @@ def channel_of(hertz):
     """The bands' centres are evenly spaced in mel, one step within the limits; channels reach from first to last."""
     low, high = mel(cochlea.LOWEST_HZ), mel(cochlea.HIGHEST_HZ)
     step = (high - low) / (cochlea.BANDS + 1)
-    return (mel(hertz) - low - step) / step / (cochlea.BANDS - 1) * 699
+    return (mel(hertz) - low - step) / step / (cochlea.BANDS - 1) * (UNITS - 1)
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 @pytest.mark.parametrize("hertz", [300, 1_000, 4_000])
 def test_a_tone_makes_the_channels_of_its_pitch_fire_while_it_sounds(hertz, rate):
-    times, units = listen(tone(hertz, rate=rate), rate)
-    fired = np.bincount(units, minlength=700)
+    times, units = listen(tone(hertz, rate=rate), rate, UNITS)
+    fired = np.bincount(units, minlength=UNITS)
     assert abs(fired.argmax() - channel_of(hertz)) < 18  # a band
     assert 0.2 - 0.02 < times.min() < times.max() < 0.5 + 0.02
     assert (np.diff(times) >= 0).all()
     assert (times.dtype, units.dtype) == (np.float16, np.uint16)
 
 
-def test_a_loud_recording_is_heard_like_a_soft_one():
+def test_a_loud_recording_fires_like_a_soft_one():
     samples = tone(500) // 8
-    for soft, loud in zip(listen(samples, RATE), listen(4 * samples, RATE), strict=True):
+    for soft, loud in zip(listen(samples, RATE, UNITS), listen(4 * samples, RATE, UNITS), strict=True):
         np.testing.assert_array_equal(soft, loud)
 
 
 def test_energies_lie_between_nothing_and_the_highest():
-    found = energies(tone(1_000), RATE)
+    found = energies(tone(1_000), RATE, UNITS)
     assert found.min() == 0
     assert 0.99 < found.max() <= 1  # the highest band's centre may lie between two channels
-    assert found.shape == (0.7 * 1000 - cochlea.WINDOW_MS + 1, 700)
+    assert found.shape == (0.7 * 1000 - cochlea.WINDOW_MS + 1, UNITS)
 
 
-def test_spikes_are_those_of_a_channel_after_the_other(monkeypatch):
+def test_spikes_are_those_of_a_channel_after_the_other():
     """V <- V exp(-1 ms / leak) + gain x energy; where V reaches 1, a spike, and V loses 1."""
     samples = tone(700, seconds=0.1)
     expected = []
-    for channel, drive in enumerate(energies(samples, RATE).T):
+    for channel, drive in enumerate(energies(samples, RATE, UNITS).T):
         potential = 0.0
         for step, energy in enumerate(drive):
             potential = potential * np.exp(-1 / cochlea.LEAK_MS) + cochlea.GAIN * energy
             if potential >= 1:
                 potential -= 1
                 expected.append((np.float16((step + cochlea.WINDOW_MS / 2) / 1000), channel))
-    found = list(zip(*listen(samples, RATE), strict=True))
+    found = list(zip(*listen(samples, RATE, UNITS), strict=True))
     assert len(found) > 100
     assert found == sorted(expected)
 

@@ -1,7 +1,9 @@
 """Downloads against a server on this machine: what arrives whole, and what is refused with nothing left behind."""
 
+import dataclasses
 import errno
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,8 +23,9 @@ import pytest
 import requests
 from full_disk import full_disk
 
-from lib import downloads, files
-from lib.downloads import Source, fetch
+from lib import files
+from lib.datasets import SETS, downloads
+from lib.datasets.downloads import Source
 
 LAYOUT = {
     "audio/lang-english_speaker-00_trial-0_digit-0.flac": b"sound",
@@ -96,18 +100,22 @@ def digest(path, algorithm):
 
 
 @pytest.fixture
-def hd(server, monkeypatch):
-    """Make HD's source the local server: a function that sets the archive and its published sum."""
+def publish(server):
+    """A function that publishes an archive of these files, and returns its path and where it comes from."""
 
-    def publish(contents=LAYOUT, members=(), md5=None, folders=(server.address,), space=1_000_000):
+    def make(contents=LAYOUT, members=(), **changes):
         path = archive(server.folder / "hd_audio.tar.gz", contents, members)
-        md5 = md5 or digest(path, "md5")
-        (server.folder / "md5sums.txt").write_text(f"{'0' * 32}  hd_digits.h5.gz\n{md5}  hd_audio.tar.gz\n")
-        source = Source(folders, "hd_audio.tar.gz", "hd_audio.tar.gz", "md5sums.txt", "train_filenames.txt", space)
-        monkeypatch.setitem(downloads.SOURCES, "hd", source)
-        return path
+        sums = f"{'0' * 32}  hd_digits.h5.gz\n{digest(path, 'md5')}  hd_audio.tar.gz\n"
+        (server.folder / "md5sums.txt").write_text(sums)
+        source = Source((server.address,), "hd_audio.tar.gz", "md5sums.txt", "train_filenames.txt", 1_000_000)
+        return path, source._replace(**changes)
 
-    return publish
+    return make
+
+
+def fetch(*sources, root):
+    downloads.fetch("hd", sources, root)
+    return contents(root)
 
 
 def contents(folder):
@@ -120,11 +128,10 @@ def assert_left(root, *names):
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "hd_audio/", "some/where/"])
-def test_the_layout_lands_directly_under_root(hd, tmp_path, prefix):
-    path = hd({prefix + name: content for name, content in LAYOUT.items()})
+def test_the_layout_lands_directly_under_root(publish, tmp_path, prefix):
+    path, source = publish({prefix + name: content for name, content in LAYOUT.items()})
     root = tmp_path / "new" / "hd"
-    assert fetch("hd", root) == root
-    found = contents(root)
+    found = fetch(source, root=root)
     record = json.loads(found.pop("download.json"))
     assert found == LAYOUT
     assert record["checksum"] == "md5:" + digest(path, "md5")
@@ -132,116 +139,117 @@ def test_the_layout_lands_directly_under_root(hd, tmp_path, prefix):
     assert [path.name for path in root.parent.iterdir()] == ["hd"]
 
 
-def test_the_layout_is_the_outermost_that_looks_like_it(hd, tmp_path):
-    hd({"hd/aside/train_filenames.txt": b"an older list", "hd/test/aside/train_filenames.txt": b"and another"} | LAYOUT)
-    assert contents(fetch("hd", tmp_path / "hd"))["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
+def test_the_layout_is_the_outermost_that_looks_like_it(publish, tmp_path):
+    older = {"hd/aside/train_filenames.txt": b"an older list", "hd/test/aside/train_filenames.txt": b"and another"}
+    _, source = publish(older | LAYOUT)
+    assert fetch(source, root=tmp_path / "hd")["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
 
 
-def test_a_known_checksum_needs_no_list(server, tmp_path, monkeypatch):
+def test_a_known_checksum_needs_no_list_and_the_name_here_may_be_another(server, tmp_path):
     path = archive(server.folder / "v1.tar.gz", {"digits-1/recordings/0_theo_0.wav": b"sound"})
-    source = Source(
-        (server.address,), "v1.tar.gz", "digits.tar.gz", "sha256:" + digest(path, "sha256"), "recordings", 10**6
-    )
-    monkeypatch.setitem(downloads.SOURCES, "fsdd", source)
-    fetch("fsdd", tmp_path / "fsdd")
-    assert contents(tmp_path / "fsdd")["recordings/0_theo_0.wav"] == b"sound"
+    checksum = "sha256:" + digest(path, "sha256")
+    source = Source((server.address,), "digits.tar.gz", checksum, "recordings", 10**6, remote_name="v1.tar.gz")
+    assert fetch(source, root=tmp_path / "fsdd")["recordings/0_theo_0.wav"] == b"sound"
 
 
-def test_a_set_that_is_there_is_left_alone(hd, tmp_path, monkeypatch):
-    hd()
-    root = tmp_path / "hd"
-    fetch("hd", root)
-    (root / "train_filenames.txt").write_text("mine")
-    monkeypatch.setitem(downloads.SOURCES, "hd", downloads.SOURCES["hd"]._replace(folders=()))
-    assert fetch("hd", root) == root
-    assert (root / "train_filenames.txt").read_text() == "mine"
-
-
-def test_an_empty_folder_is_filled_and_another_is_refused(hd, tmp_path):
-    hd()
+def test_an_empty_folder_is_filled_and_another_is_refused(publish, tmp_path):
+    _, source = publish()
     (tmp_path / "empty").mkdir()
-    fetch("hd", tmp_path / "empty")
-    assert contents(tmp_path / "empty").keys() >= LAYOUT.keys()
+    assert fetch(source, root=tmp_path / "empty").keys() >= LAYOUT.keys()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
     with pytest.raises(ValueError, match="does not hold 'hd'"):
-        fetch("hd", tmp_path / "thesis")
+        fetch(source, root=tmp_path / "thesis")
     assert contents(tmp_path / "thesis") == {"chapter.tex": b"precious"}
 
 
-def test_unknown_name(tmp_path):
-    with pytest.raises(ValueError, match=r"No set called 'timit'.*hd, sc, fsdd"):
-        fetch("timit", tmp_path / "timit")
+def test_a_data_set_is_downloaded_where_there_is_nothing(publish, server, tmp_path):
+    _, source = publish()
+    dataset = dataclasses.replace(SETS["hd"], sources=(source,))
+    dataset.prepare(tmp_path / "hd")
+    assert contents(tmp_path / "hd").keys() >= LAYOUT.keys()
+    (tmp_path / "hd" / "train_filenames.txt").write_text("mine")
+    assert fetch(source, root=tmp_path / "hd")["train_filenames.txt"] == b"mine"
+    (tmp_path / "hd" / "train_filenames.txt").unlink()  # what is placed by hand is for the loader to judge
+    dataset.prepare(tmp_path / "hd")
+    assert server.asked == [None]
 
 
-def test_a_wrong_checksum_is_refused(hd, tmp_path):
-    hd(md5="1" * 32)
-    with pytest.raises(ValueError, match="is not the published archive of 'hd'"):
-        fetch("hd", tmp_path / "hd")
+def unlist(path):
+    (path.parent / "md5sums.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "words"),
+    [
+        (lambda path: archive(path, {"another": b"set"}), ValueError, "is not the published archive of 'hd'"),
+        (unlist, ValueError, r"md5sums\.txt does not list hd_audio\.tar\.gz"),
+        (lambda path: path.unlink(), ConnectionError, r"hd_audio\.tar\.gz answers 404 .*check the network"),
+    ],
+    ids=["another archive", "no checksum", "no archive"],
+)
+def test_what_is_not_the_published_archive_is_refused(publish, tmp_path, damage, kind, words):
+    path, source = publish()
+    damage(path)
+    with pytest.raises(kind, match=words):
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd")
 
 
-def test_a_list_without_the_archive_is_refused(hd, server, tmp_path):
-    hd()
-    (server.folder / "md5sums.txt").write_text("")
-    with pytest.raises(ValueError, match=r"md5sums.txt does not list hd_audio.tar.gz"):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd")
-
-
-# Archives of several chunks, so that connections can break within them.
+# What breaks off. Archives of several chunks, so that connections can break within them.
 LONG = LAYOUT | {"audio/long.flac": random.Random(0).randbytes(5 * downloads.CHUNK)}
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_connection_that_breaks_is_taken_up_again_where_the_server_can(hd, server, tmp_path, ranges):
-    hd(LONG)
+def test_a_connection_that_breaks_is_taken_up_again_where_the_server_can(publish, server, tmp_path, ranges):
+    _, source = publish(LONG)
     server.ranges, server.breaks = ranges, [downloads.CHUNK, 2 * downloads.CHUNK]
-    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
     ends = [1, 3] if ranges else [1, 2]
     assert server.asked == [None, *(f"bytes={end * downloads.CHUNK}-" for end in ends)]
     assert_left(tmp_path / "hd", "hd")
 
 
-def test_what_has_arrived_is_kept_for_the_next_call(hd, server, tmp_path):
-    content = hd(LONG).read_bytes()
+def test_what_has_arrived_is_left_for_the_next_call(publish, server, tmp_path):
+    path, source = publish(LONG)
     server.breaks = [3 * downloads.CHUNK, 0]
     with pytest.raises(ConnectionError, match=r"hd_audio\.tar\.gz breaks off before the end.*run again, which goes on"):
-        fetch("hd", tmp_path / "hd")
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    assert (tmp_path / "hd_audio.tar.gz.part").read_bytes() == content[: 3 * downloads.CHUNK]
+    assert (tmp_path / "hd_audio.tar.gz.part").read_bytes() == path.read_bytes()[: 3 * downloads.CHUNK]
     server.asked.clear()
-    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
     assert server.asked == [f"bytes={3 * downloads.CHUNK}-"]
     assert_left(tmp_path / "hd", "hd")
 
 
-def test_a_server_that_begins_anew_each_time_is_given_up_where_it_gets_no_further(hd, server, tmp_path):
-    hd(LONG)
+def test_a_server_that_begins_anew_each_time_is_given_up_where_it_gets_no_further(publish, server, tmp_path):
+    _, source = publish(LONG)
     server.ranges, server.breaks = False, [3 * downloads.CHUNK, 2 * downloads.CHUNK]
     with pytest.raises(ConnectionError, match="breaks off before the end"):
-        fetch("hd", tmp_path / "hd")
+        fetch(source, root=tmp_path / "hd")
     assert len(server.asked) == 2
 
 
-def test_a_process_that_ended_between_the_last_byte_and_the_check_costs_nothing(hd, server, tmp_path):
-    shutil.copy(hd(LONG), tmp_path / "hd_audio.tar.gz.part")
-    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+def test_a_process_that_ended_between_the_last_byte_and_the_check_costs_nothing(publish, server, tmp_path):
+    path, source = publish(LONG)
+    shutil.copy(path, tmp_path / "hd_audio.tar.gz.part")
+    assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
     assert len(server.asked) == 1
 
 
-def test_a_part_of_something_else_is_refused_and_the_next_call_begins_anew(hd, server, tmp_path):
-    hd(LONG)
+def test_a_part_of_something_else_is_refused_and_the_next_call_begins_anew(publish, server, tmp_path):
+    _, source = publish(LONG)
     (tmp_path / "hd_audio.tar.gz.part").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"its checksum is not md5:[0-9a-f]{32}; nothing was kept: run again"):
-        fetch("hd", tmp_path / "hd")
+    with pytest.raises(ValueError, match=r"its checksum is not md5:[0-9a-f]{32}, and nothing was kept: run again"):
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd")
-    assert contents(fetch("hd", tmp_path / "hd")).keys() >= LONG.keys()
+    assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
     assert server.asked == ["bytes=14-", None]
 
 
-def test_an_interruption_keeps_what_has_arrived(hd, server, tmp_path, monkeypatch):
-    hd(LONG)
+def test_an_interruption_leaves_what_has_arrived(publish, server, tmp_path, monkeypatch):
+    _, source = publish(LONG)
 
     class Interrupted(downloads.tqdm):
         def update(self, n=1):
@@ -250,17 +258,10 @@ def test_an_interruption_keeps_what_has_arrived(hd, server, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(downloads, "tqdm", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            fetch("hd", tmp_path / "hd")
+            fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    fetch("hd", tmp_path / "hd")
+    fetch(source, root=tmp_path / "hd")
     assert server.asked == [None, f"bytes={downloads.CHUNK}-"]
-
-
-def test_a_server_without_the_archive(hd, tmp_path):
-    hd().unlink()
-    with pytest.raises(ConnectionError, match=r"hd_audio\.tar\.gz answers 404 .*check the network"):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd")
 
 
 @pytest.mark.parametrize(
@@ -274,30 +275,21 @@ def test_a_server_without_the_archive(hd, tmp_path):
     ],
     ids=repr,
 )
-def test_what_went_wrong_is_said_in_a_few_words(hd, tmp_path, monkeypatch, error, words):
-    hd()
-
+def test_what_went_wrong_is_said_in_a_few_words(publish, tmp_path, monkeypatch, error, words):
     def get(*_, **__):
         raise error
 
     monkeypatch.setattr(requests, "get", get)
-    with pytest.raises(ConnectionError, match=f"hd_audio.tar.gz {words}"):
-        fetch("hd", tmp_path / "hd")
+    with pytest.raises(ConnectionError, match=rf"hd_audio.tar.gz {words}.*check the network.*by hand"):
+        fetch(publish()[1], root=tmp_path / "hd")
 
 
-def test_without_a_server_the_sentence_says_what_to_do(hd, tmp_path):
-    hd(folders=("http://127.0.0.1:9/",))  # the discard port, where nothing listens
-    with pytest.raises(
-        ConnectionError, match=r"127\.0\.0\.1:9/hd_audio\.tar\.gz cannot be reached.*check the network.*by hand"
-    ):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd")
+def test_the_next_server_is_tried(publish, server, tmp_path):
+    _, source = publish(folders=("http://127.0.0.1:9/", server.address))  # the discard port, where nothing listens
+    assert json.loads(fetch(source, root=tmp_path / "hd")["download.json"])["url"].startswith(server.address)
 
 
-def test_the_next_server_is_tried(hd, server, tmp_path):
-    hd(folders=("http://127.0.0.1:9/", server.address))
-    fetch("hd", tmp_path / "hd")
-    assert json.loads((tmp_path / "hd" / "download.json").read_text())["url"].startswith(server.address)
+# What is unpacked
 
 
 def link(name, target, kind=tarfile.SYMTYPE):
@@ -320,52 +312,51 @@ def device(name):
     return member
 
 
-@pytest.mark.parametrize(
-    ("contents", "members"),
-    [
-        ({"../outside.txt": b"x"}, []),
-        ({"audio/../../outside.txt": b"x"}, []),
-        ({"/outside-for-a-test.txt": b"x"}, []),
-        ({}, [link("audio/inside.flac", "../train_filenames.txt")]),
-        ({}, [link("audio", "/")]),
-        ({}, [link("audio/hard.flac", "train_filenames.txt", tarfile.LNKTYPE)]),
-        ({}, [device("audio/null")]),
-    ],
-    ids=["parent", "hidden parent", "absolute", "symbolic link", "link out", "hard link", "device"],
-)
-def test_a_member_that_could_leave_the_folder_is_refused(hd, tmp_path, contents, members):
-    hd(LAYOUT | contents, members)
-    with pytest.raises(ValueError, match="a link, a device or outside"):
-        fetch("hd", tmp_path / "hd")
+OUTSIDE, LARGE = "a link, a device or outside", r"it takes more than the 0\.001 GB that the set has"
+REFUSED = {
+    "parent": (LAYOUT | {"../outside.txt": b"x"}, [], OUTSIDE),
+    "hidden parent": (LAYOUT | {"audio/../../outside.txt": b"x"}, [], OUTSIDE),
+    "absolute": (LAYOUT | {"/outside-for-a-test.txt": b"x"}, [], OUTSIDE),
+    "symbolic link": (LAYOUT, [link("audio/inside.flac", "../train_filenames.txt")], OUTSIDE),
+    "link out": (LAYOUT, [link("audio", "/")], OUTSIDE),
+    "hard link": (LAYOUT, [link("audio/hard.flac", "train_filenames.txt", tarfile.LNKTYPE)], OUTSIDE),
+    "device": (LAYOUT, [device("audio/null")], OUTSIDE),
+    "something else": ({"readme.txt": b"hello"}, [], r"there is no 'train_filenames\.txt' in it"),
+    "a vast file": (LAYOUT, [sparse("audio/vast.flac", size=10**15)], LARGE),
+    "a crowd of empty files": (LAYOUT, [tarfile.TarInfo(f"audio/{number}.flac") for number in range(300)], LARGE),
+    "a name twice": (LAYOUT, [tarfile.TarInfo("train_filenames.txt")], r"train_filenames\.txt"),
+    "a file as folder": (LAYOUT, [tarfile.TarInfo("train_filenames.txt/inside.flac")], r"train_filenames\.txt"),
+}
+
+
+@pytest.mark.parametrize("archived", REFUSED)
+def test_another_content_than_the_set_s_is_refused_and_nothing_is_unpacked(publish, tmp_path, archived):
+    contents, members, words = REFUSED[archived]
+    _, source = publish(contents, members)
+    with pytest.raises(ValueError, match=f"not a whole archive of this set .*{words}.*nothing was unpacked"):
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
-def test_a_truncated_archive_with_the_published_sum_is_refused(hd, server, tmp_path):
-    path = hd(LAYOUT | {"audio/long.flac": bytes(range(256)) * 1000})
+def test_a_truncated_archive_with_the_published_sum_is_refused(publish, server, tmp_path):
+    path, source = publish(LAYOUT | {"audio/long.flac": bytes(range(256)) * 1000})
     path.write_bytes(path.read_bytes()[:-200])
     (server.folder / "md5sums.txt").write_text(f"{digest(path, 'md5')}  hd_audio.tar.gz\n")
     with pytest.raises(ValueError, match="is not a whole archive of this set"):
-        fetch("hd", tmp_path / "hd")
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
-def test_an_archive_of_something_else_is_refused(hd, tmp_path):
-    hd({"readme.txt": b"hello"})
-    with pytest.raises(ValueError, match=r"not a whole archive.*there is no 'train_filenames\.txt' in it"):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz")
-
-
-def test_too_little_room_is_said_before_anything_is_fetched(hd, tmp_path):
-    hd(space=10**18)
-    with pytest.raises(OSError, match=r"'hd': 1e\+09 GB are needed") as raised:
-        fetch("hd", tmp_path / "hd")
+def test_too_little_room_is_said_before_anything_is_fetched(publish, server, tmp_path):
+    _, source = publish(space=10**18)
+    with pytest.raises(OSError, match=r"'hd': 2e\+09 GB are needed") as raised:
+        fetch(source, source._replace(archive="more.tar.gz"), root=tmp_path / "hd")
     assert raised.value.errno == errno.ENOSPC
+    assert server.asked == []
     assert_left(tmp_path / "hd")
 
 
-def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(hd, tmp_path, monkeypatch):
-    hd()
+def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(publish, tmp_path, monkeypatch):
     copy = shutil.copyfileobj
 
     def full(source, target):
@@ -376,70 +367,53 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(hd, tmp_p
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full.*make room and run again"):
-        fetch("hd", tmp_path / "hd")
+        fetch(publish()[1], root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
-def test_what_has_arrived_needs_no_more_room(hd, server, tmp_path, monkeypatch):
-    path = hd(LONG, space=2_000_000)
+def test_what_has_arrived_needs_no_more_room(publish, server, tmp_path, monkeypatch):
+    path, source = publish(LONG, space=2_000_000)
     usage = shutil.disk_usage(tmp_path)._replace(free=2_000_000 - path.stat().st_size)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="make room"):
-        fetch("hd", tmp_path / "hd")
-    shutil.move(path, tmp_path / "hd_audio.tar.gz.part")
-    path.write_bytes((tmp_path / "hd_audio.tar.gz.part").read_bytes())
-    assert fetch("hd", tmp_path / "hd").is_dir()
+        fetch(source, root=tmp_path / "hd")
+    shutil.copy(path, tmp_path / "hd_audio.tar.gz.part")
+    assert fetch(source, root=tmp_path / "hd")
 
 
-def test_a_disk_that_fills_up_while_fetching_keeps_what_has_arrived(hd, server, tmp_path):
-    hd(LONG)
+def test_a_disk_that_fills_up_while_fetching_leaves_what_has_arrived(publish, server, tmp_path):
+    _, source = publish(LONG)
     with full_disk(after=2 * downloads.CHUNK), pytest.raises(OSError, match=r"the disk of .* is full.*make room"):
-        fetch("hd", tmp_path / "hd")
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    fetch("hd", tmp_path / "hd")
+    fetch(source, root=tmp_path / "hd")
     assert server.asked == [None, f"bytes={2 * downloads.CHUNK}-"]
 
 
-@pytest.mark.parametrize(
-    "members",
-    [[sparse("audio/vast.flac", size=10**15)], [tarfile.TarInfo(f"audio/{number}.flac") for number in range(300)]],
-    ids=["a vast file", "a crowd of empty files"],
-)
-def test_an_archive_of_more_than_the_set_has_is_refused(hd, tmp_path, members):
-    hd(LAYOUT, members)
-    with pytest.raises(ValueError, match=r"it takes more than the 0\.001 GB that the set has\); nothing was unpacked"):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz")
-
-
-@pytest.mark.parametrize("again", ["train_filenames.txt", "train_filenames.txt/inside.flac"])
-def test_an_archive_that_holds_a_name_twice_is_refused(hd, tmp_path, again):
-    hd(LAYOUT, [tarfile.TarInfo(again)])
-    with pytest.raises(ValueError, match=r"not a whole archive.*train_filenames\.txt.*nothing was unpacked"):
-        fetch("hd", tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz")
-
-
-def test_an_archive_placed_by_hand_is_not_fetched_again(hd, server, tmp_path):
-    path = hd()
+def test_an_archive_placed_by_hand_is_not_fetched_again(publish, server, tmp_path):
+    path, source = publish()
     shutil.move(path, tmp_path / "hd_audio.tar.gz")
-    fetch("hd", tmp_path / "hd")
-    assert contents(tmp_path / "hd").keys() >= LAYOUT.keys()
+    assert fetch(source, root=tmp_path / "hd").keys() >= LAYOUT.keys()
+    assert server.asked == []
 
 
-def test_another_file_in_the_archive_s_place_is_refused_and_left_alone(hd, tmp_path):
-    hd()
+def test_another_file_in_the_archive_s_place_is_refused_and_left_alone(publish, tmp_path):
+    _, source = publish()
     (tmp_path / "hd_audio.tar.gz").write_text("mine")
     with pytest.raises(ValueError, match=r"hd_audio\.tar\.gz is not the published archive of 'hd'.*delete it"):
-        fetch("hd", tmp_path / "hd")
+        fetch(source, root=tmp_path / "hd")
     assert (tmp_path / "hd_audio.tar.gz").read_text() == "mine"
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
-def test_two_that_want_the_same_set_fetch_it_once(hd, server, tmp_path):
-    hd(LONG)
+# Two processes
+
+
+def test_two_that_want_the_same_set_fetch_it_once(publish, server, tmp_path):
+    _, source = publish(LONG)
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(fetch, ["hd"] * 2, [tmp_path / "hd"] * 2)) == [tmp_path / "hd"] * 2
+        first, second = (pool.submit(fetch, source, root=tmp_path / "hd") for _ in range(2))
+        assert first.result() == second.result()
     assert server.asked == [None]
     assert_left(tmp_path / "hd", "hd")
 
@@ -455,8 +429,8 @@ with exclusive(Path(sys.argv[1])), atomic_write(Path(sys.argv[1])) as aside:
 """
 
 
-def test_whoever_waits_for_a_process_says_so_and_goes_on_when_it_is_killed(hd, tmp_path, monkeypatch):
-    hd()
+def test_whoever_waits_for_a_process_says_so_and_goes_on_when_it_is_killed(publish, tmp_path, monkeypatch):
+    _, source = publish()
     told = queue.Queue()
     monkeypatch.setattr(files, "print", lambda text, **_: told.put(text), raising=False)
     first = subprocess.Popen(
@@ -464,20 +438,113 @@ def test_whoever_waits_for_a_process_says_so_and_goes_on_when_it_is_killed(hd, t
     )
     with first, ThreadPoolExecutor(1) as pool:
         assert first.stdout.readline() == "held\n"
-        second = pool.submit(fetch, "hd", tmp_path / "hd")
+        second = pool.submit(fetch, source, root=tmp_path / "hd")
         assert told.get(timeout=60) == f"Another process is making {tmp_path / 'hd'}; this one waits for it."
         assert not second.done()
         assert len([*tmp_path.glob(".hd.*.aside")]) == 1
         first.kill()
-        assert contents(second.result(timeout=60)).keys() >= LAYOUT.keys()
+        assert second.result(timeout=60).keys() >= LAYOUT.keys()
     assert told.empty()
     assert_left(tmp_path / "hd", "hd")
 
 
+# Sets whose parts are single compressed files
+
+FILES = {f"set_{part}.h5": random.Random(part).randbytes(3 * downloads.CHUNK) for part in ("train", "test")}
+
+
+def zipped(contents, **options):
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", **options) as members:
+        for name, content in contents.items():
+            members.writestr(name, content)
+    return written.getvalue()
+
+
+COMPRESSED = {
+    "gz": {f"{name}.gz": gzip.compress(content) for name, content in FILES.items()},
+    "zip": {f"{name}.zip": zipped({name: content}) for name, content in FILES.items()},
+}
+
+
+@pytest.fixture
+def publish_files(server):
+    """A function that publishes these compressed files, and returns where they come from."""
+
+    def make(archives):
+        for name, content in archives.items():
+            (server.folder / name).write_bytes(content)
+        return [
+            Source((server.address,), name, f"md5:{hashlib.md5(content).hexdigest()}", name.rpartition(".")[0], 10**6)
+            for name, content in archives.items()
+        ]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_the_files_land_directly_under_root(publish_files, tmp_path, kind):
+    found = fetch(*publish_files(COMPRESSED[kind]), root=tmp_path / "new" / "shd")
+    record = json.loads(found.pop("download.json"))
+    assert found == FILES
+    assert [archive["url"].rpartition("/")[2] for archive in record["archives"]] == list(COMPRESSED[kind])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shd"]
+
+
+def test_a_set_of_several_files_is_whole_or_absent(publish_files, server, tmp_path):
+    sources = publish_files(COMPRESSED["gz"])
+    server.breaks = [None, 2 * downloads.CHUNK, 0]
+    with pytest.raises(ConnectionError, match=r"set_test\.h5\.gz breaks off before the end"):
+        fetch(*sources, root=tmp_path / "shd")
+    assert_left(tmp_path / "shd", "set_train.h5.gz", "set_test.h5.gz.part")
+    server.asked.clear()
+    assert fetch(*sources, root=tmp_path / "shd").keys() >= FILES.keys()
+    assert server.asked == [f"bytes={2 * downloads.CHUNK}-"]
+    assert_left(tmp_path / "shd", "shd")
+
+
+VAST = zipped({"set_test.h5": bytes(3_000_000)}, compression=zipfile.ZIP_DEFLATED)
+CHANGED = bytearray(COMPRESSED["gz"]["set_test.h5.gz"])
+CHANGED[5_000] ^= 255
+DAMAGED = {
+    "gzip without its end": ("gz", gzip.compress(FILES["set_test.h5"])[:-20], "ended before the end"),
+    "no gzip": ("gz", b"words" * 100, "Not a gzipped file"),
+    "a gzip with a byte changed": ("gz", bytes(CHANGED), "CRC|Error|invalid"),
+    "a vast gzip": ("gz", gzip.compress(bytes(3_000_000)), LARGE),
+    "a vast file in a ZIP": ("zip", VAST, LARGE),
+    "a ZIP without its end": ("zip", zipped({"set_test.h5": b"spikes" * 100})[:-30], "not a zip file"),
+    "a ZIP of two files": ("zip", zipped({"set_test.h5": b"1", "readme.txt": b"2"}), "holds 'set_test.h5', 'readme"),
+    "a ZIP of another file": ("zip", zipped({"../set_test.h5": b"1"}), r"holds '\.\./set_test\.h5' and not 'set_test"),
+    "an empty ZIP": ("zip", zipped({}), "it holds nothing and not 'set_test.h5' alone"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_is_refused_and_nothing_is_unpacked(publish_files, tmp_path, damage):
+    kind, content, words = DAMAGED[damage]
+    sources = publish_files(COMPRESSED[kind] | {f"set_test.h5.{kind}": content})
+    match = rf"set_test\.h5\.{kind} is not a whole archive .*({words}).*delete it"
+    with pytest.raises(ValueError, match=match) as told:
+        fetch(*sources, root=tmp_path / "shd")
+    assert "\n" not in str(told.value)
+    assert_left(tmp_path / "shd", f"set_train.h5.{kind}", f"set_test.h5.{kind}")
+
+
 def test_the_published_sources_are_those_of_the_publishers():
-    addresses = {name: [f + s.remote_name for f in s.folders] for name, s in downloads.SOURCES.items()}
+    addresses = {
+        name: [folder + (source.remote_name or source.archive) for source in one.sources for folder in source.folders]
+        for name, one in SETS.items()
+        if one.sources
+    }
+    heidelberg = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
+    spikes = {"shd": ("train.h5.gz", "test.h5.gz"), "ssc": ("train.h5.zip", "valid.h5.zip", "test.h5.zip")}
     assert addresses == {
-        "hd": ["https://zenkelab.org/datasets/hd_audio.tar.gz", "https://compneuro.net/datasets/hd_audio.tar.gz"],
+        "hd": [folder + "hd_audio.tar.gz" for folder in heidelberg],
         "sc": ["https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"],
         "fsdd": ["https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"],
+        **{
+            name: [f"{folder}{name}_{file}" for file in files for folder in heidelberg]
+            for name, files in spikes.items()
+        },
     }
+    assert [source.mark for source in SETS["ssc"].sources] == ["ssc_train.h5", "ssc_valid.h5", "ssc_test.h5"]

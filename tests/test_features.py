@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from full_disk import full_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.compliance import kaldi
 
 from lib import features
-from lib.datasets import PARTS, load
-from lib.features import extract
+from lib.datasets import SETS
+from lib.datasets.speech import Speech, SpeechSettings
+from lib.features import PARTS, extract
 
 RATE = 16_000
 # Seconds: two of one frame, some shorter than the window of 100 frames, some longer; more than one batch of them.
@@ -35,7 +39,7 @@ def write(root, number, waveform, rate=RATE, part="train"):
 def speech(root, parts=None, rate=RATE):
     """The recordings of `root` as a set, without a loader's rules for names and sizes."""
     paths = sorted((root / "recordings").iterdir(), key=lambda path: int(path.stem.split("_")[2]))
-    return features.Speech(
+    return Speech(
         name="toy",
         split="toy",
         root=root,
@@ -46,6 +50,10 @@ def speech(root, parts=None, rate=RATE):
         speakers=np.array(["a"] * len(paths)),
         parts=np.array(parts or [path.stem.split("_")[1] for path in paths]),
     )
+
+
+def with_threads(monkeypatch, number):
+    monkeypatch.setattr(features, "ThreadPoolExecutor", partial(ThreadPoolExecutor, number))
 
 
 @pytest.fixture
@@ -90,12 +98,6 @@ def test_features_are_torchaudios_standardised_by_the_training_part(root, tmp_pa
         assert (row[len(window) :] == 0).all()
 
 
-def test_training_frames_have_mean_zero_and_deviation_one(root, tmp_path):
-    train = extract(speech(root), tmp_path / "cache", frames=1).part("train").features
-    torch.testing.assert_close(train.mean(dim=(0, 1)), torch.zeros(40), atol=1e-5, rtol=0)
-    torch.testing.assert_close(train.std(dim=(0, 1), correction=0), torch.ones(40), atol=1e-5, rtol=0)
-
-
 def test_other_parts_do_not_enter_the_statistics(root, tmp_path):
     before = extract(speech(root), tmp_path / "cache").part("train").features
     for path in (root / "recordings").glob("*_validation_*"):
@@ -136,15 +138,6 @@ def test_filterbanks_are_torchaudios_up_to_rounding(rate, samples, num_mel_bins,
     assert (found - expected).abs().max() <= max(2 * rounding, 1e-4)
 
 
-def sound(root, rate):
-    """The only recording in `root`."""
-    return torch.from_numpy(speech(root, rate=rate).audio(0)[0])
-
-
-def loudest_bin(log_mel):
-    return int(log_mel.mean(axis=0).argmax())
-
-
 def bin_of(frequency, rate):
     """Nearest of the 40 centres, equally spaced from 20 Hz to half the rate on the scale 1127 log(1 + f / 700)."""
     mel = 1127 * np.log(1 + np.array([20, rate / 2, frequency]) / 700)
@@ -152,19 +145,16 @@ def bin_of(frequency, rate):
     return int(np.abs(centres - mel[2]).argmin())
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize(
+    ("rate", "told"), [(8_000, 8_000), (16_000, 16_000), (48_000, 48_000), (48_000, 16_000)], ids="{}".format
+)
 @pytest.mark.parametrize("frequency", [500, 1_000, 3_000])
-def test_a_tone_is_loudest_in_its_mel_bin_by_the_files_own_rate(tmp_path, rate, frequency):
-    write(tmp_path, 0, 0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate), rate)
-    log_mel = features.filterbank(sound(tmp_path, rate), 40, rate)
-    assert loudest_bin(log_mel) == bin_of(frequency, rate)
-
-
-def test_the_named_rate_puts_a_48_khz_tone_a_third_as_high(tmp_path):
-    write(tmp_path, 0, 0.5 * np.sin(2 * np.pi * 3_000 * np.arange(48_000) / 48_000), 48_000)
-    log_mel = features.filterbank(sound(tmp_path, 48_000), 40, 16_000)
-    assert loudest_bin(log_mel) == bin_of(1_000, 16_000)
-    assert len(log_mel) == 1 + (48_000 - 400) // 160
+def test_a_tone_is_loudest_in_its_mel_bin_by_the_rate_that_is_told(rate, told, frequency):
+    """Told a third of the rate, the filterbank puts a tone a third as high, and sees three times as many frames."""
+    tone = torch.from_numpy(0.5 * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)).float()
+    log_mel = features.filterbank(tone, 40, told)
+    assert int(log_mel.mean(axis=0).argmax()) == bin_of(frequency * told / rate, told)
+    assert len(log_mel) == 1 + (rate - told // 40) // (told // 100)
 
 
 def test_silence_in_training_is_not_scaled_up(tmp_path):
@@ -178,7 +168,7 @@ def test_silence_in_training_is_not_scaled_up(tmp_path):
     torch.testing.assert_close(extracted.features[3, : len(noise)], (noise - floor).float(), atol=1e-4, rtol=0)
 
 
-def test_labels_parts_and_names_are_those_of_the_speech(root, tmp_path):
+def test_labels_parts_and_names_are_those_of_the_speech_and_a_part_is_a_view(root, tmp_path):
     loaded = speech(root)
     extracted = extract(loaded, tmp_path / "cache")
     assert extracted.class_names == loaded.class_names
@@ -187,69 +177,65 @@ def test_labels_parts_and_names_are_those_of_the_speech(root, tmp_path):
         chosen = extracted.part(part)
         assert set(chosen.parts) == {part}
         assert chosen.labels.tolist() == loaded.part(part).labels.tolist()
-    with pytest.raises(ValueError, match="No part is called 'dev'"):
-        extracted.part("dev")
-
-
-def test_a_part_is_a_view(root, tmp_path):
-    extracted = extract(speech(root), tmp_path / "cache")
-    for part in PARTS:
-        features = extracted.part(part).features
-        assert features.untyped_storage().data_ptr() == extracted.features.untyped_storage().data_ptr()
-        assert len(features) == (extracted.parts == part).sum()
+        assert chosen.features.untyped_storage().data_ptr() == extracted.features.untyped_storage().data_ptr()
     assert len(extracted.part("train").part("test").labels) == 0
+    with pytest.raises(ValueError, match="no part is called 'dev'"):
+        extracted.part("dev")
     with pytest.raises(ValueError, match="utterances of the part 'test' do not stand together"):
         replace(extracted, parts=np.roll(extracted.parts, 1)).part("test")
 
 
-def test_an_utterance_in_two_parts_is_in_both(root, tmp_path):
-    """As the test part of HD that serves as validation too."""
+def test_changed_rows_do_not_enter_the_statistics(root, tmp_path):
+    """A louder copy of each training utterance is a constant above it in every frame, and moves no other row."""
+    loaded = speech(root)
+    rows = [(place, None) for place in features.by_part(loaded.parts)]
+    training = [row for row in rows if loaded.parts[row[0]] == "train"]
+    doubled = [*training, *((place, lambda waveform: 2 * waveform) for place, _ in training), *rows[len(training) :]]
+    plain = extract(loaded, tmp_path / "cache")
+    found = extract(loaded, tmp_path / "cache", rows=doubled, changes={"louder": 2})
+    number = len(training)
+    for part in ("validation", "test"):
+        assert torch.equal(found.part(part).features, plain.part(part).features)
+    originals, copies = found.part("train").features.split(number)
+    assert torch.equal(originals, plain.part("train").features)
+    assert found.part("train").labels.tolist() == plain.part("train").labels.tolist() * 2
+    above = (copies - originals)[originals.any(dim=2)]
+    torch.testing.assert_close(above, above[:1].expand_as(above), rtol=0, atol=1e-3)
+    assert (above > 0.1).all()
+
+
+def noisy_frames(loaded, cache, snr, copies=0):
+    return loaded.frames(SpeechSettings(augmented=copies), cache, snr)
+
+
+def test_noise_is_in_the_test_part_alone(root, tmp_path, monkeypatch):
+    """Whatever the number of threads, and where test utterances validate too and training has copies."""
     loaded = speech(root)
     twice = np.flatnonzero(loaded.parts == "test")
     doubled = loaded.chosen(np.concatenate([np.arange(len(loaded)), twice]))
     doubled.parts[len(loaded) :] = "validation"
-    extracted = extract(doubled, tmp_path / "cache")
-    assert torch.equal(extracted.part("validation").features[-len(twice) :], extracted.part("test").features)
-    assert len(extracted.part("validation").labels) == (loaded.parts == "validation").sum() + len(twice)
-
-
-def test_the_number_of_workers_changes_nothing(root, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "BATCH", 5)
-    alone = extract(speech(root), tmp_path / "one", workers=1)
-    assert torch.equal(alone.features, extract(speech(root), tmp_path / "three", workers=3).features)
-
-
-def test_noise_is_in_the_test_part_alone(root, tmp_path):
-    clean = extract(speech(root), tmp_path / "clean")
-    noisy = extract(speech(root), tmp_path / "noisy", snr=0, workers=1)
-    again = extract(speech(root), tmp_path / "again", snr=0, workers=3)
-    for part in ("train", "validation"):
-        assert torch.equal(noisy.part(part).features, clean.part(part).features)
-    assert not torch.equal(noisy.part("test").features, clean.part("test").features)
-    assert torch.equal(noisy.features, again.features)
-    nearly = extract(speech(root), tmp_path / "nearly", snr=80)
-    torch.testing.assert_close(nearly.part("test").features, clean.part("test").features, rtol=0, atol=0.2)
-    assert noisy.fingerprint == clean.fingerprint  # of the recordings
-
-
-def test_noise_in_the_test_part_leaves_the_same_utterances_in_validation_and_copies_alone(root, tmp_path):
-    loaded = speech(root)
-    twice = np.flatnonzero(loaded.parts == "test")
-    doubled = loaded.chosen(np.concatenate([np.arange(len(loaded)), twice]))
-    doubled.parts[len(loaded) :] = "validation"
-    clean, noisy = (extract(doubled, tmp_path / "cache", augmented=1, snr=snr) for snr in (None, 0))
-    for part in ("train", "validation"):
-        assert torch.equal(noisy.part(part).features, clean.part(part).features)
-    assert not torch.equal(noisy.part("test").features, clean.part("test").features)
+    clean = noisy_frames(doubled, tmp_path / "clean", None, copies=1)
+    assert torch.equal(clean.part("validation").features[-len(twice) :], clean.part("test").features)
+    found = []
+    for number in (1, 3):
+        with_threads(monkeypatch, number)
+        found.append(noisy_frames(doubled, tmp_path / f"{number}", 0, copies=1))
+        for part in ("train", "validation"):
+            assert torch.equal(found[-1].part(part).features, clean.part(part).features)
+        assert not torch.equal(found[-1].part("test").features, clean.part("test").features)
+    assert torch.equal(found[0].features, found[1].features)
+    assert found[0].fingerprint == clean.fingerprint  # of the recordings
 
 
 def test_noise_alone_says_nothing_of_the_word_and_silence_is_left_silent(root, tmp_path):
     write(root, len(SECONDS), np.zeros(RATE), part="test")  # the last of the test part
-    clean, before = (extract(speech(root), tmp_path / "cache", snr=snr).part("test") for snr in (None, -np.inf))
+    cache = tmp_path / "cache"
+    clean, before = (noisy_frames(speech(root), cache, snr).part("test") for snr in (None, -np.inf))
     # Another word of the same power and length: the recording backwards.
     for path in (root / "recordings").glob("*_test_*"):
         soundfile.write(path, soundfile.read(path)[0][::-1], RATE, subtype="FLOAT")
-    after = extract(speech(root), tmp_path / "cache", snr=-np.inf).part("test")
+    after = noisy_frames(speech(root), cache, -np.inf).part("test")
     torch.testing.assert_close(before.features, after.features, rtol=0, atol=1e-5)
     assert not torch.isclose(before.features[:-1], clean.features[:-1]).all(dim=(1, 2)).any()
     assert torch.equal(before.features[-1], clean.features[-1])
@@ -259,14 +245,11 @@ def test_at_60_db_white_speech_is_nearly_clean_and_without_bound_it_is(tmp_path)
     random = np.random.default_rng(0)
     for number, part in enumerate(("train", "train", "validation", "test")):
         write(tmp_path, number, 0.1 * random.standard_normal(RATE), part=part)
-    clean, nearly, endless = (extract(speech(tmp_path), tmp_path / "cache", snr=snr) for snr in (None, 60, np.inf))
+    clean, nearly, endless = (noisy_frames(speech(tmp_path), tmp_path / "cache", snr) for snr in (None, 60, np.inf))
     torch.testing.assert_close(nearly.features, clean.features, rtol=0, atol=0.1)
     assert torch.equal(endless.features, clean.features)
-
-
-def test_a_ratio_that_is_no_number_is_refused(root, tmp_path):
-    with pytest.raises(ValueError, match=r"`snr` is nan; it has to be at least -inf\."):
-        extract(speech(root), tmp_path / "cache", snr=float("nan"))
+    with pytest.raises(ValueError, match="snr = nan does not fit: it must be a number of dB"):
+        noisy_frames(speech(tmp_path), tmp_path / "cache", float("nan"))
 
 
 # The cache
@@ -291,17 +274,20 @@ def test_the_same_data_and_settings_are_extracted_once(root, tmp_path, computed)
     assert (record["num_mel_bins"], record["frames"], record["sample_rate"]) == (40, 100, RATE)
 
 
-@pytest.mark.parametrize("setting", [{"num_mel_bins": 20}, {"frames": 50}, {"sample_rate": 8_000}, {"snr": 5.0}])
-def test_another_setting_is_another_extraction(root, tmp_path, computed, setting):
+@pytest.mark.parametrize(
+    ("settings", "times"),
+    [
+        ({"num_mel_bins": 20}, 2),
+        ({"num_frames": 50}, 2),
+        ({"sample_rate": 8_000}, 2),
+        ({"sample_rate": RATE}, 1),  # the files' own by name
+        ({"changes": {"louder": 2}}, 2),
+    ],
+)
+def test_another_setting_is_another_extraction(root, tmp_path, computed, settings, times):
     extract(speech(root), tmp_path / "cache")
-    extract(speech(root), tmp_path / "cache", **setting)
-    assert len(computed) == 2
-
-
-def test_the_files_own_rate_by_name_is_the_same_setting(root, tmp_path, computed):
-    extract(speech(root), tmp_path / "cache")
-    extract(speech(root), tmp_path / "cache", sample_rate=RATE)
-    assert len(computed) == 1
+    extract(speech(root), tmp_path / "cache", **settings)
+    assert len(computed) == times
 
 
 def test_changed_audio_or_parts_are_another_extraction(root, tmp_path, computed):
@@ -324,16 +310,17 @@ def test_what_a_reader_writes_does_not_reach_the_cache(root, tmp_path):
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_extraction_leaves_nothing(root, tmp_path, monkeypatch, interruption):
     monkeypatch.setattr(features, "BATCH", 16)
-    waveform = features.waveform
+    audio = Speech.audio
 
-    def interrupted(speech, index, *settings):
+    def interrupted(loaded, index):
         if index > 16:
             raise interruption
-        return waveform(speech, index, *settings)
+        return audio(loaded, index)
 
-    monkeypatch.setattr(features, "waveform", interrupted)
+    monkeypatch.setattr(Speech, "audio", interrupted)
+    with_threads(monkeypatch, 1)
     with pytest.raises(interruption):
-        extract(speech(root), tmp_path / "cache", workers=1)
+        extract(speech(root), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.undo()
     after = extract(speech(root), tmp_path / "cache")
@@ -356,10 +343,12 @@ def test_the_disk_is_asked_first(root, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
-def test_a_disk_that_fills_up_is_an_error_not_the_end_of_the_process(root):
-    with pytest.raises(OSError, match=r"full|No space"):
-        features.compute(speech(root), Path("/dev/full"), 40, 100, RATE, 1)
+def test_a_disk_that_fills_up_is_an_error_not_the_end_of_the_process(root, tmp_path):
+    loaded = speech(root)
+    loaded.fingerprint(tmp_path / "cache")
+    with full_disk(after=100_000), pytest.raises(OSError, match=r"the disk of .* is full"):
+        extract(loaded, tmp_path / "cache")
+    assert not [*(tmp_path / "cache").glob("*.npy")]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "not numpy's", "another shape", "another type", "objects"])
@@ -393,18 +382,10 @@ def test_an_utterance_shorter_than_a_frame_is_named(root, tmp_path, samples):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_file_of_another_rate_is_named(root, tmp_path):
-    path = write(root, 20, np.zeros(8_000), rate=8_000)
-    with pytest.raises(ValueError, match=re.escape(str(path)) + " has a sample rate of 8000 Hz"):
-        extract(speech(root), tmp_path / "cache")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("num_mel_bins", 3), ("num_mel_bins", -1), ("frames", 0), ("sample_rate", 80)]
-)
-def test_settings_out_of_range_are_refused(root, tmp_path, setting, value):
-    with pytest.raises(ValueError, match=f"`{setting}` is {value}; it has to be at least"):
-        extract(speech(root), tmp_path / "cache", **{setting: value})
+@pytest.mark.parametrize("setting", [{"num_mel_bins": 3}, {"num_mel_bins": -1}, {"num_frames": 0}, {"sample_rate": 80}])
+def test_settings_out_of_range_are_refused(root, tmp_path, setting):
+    with pytest.raises(ValueError, match="num_mel_bins, num_frames and sample_rate must be at least 4, 1 and 1000"):
+        extract(speech(root), tmp_path / "cache", **setting)
     assert not (tmp_path / "cache").exists()
 
 
@@ -414,7 +395,7 @@ REAL = Path(__file__).parents[2] / "shared" / "speech" / "free-spoken-digit-data
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings beside the repository")
 def test_real_speech(tmp_path):
     """Standardised speech of one speaker, extracted at its own 8 kHz."""
-    loaded = load("fsdd", "official", REAL).part("train")
+    loaded = SETS["fsdd"].load(REAL, SpeechSettings(split="official")).part("train")
     loaded = replace(loaded, parts=np.where(loaded.speakers == "theo", "train", "test")).part("train")
     extracted = extract(loaded, tmp_path)
     assert extracted.features.shape == (400, 100, 40)

@@ -1,109 +1,453 @@
 """What is drawn is what was given, and says where it is from."""
 
+import base64
+import io
+import itertools
 import math
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import same_color, to_hex
-from matplotlib.figure import Figure
+from bs4 import BeautifulSoup
+from lib.methods import METHODS
+from matplotlib.colors import same_color, to_rgb
+from matplotlib.patches import Rectangle
 
 from lib import figures
+from lib.figures.style import looks, order
 
-SOURCE = "synthetic-sc (synthetic speech)"
-MEASURES = ["accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
-
-
-@pytest.fixture
-def generator():
-    return np.random.default_rng(0)
-
-
-def history(epochs=3, offset=0.0):
-    epoch = np.arange(1, epochs + 1)
-    return pd.DataFrame(
-        {
-            "epoch": epoch,
-            "train_loss": 2 / epoch + offset,
-            "validation_loss": 3 / epoch + offset,
-            "validation_accuracy": 1 - 0.5 / epoch,
-            "learning_rate": 0.01 / epoch,
-            "firing_rate_1": 0.1 + 0 * epoch,
-            "firing_rate_2": 0.2 + 0 * epoch,
-            "seconds": 1.5 * epoch,
-        }
-    )
+SOURCE = "synthetic-hd (synthetic speech)"
+NAMES = list(METHODS)
+LABELS = [method.label for method in METHODS.values()]
+BOTH = {"nll": "NLL", "accuracy": "Accuracy (%)"}
+GRID = np.linspace(-1, 1, 5)
 
 
-def bins(count=(0, 3, 5, 2)):
-    empty = np.array(count) == 0
-    return pd.DataFrame(
-        {
-            "confidence": np.where(empty, math.nan, [0.1, 0.3, 0.6, 0.9]),
-            "accuracy": np.where(empty, math.nan, [0.2, 0.4, 0.5, 1.0]),
-            "count": count,
-        }
-    )
-
-
-def runs(seeds=3, methods=("map", "ivon"), dataset="synthetic-sc"):
+def rows_of(methods=("map", "ivon"), levels=(1, 2, 4), kinds=("weights", "leaks")):
+    """The NLL is 1 + the method's place + the level's place, and 0.1 of standard deviation over seeds."""
     return pd.DataFrame(
         [
-            {"dataset": dataset, "method": method, "seed": seed}
-            | dict.fromkeys(MEASURES, (seed + 1) * (place + 1) / 10)
-            for place, method in enumerate(methods)
-            for seed in range(seeds)
+            {"method": name, "seed": seed, "level": level, "kind": kind}
+            | {"nll": 1 + place + worse + (seed - 2) / 10, "accuracy": 50.0}
+            for place, name in enumerate(methods)
+            for seed in (1, 2, 3)
+            for kind in kinds
+            for worse, level in enumerate(levels)
         ]
     )
 
 
-def every_figure(generator):
-    """One call of each drawing function, by name."""
-    noise = generator.normal
-    return {
-        "waveform": lambda source: figures.waveform([noise(size=80)], 8000, ["yes"], source),
-        "features": lambda source: figures.features(noise(size=(4, 9, 5)), list("abcd"), source),
-        "learning_curves": lambda source: figures.learning_curves({"map": history()}, source),
-        "membrane": lambda source: figures.membrane(noise(size=9), np.zeros(9), noise(size=9), 1.0, source),
-        "raster": lambda source: figures.raster(np.eye(6), source),
-        "reliability": lambda source: figures.reliability({"map": bins()}, source),
-        "entropies": lambda source: figures.entropies({"map": noise(size=5) ** 2}, {"map": np.ones(2)}, source),
-        "confusion": lambda source: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), source),
-        "spread": lambda source: figures.spread(runs(), source),
-        "slices": lambda source: figures.slices(np.arange(4.0), {"map": noise(size=4)}, "alpha", source),
-        "posterior_spread": lambda source: figures.posterior_spread({"readout": np.ones((2, 3))}, source),
+def differences(methods=("ivon", "bbb", "swag"), kinds=("weights", "leaks")):
+    ends = [(-0.3, -0.1), (0.1, 0.4), (-0.2, 0.1)]
+    rows = [(kind, name, sum(ends[i % 3]) / 2, *ends[i % 3]) for kind in kinds for i, name in enumerate(methods)]
+    return pd.DataFrame(rows, columns=["kind", "method", "difference", "from", "to"])
+
+
+def history(methods=("map", "ivon"), epochs=3, layers=2):
+    epoch = np.arange(1, epochs + 1)
+    columns = {"train_loss": 2 / epoch, "validation_loss": 3 / epoch, "validation_accuracy": 1 - 0.5 / epoch}
+    columns |= {"learning_rate": 0.01 / epoch} | {
+        f"firing_rate_{layer + 1}": 0.1 + 0 * epoch for layer in range(layers)
     }
+    return pd.concat(pd.DataFrame({"method": name, "epoch": epoch, **columns}) for name in methods)
 
 
-def texts(figure: Figure) -> list[str]:
-    """Every text in a figure, as drawn."""
+def bins(methods=("map", "ivon")):
+    one = pd.DataFrame({"confidence": [math.nan, 0.3, 0.6, 0.9], "accuracy": [math.nan, 0.4, 0.5, 1.0]})
+    return pd.concat(one.assign(count=[0, 30, 50, 20], method=name) for name in methods)
+
+
+def correlated():
+    found = [(0.5, 0.1, 0.8), (0.2, -0.3, 0.6), (-0.7, -0.9, -0.2), (math.nan,) * 3]
+    places = itertools.product(["exponent", "sharpness"], ["weights", "bits"])
+    rows = [(*place, *numbers) for place, numbers in zip(places, found, strict=True)]
+    return pd.DataFrame(rows, columns=["measure", "outcome", "correlation", "from", "to"])
+
+
+def surface(methods=("map", "ivon"), samples=(1,)):
+    """alpha + 10 beta, over the number of samples, and 100 higher for each method."""
+    places = itertools.product(enumerate(methods), samples, GRID, GRID)
+    rows = [(name, count, b, a, 100 * place + (a + 10 * b) / count) for (place, name), count, b, a in places]
+    return pd.DataFrame(rows, columns=["method", "samples", "beta", "alpha", "nll"])
+
+
+# Each kind of picture with all methods, where it shows methods.
+NOISE = np.random.default_rng(0).normal(size=(3, 9, 5))
+OF_ROWS = {
+    "lines": (lambda rows: figures.lines(rows, "level", BOTH, SOURCE), rows_of),
+    "lines in panels": (lambda rows: figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, panel="kind"), rows_of),
+    "learning_curves": (lambda rows: figures.learning_curves(rows, SOURCE), history),
+    "histograms": (lambda rows: figures.histograms(rows, "nll", SOURCE, name="kind", panel="method"), rows_of),
+    "seed_dots": (lambda rows: figures.seed_dots(rows, BOTH, SOURCE), rows_of),
+    "seed_dots of kinds": (lambda rows: figures.seed_dots(rows, BOTH, SOURCE, row="kind"), rows_of),
+    "intervals": (lambda rows: figures.intervals(rows, "NLL less Adam's", SOURCE, panel="kind"), differences),
+    "scatter": (lambda rows: figures.scatter(rows, {"accuracy": "accuracy"}, "nll", "NLL", SOURCE), rows_of),
+    "reliability": (lambda rows: figures.reliability(rows, SOURCE), bins),
+    "surfaces": (lambda rows: figures.surfaces(rows, SOURCE), surface),
+    "correlations": (lambda rows: figures.correlations(rows, SOURCE), lambda _=(): correlated()),
+}
+OF_ARRAYS = {
+    "waveform": lambda: figures.waveform([NOISE[0, :, 0]], 8000, ["yes"], SOURCE),
+    "raster": lambda: figures.raster([np.nonzero(np.eye(6))], ["yes"], SOURCE),
+    "membrane": lambda: figures.membrane(NOISE[0, :, 0], np.zeros(9), NOISE[0, :, 1], 1.0, SOURCE),
+    "features": lambda: figures.features(NOISE, list("abc"), SOURCE),
+    "confusion": lambda: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), SOURCE),
+}
+
+
+def texts(figure):
+    """Every text in a figure, as drawn, each once."""
     figure.canvas.draw()
-    return [text.get_text() for text in figure.findobj(plt.Text) if text.get_text()]
+    return list(dict.fromkeys(text.get_text() for text in figure.findobj(plt.Text) if text.get_text()))
 
 
-def lines_of(figure: Figure, name: str) -> list:
-    return [line for axis in figure.axes for line in axis.get_lines() if line.get_label() == name]
+def points_by_label(axis):
+    """The points [point, (x, y)] of each line that goes through means, by its label."""
+    return {bars.get_label(): np.array(bars.lines[0].get_xydata(), dtype=float) for bars in axis.containers}
 
 
-@pytest.mark.parametrize("name", every_figure(np.random.default_rng(0)))
-def test_every_figure_names_its_data_and_is_closed_and_white(name, generator):
-    figure = every_figure(generator)[name](SOURCE)
-    assert f"Data: {SOURCE}" in texts(figure)
+def titles_of(figure):
+    return [axis.get_title() for axis in figure.axes]
+
+
+# All kinds
+
+
+@pytest.mark.parametrize("name", [*OF_ROWS, *OF_ARRAYS])
+def test_every_figure_names_its_data_and_methods_and_is_closed_and_white(name):
+    before = dict(plt.rcParams)
+    if name in OF_ROWS:
+        draw, made = OF_ROWS[name]
+        figure = draw(made(NAMES))
+    else:
+        figure = OF_ARRAYS[name]()
+    written = texts(figure)
+    assert f"Data: {SOURCE}" in written
+    assert [text for text in written if text in LABELS] == ([] if name in {*OF_ARRAYS, "correlations"} else LABELS)
     assert not plt.get_fignums()
     assert same_color(figure.get_facecolor(), "white")
     assert figure.get_figwidth() * 100 == pytest.approx(720)
-
-
-@pytest.mark.parametrize("name", every_figure(np.random.default_rng(0)))
-def test_no_figure_leaves_its_style_behind(name, generator):
-    before = dict(plt.rcParams)
-    every_figure(generator)[name](SOURCE)
     assert dict(plt.rcParams) == before
 
 
-def test_waveform_is_drawn_against_seconds(generator):
-    samples = generator.normal(size=16000)
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_no_rows_and_a_missing_column_are_refused(name):
+    draw, made = OF_ROWS[name]
+    rows = made()
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw(rows.iloc[:0])
+    column = "measure" if name == "correlations" else "method"
+    with pytest.raises(ValueError, match=f"lack the columns {column}; they have"):
+        draw(rows.drop(columns=column))
+
+
+def test_no_waveform_and_a_missing_title_are_refused():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.waveform([], 8000, [], SOURCE)
+    with pytest.raises(ValueError, match="shorter"):
+        figures.features(NOISE, ["one"], SOURCE)
+
+
+# Looks
+
+# Linear RGB as seen without red or green cones: Machado, Oliveira & Fernandes (2009), at full severity.
+CONES = {
+    "all": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+# From linear sRGB to CIE XYZ over the white point D65.
+TO_XYZ = [[0.412456, 0.357576, 0.180438], [0.212673, 0.715152, 0.072175], [0.019334, 0.119192, 0.950304]]
+TO_XYZ /= np.sum(TO_XYZ, axis=1, keepdims=True)
+
+
+def lab(colour, cones):
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = TO_XYZ @ np.clip(cones @ linear, 0, 1)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize(("cones", "apart"), [("all", 40), ("no red", 23), ("no green", 23)])
+def test_any_two_methods_are_told_apart_by_colour(cones, apart):
+    seen = [lab(look["color"], np.array(CONES[cones])) for look in looks(NAMES).values()]
+    assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) >= apart
+
+
+def test_methods_have_looks_of_their_own_other_names_the_next_and_synthetic_speech_is_called_so():
+    look = looks(["FSDD", *NAMES, "seven words"])
+    assert list(look) == ["FSDD", *NAMES, "seven words"]
+    assert [look[name]["label"] for name in look] == ["FSDD", *LABELS, "seven words"]
+    assert len({look[name]["marker"] for name in NAMES}) == len(NAMES)
+    for name, method in METHODS.items():
+        assert (look[name]["color"], look[name]["marker"]) == (method.colour, method.marker)
+    assert look["FSDD"]["color"] != look["seven words"]["color"]
+    assert [figures.source_of(name) for name in ("synthetic-hd", "fsdd")] == [SOURCE, "fsdd"]
+
+
+def test_categories_keep_their_order_and_numbers_rise():
+    assert order(pd.Series([3, 1, 2, 1])) == [1, 2, 3]
+    assert order(pd.Series(["b", "a", "b"])) == ["b", "a"]
+    assert order(pd.Series(pd.Categorical(["a", "b"], ["c", "b", "a"], ordered=True))) == ["b", "a"]
+
+
+# Lines
+
+
+@pytest.mark.parametrize("levels", [(0, 10, 20), ("5 %", "10 %", "50 %")])
+def test_lines_go_through_the_means_with_a_bar_of_one_deviation(levels):
+    rows = rows_of(levels=levels, kinds=["leaks"])
+    first, second = figures.lines(rows, "level", BOTH, SOURCE, xlabel="SNR (dB)").axes
+    adam, ivon = points_by_label(first).values()
+    places = levels if isinstance(levels[0], int) else [0, 1, 2]
+    # The methods stand on either side of a level.
+    np.testing.assert_allclose((adam + ivon)[:, 0] / 2, places)
+    assert (adam[:, 0] < ivon[:, 0]).all()
+    np.testing.assert_allclose(ivon[:, 1], [2, 3, 4])
+    bars = first.containers[1].lines[2][0].get_segments()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[1.9, 2.1], [2.9, 3.1], [3.9, 4.1]])
+    assert [tick.get_text() for tick in first.get_xticklabels()] == [str(level) for level in levels]
+    assert [axis.get_title() for axis in (first, second)] == list(BOTH.values())
+    assert second.get_xlabel() == "SNR (dB)"
+    for line, name in zip(first.containers, ("map", "ivon"), strict=True):
+        assert same_color(line.lines[0].get_color(), METHODS[name].colour)
+        assert line.lines[0].get_marker() == METHODS[name].marker
+
+
+def test_lines_on_logarithmic_and_reversed_scales():
+    rows = rows_of(levels=(1, 2, 64))
+    figure = figures.lines(rows, "level", BOTH, SOURCE, log=("level", "nll"), reverse=True, powers={"nll": -0.5})
+    first, second = figure.axes
+    assert (first.get_xscale(), first.get_yscale(), second.get_yscale()) == ("log", "log", "linear")
+    assert first.xaxis_inverted()
+    assert second.xaxis_inverted()
+    assert points_by_label(first)["IVON"][:, 0].tolist() == [1, 2, 64]
+    dashed = [line.get_xydata() for line in first.get_lines() if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed[1], [[1, 2], [2, 2 / math.sqrt(2)], [64, 2 / 8]])
+    assert not [line for line in second.get_lines() if line.get_linestyle() == "--"]
+
+
+def test_a_line_through_medians_has_a_dot_for_each_row():
+    rows = pd.DataFrame({"method": "a", "level": [1, 1, 1, 2], "nll": [1.0, 2.0, 9.0, 4.0]})
+    (axis,) = figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, median=True).axes
+    assert points_by_label(axis)["a"].tolist() == [[1, 2], [2, 4]]
+    assert axis.get_lines()[-1].get_xydata().tolist() == rows[["level", "nll"]].to_numpy().tolist()
+
+
+def test_lines_stand_in_the_panels_that_name_them_and_miss_what_is_not_there():
+    rows = rows_of().query("kind == 'weights' or method == 'map'").replace({"nll": {4.0: math.nan}})
+    figure = figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, panel="kind")
+    weights, leaks = figure.axes
+    assert titles_of(figure) == ["weights", "leaks"]
+    assert [len(points) for points in points_by_label(leaks).values()] == [3, 0]
+    assert len(points_by_label(weights)["IVON"]) == 3
+    assert weights.get_ylim() == leaks.get_ylim()
+    assert "NLL" in texts(figure)
+
+
+def test_curves_of_many_points_can_have_scales_of_their_own_or_be_dots():
+    alpha = np.linspace(-1, 1, 41)
+    rows = [pd.DataFrame({"alpha": alpha, "nll": alpha**2 + high, "width": high}) for high in (0, 9)]
+    draw = {"rows": pd.concat(rows), "x": "alpha", "measures": {"nll": "loss"}, "source": SOURCE, "name": None}
+    figure = figures.lines(**draw, panel="width", same_scale=False, points=True)
+    low, high = figure.axes
+    assert titles_of(figure) == ["width 0", "width 9"]
+    assert low.get_ylim()[1] < high.get_ylim()[0]
+    np.testing.assert_allclose(high.containers[0].lines[0].get_xydata(), rows[1][["alpha", "nll"]])
+    assert low.containers[0].lines[0].get_linestyle() == "None"
+    assert not figure.legends
+    assert not any(axis.containers[0].has_yerr for axis in figure.axes)
+    # A line that has its panel to itself needs neither legend nor marks.
+    figure = figures.lines(**draw | {"name": "width"}, panel="width")
+    assert not figure.legends
+    assert [axis.containers[0].lines[0].get_marker() for axis in figure.axes] == ["", ""]
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_learning_curves_draw_every_column(layers):
+    rows = history(layers=layers)
+    figure = figures.learning_curves(rows, SOURCE)
+    assert len(figure.axes) == 4 + layers
+    for axis, column in zip(figure.axes, rows.columns[2:], strict=True):
+        drawn = points_by_label(axis)
+        assert list(drawn) == ["Adam (MAP)", "IVON"]
+        np.testing.assert_allclose(drawn["IVON"][:, 1], rows[rows["method"] == "ivon"][column])
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert figure.axes[3].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_histograms_are_shares_of_each_name(log):
+    rows = pd.DataFrame({"entropy": [0.1, 0.2, 0.2, 2.0], "answer": ["right"] * 3 + ["wrong"]})
+    (axis,) = figures.histograms(rows, "entropy", SOURCE, name="answer", log=log).axes
+    filled, _, other, _ = axis.patches
+    # Each bin's height stands at its two edges, above and below.
+    assert [patch.get_xy()[:, 1].sum() / 2 for patch in (filled, other)] == pytest.approx([1, 1])
+    assert axis.get_xscale() == ("log" if log else "linear")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["right (3)", "wrong (1)"]
+
+
+def test_zero_has_no_place_on_a_logarithmic_scale():
+    rows = pd.DataFrame({"std": [0.0, 0.0], "group": "readout"})
+    with pytest.raises(ValueError, match="not above zero"):
+        figures.histograms(rows, "std", SOURCE, name="group", log=True)
+    assert figures.histograms(rows, "std", SOURCE, name="group").axes
+
+
+# Dots
+
+
+def test_seeds_are_dots_and_their_mean_is_a_bar():
+    rows = rows_of(levels=(1,)).replace({"accuracy": {50.0: math.nan}})
+    figure = figures.seed_dots(rows, BOTH, SOURCE, row="kind", log=("nll",), reference=0.5)
+    nll, accuracy = figure.axes
+    adam, ivon, reference = nll.get_lines()
+    np.testing.assert_allclose(np.unique(adam.get_xdata()), [0.9, 1, 1.1])
+    np.testing.assert_allclose(np.unique(ivon.get_xdata()), [1.9, 2, 2.1])
+    np.testing.assert_allclose((adam.get_ydata() + ivon.get_ydata()) / 2, [0, 1] * 3, atol=1e-9)
+    assert set(reference.get_xdata()) == {0.5}
+    bars = np.concatenate([bars.get_segments() for bars in nll.collections])
+    np.testing.assert_allclose(bars[:, :, 0].mean(axis=1), [1, 1, 2, 2])
+    np.testing.assert_allclose(bars[:, :, 1].mean(axis=1), [-0.22, 0.78, 0.22, 1.22])
+    assert (nll.get_xscale(), accuracy.get_xscale()) == ("log", "linear")
+    assert [len(line.get_xdata()) for line in accuracy.get_lines()[:2]] == [0, 0]
+    assert [tick.get_text() for tick in nll.get_yticklabels()] == ["weights", "leaks"]
+    assert nll.yaxis_inverted()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Adam (MAP)", "IVON"]
+
+
+def test_methods_that_are_rows_need_no_legend():
+    figure = figures.seed_dots(rows_of(), {"nll": "NLL"}, SOURCE, panel="kind")
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["Adam (MAP)", "IVON"]
+    assert [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes] == [("weights", "NLL"), ("leaks", "NLL")]
+    assert not figure.legends
+
+
+def test_intervals_are_filled_where_they_exclude_zero():
+    rows = pd.concat([differences(), pd.DataFrame({"kind": ["leaks"], "method": ["map"]})])
+    touching = {"kind": "leaks", "method": "sbnn", "difference": 0.0, "from": 0.0, "to": 0.0}
+    rows = pd.concat([rows, pd.DataFrame([touching])])
+    figure = figures.intervals(rows, "NLL less Adam's", SOURCE, panel="kind")
+    assert titles_of(figure) == ["weights", "leaks"]
+    for axis, (_, of_kind) in zip(figure.axes, rows.groupby("kind", sort=False), strict=True):
+        there = of_kind.reset_index(drop=True).dropna()
+        ends = [bars.get_segments()[0].tolist() for bars in axis.collections]
+        assert ends == [[[row["from"], place], [row["to"], place]] for place, row in there.iterrows()]
+        _, *marks = axis.get_lines()
+        assert [mark.get_xdata()[0] for mark in marks] == there["difference"].tolist()
+        hollow = [same_color(mark.get_markerfacecolor(), "white") for mark in marks]
+        assert hollow == [row["from"] <= 0 <= row["to"] for _, row in there.iterrows()]
+        assert same_color(marks[0].get_color(), METHODS["ivon"].colour)
+        assert axis.get_xlabel() == "NLL less Adam's"
+    rowed = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
+
+
+def test_each_network_has_a_mark_where_its_measure_and_its_outcome_are():
+    rows = rows_of().assign(sharpness=lambda found: found["nll"] ** 2)
+    titles = {"sharpness": "sharpness (nats)", "level": "level"}
+    figure = figures.scatter(rows, titles, "nll", "NLL", SOURCE, log=("nll", "level"), equal=True)
+    for axis, (measure, title) in zip(figure.axes, titles.items(), strict=True):
+        *of_methods, equal = axis.get_lines()
+        points = np.concatenate([line.get_xydata() for line in of_methods])
+        np.testing.assert_array_equal(points, rows[[measure, "nll"]])
+        np.testing.assert_array_equal(equal.get_xdata(), equal.get_ydata())
+        assert axis.get_xlabel() == title
+        assert (axis.get_xscale(), axis.get_yscale()) == ("log" if measure == "level" else "linear", "log")
+    assert (
+        titles_of(figures.scatter(rows, titles, "nll", "NLL", SOURCE, panel="kind"))[0] == "weights: sharpness (nats)"
+    )
+
+
+def test_reliability_draws_the_bins_that_are_not_empty():
+    axis, _ = figures.reliability(bins(), SOURCE).axes
+    gaps, dots = axis.collections
+    np.testing.assert_allclose(dots.get_offsets(), [[0.3, 0.4], [0.6, 0.5], [0.9, 1.0]])
+    np.testing.assert_allclose(dots.get_sizes() / dots.get_sizes().sum(), [0.3, 0.5, 0.2])
+    np.testing.assert_allclose([gap[:, 1] for gap in gaps.get_segments()], [[0.3, 0.4], [0.6, 0.5], [0.9, 1.0]])
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 12])
+def test_the_lowest_panel_of_each_column_has_numbers_and_a_name_beneath(count):
+    figure = figures.reliability(bins(NAMES[:count]), SOURCE)
+    figure.canvas.draw()
+    for place, axis in enumerate(figure.axes):
+        lowest = place + 3 >= count
+        assert axis.get_xlabel() == ("confidence" if lowest else "")
+        assert axis.xaxis.get_tick_params()["labelbottom"] == lowest
+
+
+# Maps
+
+
+def test_features_have_time_to_the_right_and_low_bands_below():
+    figure = figures.features(NOISE, list("abc"), SOURCE, channels="channel", values="spikes")
+    for axis, frame in zip(figure.axes[:3], NOISE, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), frame.T)
+        assert axis.images[0].origin == "lower"
+        assert axis.images[0].get_clim() == (NOISE.min(), NOISE.max())
+    assert (figure.get_supylabel(), figure.axes[-1].get_ylabel()) == ("channel", "spikes")
+
+
+@pytest.mark.parametrize("classes", [3, 20, 35])
+def test_confusion_draws_shares_of_each_true_class(classes):
+    names = [f"word {number}" for number in range(classes)]
+    matrix = np.diag([3, 4] + [0] * (classes - 2))
+    matrix[0, 1] = 1
+    axis = figures.confusion(matrix, names, SOURCE).axes[0]
+    shares = axis.images[0].get_array()
+    np.testing.assert_array_equal(shares[:3, :3], [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
+    assert [text.get_text() for text in axis.texts] == (["3", "1", "4"] if classes <= 20 else [])
+    assert [text.get_text() for text in axis.get_yticklabels()] == names
+
+
+def test_a_correlation_is_framed_where_the_interval_excludes_zero():
+    axis = figures.correlations(correlated(), SOURCE).axes[0]
+    (image,) = axis.get_images()
+    np.testing.assert_allclose(image.get_array().filled(np.nan), [[0.5, 0.2], [-0.7, np.nan]])
+    written = {text.get_text().split("\n")[0]: text for text in axis.texts}
+    assert list(written) == ["0.50", "0.20", "−0.70"]
+    assert [text.get_fontweight() for text in written.values()] == ["bold", "normal", "bold"]
+    assert written["−0.70"].get_text() == "−0.70\n(−0.90, −0.20)"
+    frames = [patch.get_xy() for patch in axis.patches if isinstance(patch, Rectangle)]
+    np.testing.assert_allclose(frames, [(-0.47, -0.46), (-0.47, 0.54)])
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["exponent", "sharpness"]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["weights", "bits"]
+
+
+def test_surfaces_have_the_same_colours_and_beta_goes_up():
+    figure = figures.surfaces(surface(), SOURCE)
+    low, high, bar = figure.axes
+    assert titles_of(figure)[:2] == ["Adam (MAP)", "IVON"]
+    first, second = (axis.collections[0] for axis in (low, high))
+    assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (-11, 111)
+    np.testing.assert_allclose(second.get_array()[1], 100 + GRID + 10 * GRID[1])
+    assert bar.get_ylabel() == "loss (nats)"
+
+
+def test_a_page_has_the_surfaces_of_every_number_of_samples():
+    text = figures.surface_slider(surface(samples=(1, 2, 4)).query("method == 'map'"), SOURCE)
+    assert "http" not in re.sub(r"base64,[\w/+=]+", "", text)
+    page = BeautifulSoup(text, "html.parser")
+    blocks = page.select("[data-samples]")
+    shown = [(block["data-samples"], block.has_attr("hidden")) for block in blocks]
+    assert shown == [("1", False), ("2", True), ("4", True)]
+    assert page.input["max"] == "2"
+    assert [block.img["alt"].split(" ")[-4:] for block in blocks][2] == ["-2.75", "to", "2.75", "nats"]
+    for picture in page.select("img"):
+        drawn = plt.imread(io.BytesIO(base64.b64decode(picture["src"].split(",")[1])), format="png")
+        assert drawn.shape[1] == 720
+    assert len({picture["src"] for picture in page.select("img")}) == 6
+
+
+# Signals
+
+
+def test_waveform_is_drawn_against_seconds():
+    samples = np.random.default_rng(0).normal(size=16000)
     (axis,) = figures.waveform([samples], 8000, ["yes"], SOURCE).axes
     (line,) = axis.get_lines()
     np.testing.assert_array_equal(line.get_ydata(), samples)
@@ -111,279 +455,85 @@ def test_waveform_is_drawn_against_seconds(generator):
     assert axis.get_title() == "yes"
 
 
-def test_features_have_time_to_the_right_and_low_bands_below(generator):
-    frames = generator.normal(size=(2, 30, 4))
-    figure = figures.features(frames, ["one", "two"], SOURCE)
-    first, second = figure.axes[:2]
-    np.testing.assert_array_equal(first.images[0].get_array(), frames[0].T)
-    np.testing.assert_array_equal(second.images[0].get_array(), frames[1].T)
-    assert first.images[0].origin == "lower"
-    assert first.images[0].get_clim() == second.images[0].get_clim() == (frames.min(), frames.max())
-
-
-def test_counts_of_spikes_are_named_as_told():
-    figure = figures.features(np.eye(3, dtype=np.uint8)[None], ["one"], SOURCE, channels="channel", values="spikes")
-    assert figure.get_supylabel() == "channel"
-    assert figure.axes[-1].get_ylabel() == "spikes"
-
-
 def test_each_spike_is_a_mark_at_its_time_and_channel():
-    trains = [(np.array([0.1, 0.25]), np.array([3, 699])), (np.array([]), np.array([], dtype=int))]
-    first, second = figures.spike_trains(trains, ["one", "two"], SOURCE).axes
+    silent = (np.array([]), np.array([], dtype=int))
+    trains = [(np.array([0.1, 0.25]), np.array([3, 699])), silent]
+    first, second = figures.raster(trains, ["one", "two"], SOURCE, ylabel="unit").axes
     np.testing.assert_array_equal(first.get_lines()[0].get_xydata(), [[0.1, 3], [0.25, 699]])
     assert second.get_lines()[0].get_xydata().size == 0
     assert first.get_xlabel() == "time (s)"
+    assert first.figure.get_supylabel() == "unit"
 
 
-def test_a_title_for_each_picture_is_needed(generator):
-    with pytest.raises(ValueError, match="shorter"):
-        figures.features(generator.normal(size=(2, 9, 4)), ["one"], SOURCE)
-
-
-def test_nothing_to_draw_is_refused():
-    with pytest.raises(ValueError, match="nothing to draw"):
-        figures.waveform([], 8000, [], SOURCE)
-
-
-def test_learning_curves_draw_every_column():
-    histories = {"map": history(), "ivon": history(offset=0.5)}
-    loss, accuracy, rate, firing = figures.learning_curves(histories, SOURCE).axes
-    drawn = [line.get_ydata().tolist() for line in loss.get_lines()]
-    assert drawn == [
-        histories[method][column].tolist() for method in ("map", "ivon") for column in ("train_loss", "validation_loss")
-    ]
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training", "validation"]
-    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == ["Adam (MAP)", "IVON"]
-    assert [text.get_text() for text in firing.get_legend().get_texts()] == ["layer 1", "layer 2"]
-    assert rate.get_yscale() == "log"
-    assert len(firing.get_lines()) == 4
-    for axis, column in ((accuracy, "validation_accuracy"), (rate, "learning_rate")):
-        for line, one in zip(axis.get_lines(), histories.values(), strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), one["epoch"])
-            np.testing.assert_array_equal(line.get_ydata(), one[column])
-
-
-def test_one_epoch_of_one_layer_can_be_drawn():
-    figure = figures.learning_curves({"map": history(epochs=1).drop(columns="firing_rate_2")}, SOURCE)
-    assert len(figure.axes[3].get_lines()) == 1
-
-
-def test_a_method_keeps_its_colour_whatever_stands_beside_it():
-    alphas, flat = np.arange(3.0), np.zeros(3)
-    for beside in ({}, {"dropout": flat}, {"laplace": flat, "ensemble": flat}):
-        figure = figures.slices(alphas, beside | {"ivon": flat, "map": flat}, "alpha", SOURCE)
-        for method in ("map", "ivon"):
-            (line,) = lines_of(figure, figures.METHOD_LABELS[method])
-            assert to_hex(line.get_color()) == figures.METHOD_COLOURS[method].lower()
-        assert len({to_hex(line.get_color()) for line in figure.axes[0].get_lines()}) == 2 + len(beside)
-
-
-def test_membrane_marks_the_spikes_on_the_threshold(generator):
-    potential, current = generator.normal(size=20), generator.normal(size=20)
-    spikes = np.zeros(20, dtype=bool)
-    spikes[[3, 11]] = True
-    figure = figures.membrane(potential, spikes, current, 0.7, SOURCE)
-    (trace,), (marks,), (line,), (above,) = (
-        lines_of(figure, name) for name in ("potential", "spike", "threshold", "input current")
-    )
+def test_membrane_marks_the_spikes_on_the_threshold():
+    potential, current = np.random.default_rng(0).normal(size=(2, 20))
+    spikes = np.isin(np.arange(20), [3, 11])
+    above, below = figures.membrane(potential, spikes, current, 0.7, SOURCE).axes
+    trace, line, marks = below.get_lines()
     np.testing.assert_array_equal(trace.get_ydata(), potential)
-    np.testing.assert_array_equal(above.get_ydata(), current)
-    np.testing.assert_array_equal(marks.get_xdata(), [3, 11])
-    assert set(marks.get_ydata()) == set(line.get_ydata()) == {0.7}
+    np.testing.assert_array_equal(above.get_lines()[0].get_ydata(), current)
+    assert marks.get_xydata().tolist() == [[3, 0.7], [11, 0.7]]
+    assert set(line.get_ydata()) == {0.7}
 
 
 def test_surrogate_draws_the_step_and_the_gradient():
-    potentials = np.array([0.0, 0.4, 1.0, 1.2, 2.0])
     gradient = np.array([0.0, 0.0, 1.0, 1.0, 0.0])
-    figure = figures.surrogate(potentials, gradient, 1.0)
-    (step,), (backward,) = (lines_of(figure, name) for name in ("spike (forward)", "surrogate gradient (backward)"))
+    (axis,) = figures.surrogate(np.array([0.0, 0.4, 1.0, 1.2, 2.0]), gradient, 1.0).axes
+    step, backward, threshold = axis.get_lines()
     assert step.get_ydata().tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(backward.get_ydata(), gradient)
+    assert set(threshold.get_xdata()) == {1.0}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, bool])
-def test_raster_has_a_mark_for_each_spike(generator, dtype):
-    spikes = (generator.random((50, 12)) < 0.2).astype(dtype)
-    (axis,) = figures.raster(spikes, SOURCE).axes
-    (marks,) = axis.get_lines()
-    redrawn = np.zeros((50, 12))
-    redrawn[marks.get_xdata(), marks.get_ydata()] = 1
-    np.testing.assert_array_equal(redrawn, spikes)
-    assert axis.get_xlim() == (-0.5, 49.5)
-
-
-def test_a_silent_layer_has_an_empty_raster():
-    (axis,) = figures.raster(np.zeros((5, 3)), SOURCE).axes
-    assert len(axis.get_lines()[0].get_xdata()) == 0
-
-
-def test_reliability_draws_filled_bins_and_all_counts():
-    given = {"map": bins(), "ivon": bins(count=(1, 2, 3, 4))}
-    figure = figures.reliability(given, SOURCE)
-    above, other_above, below, _ = figure.axes
-    assert [bar.get_height() for bar in above.patches] == [0.4, 0.5, 1.0]
-    assert [bar.get_x() for bar in above.patches] == [0.25, 0.5, 0.75]
-    assert [bar.get_height() for bar in below.patches] == [0, 3, 5, 2]
-    assert len(other_above.patches) == 4
-    assert above.get_lines()[0].get_xdata().tolist() == [0.3, 0.6, 0.9]
-    assert [axis.get_title() for axis in (above, other_above)] == ["Adam (MAP)", "IVON"]
-
-
-def test_entropies_are_shares_of_right_and_of_wrong_answers(generator):
-    right, wrong = generator.random(40), 2 + generator.random(10)
-    (axis,) = figures.entropies({"map": right}, {"map": wrong}, SOURCE).axes
-    filled = [bar.get_height() for bar in axis.patches if hasattr(bar, "get_height")]
-    assert sum(filled) == pytest.approx(1)
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["right (40)", "wrong (10)"]
-    last_edge = max(bar.get_x() + bar.get_width() for bar in axis.patches if hasattr(bar, "get_x"))
-    assert last_edge == pytest.approx(wrong.max())
-
-
-@pytest.mark.parametrize("right", [np.zeros(4), np.array([0.2, 0.5])])
-def test_no_wrong_answer_at_all_can_be_drawn(right):
-    figure = figures.entropies({"map": right}, {"map": np.array([])}, SOURCE)
-    assert "wrong (0)" in texts(figure)
-
-
-def test_confusion_draws_shares_of_each_true_class():
-    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    figure = figures.confusion(matrix, ["bed", "cat", "dog"], SOURCE)
-    axis = figure.axes[0]
-    np.testing.assert_array_equal(axis.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
-    assert [text.get_text() for text in axis.texts] == ["3", "1", "4"]
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("answer", "true class")
-
-
-@pytest.mark.parametrize("classes", [1, 20, 35])
-def test_confusion_names_every_class(classes):
-    names = [f"word {number}" for number in range(classes)]
-    axis = figures.confusion(np.eye(classes, dtype=np.int64), names, SOURCE).axes[0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == names
-    assert len(axis.texts) == (classes if classes <= 20 else 0)
-
-
-def test_spread_has_a_dot_for_each_seed_and_a_bar_at_the_mean():
-    figure = figures.spread(runs(), SOURCE)
-    assert len(figure.axes) == len(MEASURES)
-    for axis in figure.axes:
-        by_adam, by_ivon = axis.get_lines()
-        np.testing.assert_allclose(by_adam.get_ydata(), [0.1, 0.2, 0.3])
-        np.testing.assert_allclose(by_ivon.get_ydata(), [0.2, 0.4, 0.6])
-        bars = [bar.get_segments()[0][0][1] for bar in axis.collections]
-        np.testing.assert_allclose(bars, [0.2, 0.4])
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["Adam (MAP)", "IVON"]
-
-
-def test_spread_does_not_mix_data_sets():
-    with pytest.raises(ValueError, match="one data set"):
-        figures.spread(pd.concat([runs(), runs(dataset="fsdd")]), SOURCE)
-
-
-def test_slices_draw_a_panel_for_each_direction(generator):
-    alphas, losses = np.linspace(-1, 1, 11), generator.random((4, 11))
-    figure = figures.slices(alphas, {"ivon": losses, "map": 2 * losses}, "distance", SOURCE)
-    assert len(figure.axes) == 4
-    for axis, loss in zip(figure.axes, losses, strict=True):
-        bayesian, deterministic = axis.get_lines()
-        np.testing.assert_array_equal(bayesian.get_xdata(), alphas)
-        np.testing.assert_array_equal(bayesian.get_ydata(), loss)
-        np.testing.assert_array_equal(deterministic.get_ydata(), 2 * loss)
-        assert axis.get_xlabel() == "distance"
-
-
-def test_posterior_spread_counts_every_weight_once():
-    spread = {"hidden": np.array([[0.01, 0.02], [0.02, 0.1]]), "readout": np.full(3, 0.5)}
-    figure = figures.posterior_spread(spread, SOURCE)
-    axis = figure.axes[0]
-    assert axis.get_xscale() == "log"
-    for outline in axis.patches:
-        heights = outline.get_xy()[:, 1]
-        # Each bin's height stands at its two edges.
-        assert heights.sum() / 2 == pytest.approx(1)
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["hidden", "readout"]
-
-
-def test_a_point_mass_has_no_spread_to_draw():
-    with pytest.raises(ValueError, match="spread of zero"):
-        figures.posterior_spread({"readout": np.zeros(3)}, SOURCE)
+# Tables
 
 
 def test_table1_gives_mean_and_deviation_beside_the_published_row():
+    measures = ["accuracy", "nll", "ece", "entropy", "mutual_information", "brier"]
     published = pd.DataFrame(
-        [
-            ["sc", "ivon", 79.93, 0.7191, 0.0133, 0.6829, 0.0711, 0.2838],
-            ["sc", "map", 77.01, *[math.nan] * 5],
-        ],
-        columns=["dataset", "method", *MEASURES],
+        [["sc", "ivon", 79.93, 0.7191, 0.0133, 0.6829, 0.0711, 0.2838], ["sc", "map", 77.01, *[math.nan] * 5]],
+        columns=["dataset", "method", *measures],
     )
-    table = figures.table1(runs(), published)
-    # 0.2, 0.4 and 0.6 have the mean 0.4 and the sample standard deviation 0.2.
-    ours = table.loc[("synthetic-sc", "IVON", "here, 3 seeds")]
-    assert ours["Accuracy (%)"] == "0.40 ± 0.20"
-    assert ours["NLL"] == "0.4000 ± 0.2000"
+    ours = rows_of(levels=(1,), kinds=("leaks",)).assign(dataset="synthetic-sc", **dict.fromkeys(measures[2:], 0.5))
+    table = figures.table1(ours, published)
+    ours_of_ivon = table.loc[("synthetic-sc", "IVON", "here, 3 seeds")].tolist()
+    assert ours_of_ivon[:3] == ["50.00 ± 0.00", "2.0000 ± 0.1000", "0.5000 ± 0.0000"]
     theirs = table.loc[("sc", "IVON", "published")]
     assert theirs.tolist() == ["79.93", "0.7191", "0.0133", "0.6829", "0.0711", "0.2838"]
-    assert table.loc[("sc", "Adam (MAP)", "published"), "MI"] == "\N{EN DASH}"
+    assert table.loc[("sc", "Adam (MAP)", "published"), "MI"] == "–"
     assert [row[2] == "published" for row in table.index] == [False, False, True, True]
+    one = figures.table1(ours.query("seed == 1"), published.head(0))
+    assert one.index.get_level_values(2).unique().tolist() == ["here, 1 seed"]
+    assert one["NLL"].tolist() == ["0.9000", "1.9000"]
 
 
-def test_one_seed_has_no_deviation():
-    table = figures.table1(runs(seeds=1), runs().head(0))
-    assert table.index.get_level_values(2).unique().tolist() == ["here, 1 seed"]
-    assert table["NLL"].tolist() == ["0.1000", "0.2000"]
-
-
-# Networks of several kinds
-
-
-def study():
-    rows = [runs().assign(variant=name, spikes=value) for name, value in (("LIF", 5.0), ("MLP", math.nan))]
-    return pd.concat(rows, ignore_index=True)
-
-
-def test_variants_have_a_dot_for_each_seed_and_a_bar_at_their_mean():
-    figure = figures.variants(study(), {"nll": "NLL", "spikes": "spikes"}, SOURCE, logarithmic=("spikes",))
-    first, second = figure.axes
-    assert [tick.get_text() for tick in first.get_xticklabels()] == ["LIF", "MLP"]
-    dots = [line for line in first.lines if len(line.get_xdata()) > 0]
-    assert [list(line.get_ydata()) for line in dots] == [
-        [0.1, 0.2, 0.3],
-        [0.1, 0.2, 0.3],
-        [0.2, 0.4, 0.6],
-        [0.2, 0.4, 0.6],
-    ]
-    assert [bar.get_segments()[0][0][1] for bar in first.collections] == pytest.approx([0.2, 0.2, 0.4, 0.4])
-    assert len({line.get_color() for line in dots}) == 2
-    assert len([line for line in second.lines if len(line.get_xdata()) > 0]) == 2  # the MLP has no spikes
-    assert second.get_yscale() == "log"
-
-
-def test_the_variants_table_gives_mean_and_spread_and_a_dash_for_what_is_not_there():
-    table = figures.variant_table(study(), {"nll": ("NLL", ".2f"), "spikes": ("spikes", ".0f")})
-    assert list(table.columns) == ["NLL", "spikes"]
-    assert table.loc[("LIF", "IVON"), "NLL"] == "0.40 ± 0.20"
-    assert table.loc[("LIF", "Adam (MAP)"), "spikes"] == "5 ± 0"
-    assert table.loc[("MLP", "IVON"), "spikes"] == "–"
-    assert figures.variant_table(study().query("seed == 1"), {"nll": ("NLL", ".1f")}).iloc[0, 0] == "0.2"
-
-
-def test_estimators_have_a_line_through_their_medians_in_both_panels():
-    rows = pd.DataFrame(
-        [
-            {
-                "deviation": deviation,
-                "estimator": name,
-                "bias": seed * deviation,
-                "variance": 0.0 if name == "b" else seed,
-            }
-            for name in "ab"
-            for deviation in (0.5, 1.0)
-            for seed in (1.0, 2.0, 4.0)
-        ]
+def test_a_mean_table_has_rows_and_columns_in_the_order_of_the_data():
+    rows = rows_of(levels=(1,)).assign(spikes=lambda found: found["nll"].where(found["method"] == "map"))
+    measures = {"nll": ("NLL", ".2f"), "spikes": ("spikes", ".0f")}
+    table = figures.mean_table(rows, measures, ["kind", "method"])
+    assert table.index.tolist() == list(zip(["weights", "leaks"] * 2, np.repeat(LABELS[:2], 2), strict=True))
+    assert table.loc[("leaks", "IVON")].tolist() == ["2.00 ± 0.10", "–"]
+    wide = figures.mean_table(
+        rows.query("kind == 'weights' or method == 'map'"), {"nll": ("NLL", ".1f")}, columns="kind"
     )
-    bias, variance = figures.estimators(rows, SOURCE).axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in bias.lines if not line.get_label().startswith("_")}
-    assert lines == {"a": [1.0, 2.0], "b": [1.0, 2.0]}
-    drawn = [line for line in variance.lines if len(line.get_ydata()) > 0]
-    assert [list(line.get_ydata()) for line in drawn] == [[1.0, 2.0, 4.0, 1.0, 2.0, 4.0], [2.0, 2.0]]
-    assert bias.get_yscale() == variance.get_yscale() == "log"
+    assert wide.to_dict("index") == {
+        "Adam (MAP)": {"weights": "1.0 ± 0.1", "leaks": "1.0 ± 0.1"},
+        "IVON": {"weights": "2.0 ± 0.1", "leaks": "–"},
+    }
+    assert list(wide.columns) == ["weights", "leaks"]
+    assert figures.mean_table(rows, measures, columns="kind")["NLL", "leaks"]["IVON"] == "2.00 ± 0.10"
+
+
+def test_an_interval_table_has_a_dash_for_what_is_not_there():
+    rows = differences(["ivon", "bbb"])
+    rows.loc[1, ["from", "to"]] = math.nan
+    rows.loc[2, ["difference", "from", "to"]] = math.nan
+    table = figures.interval_table(rows, ".1f", columns="kind")
+    assert table.to_dict("index") == {
+        "IVON": {"weights": "-0.2 (-0.3, -0.1)", "leaks": "–"},
+        "Bayes by Backprop": {"weights": "0.2", "leaks": "0.2 (0.1, 0.4)"},
+    }
+    long = figures.interval_table(
+        rows.rename(columns={"difference": "ratio"}), ".1f", ["kind", "method"], value="ratio"
+    )
+    assert long.loc[("leaks", "Bayes by Backprop"), "ratio"] == "0.2 (0.1, 0.4)"

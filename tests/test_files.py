@@ -1,4 +1,4 @@
-"""Files that are whole or absent, made by one process at a time, and the sentences where something is in the way."""
+"""Atomic writes, exclusive locks, and one sentence where the disk or a file is not as it should be."""
 
 import errno
 import os
@@ -17,15 +17,18 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_written_aside_is_there_whole_or_not_at_all(tmp_path, kind):
+def write(path, content):
+    with atomic_write(path) as aside:
+        aside.write_bytes(content)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_written_is_there_whole_or_not_at_all(tmp_path, folder):
     path = tmp_path / "made" / "result"
 
     def write(interrupted):
         with atomic_write(path) as aside:
-            if kind == "folder":
-                aside.mkdir()
-            (aside / "inside.txt" if kind == "folder" else aside).write_text("content")
+            aside.mkdir() if folder else aside.write_text("content")
             assert not path.exists()
             if interrupted:
                 raise KeyboardInterrupt
@@ -35,53 +38,44 @@ def test_written_aside_is_there_whole_or_not_at_all(tmp_path, kind):
     assert list(path.parent.iterdir()) == []
     write(interrupted=False)
     assert list(path.parent.iterdir()) == [path]
+    assert path.is_dir() == folder
 
 
 def test_a_disk_that_fills_up_is_said_and_leaves_what_was_there(tmp_path):
     path = tmp_path / "result"
     path.write_text("earlier")
-
-    def write():
-        with atomic_write(path) as aside:
-            aside.write_bytes(bytes(2_000))
-
     with full_disk(after=1_000), pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full"):
-        write()
+        write(path, bytes(2_000))
     assert contents(tmp_path) == {"result": b"earlier"}
 
 
-@pytest.mark.parametrize("made", [atomic_write, exclusive])
-def test_a_file_in_the_place_of_the_folder(tmp_path, made):
+@pytest.mark.parametrize("begin", [atomic_write, exclusive])
+def test_a_file_in_the_place_of_the_folder(tmp_path, begin):
     (tmp_path / "results").write_text("mine")
     with pytest.raises(OSError, match=r"results is no folder; move away what is there"):
-        made(tmp_path / "results" / "table.csv").__enter__()
+        begin(tmp_path / "results" / "table.csv").__enter__()
     assert contents(tmp_path) == {"results": b"mine"}
 
 
 def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
     (tmp_path / "table.csv").mkdir()
     (tmp_path / "table.csv" / "mine").touch()
-
-    def write():
-        with atomic_write(tmp_path / "table.csv") as aside:
-            aside.write_text("content")
-
     with pytest.raises(OSError, match=r"table\.csv is a folder that is not empty; move it away"):
-        write()
+        write(tmp_path / "table.csv", b"content")
     assert contents(tmp_path) == {"table.csv/mine": b""}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-@pytest.mark.parametrize("made", [atomic_write, exclusive])
-def test_a_folder_that_cannot_be_written_to(tmp_path, made):
+@pytest.mark.parametrize("begin", [atomic_write, exclusive])
+def test_a_folder_that_cannot_be_written_to(tmp_path, begin):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="cannot be written to; give another folder"):
-        made(tmp_path / "table.csv").__enter__()
+        begin(tmp_path / "table.csv").__enter__()
     tmp_path.chmod(0o700)
     assert contents(tmp_path) == {}
 
 
-def test_what_was_left_aside_is_deleted_by_the_next_and_nothing_else(tmp_path):
+def test_what_a_killed_process_left_is_deleted_by_the_next_and_nothing_else(tmp_path):
     path = tmp_path / "run"
     names = [".run.k3j_9x2a.aside/run", "run/.history.csv.abcdefgh.aside/history.csv"]
     others = [".runs.k3j_9x2a.aside/runs", ".run.mine", "run/history.csv", "run/.mine"]
@@ -93,7 +87,7 @@ def test_what_was_left_aside_is_deleted_by_the_next_and_nothing_else(tmp_path):
     assert contents(tmp_path).keys() == set(others)
 
 
-def test_what_fails_alone_does_not_keep_others_out(tmp_path):
+def test_a_failure_does_not_keep_others_out(tmp_path):
     with pytest.raises(KeyboardInterrupt), exclusive(tmp_path / "run"):
         raise KeyboardInterrupt
     with exclusive(tmp_path / "run"):

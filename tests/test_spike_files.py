@@ -8,15 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from test_datasets import load
 
-from lib import experiment
-from lib.datasets import PARTS, SpikeTrains, hd, load, sc, shd, ssc
-from lib.datasets.spikes import gather
-from lib.datasets.unheard import UNHEARD
-from lib.features import count_spikes
-from lib.features.spikes import counts
-from lib.networks import SpikingClassifier
-from lib.posteriors import PointMass, network_state, predict
+from lib import datasets
+from lib.datasets import hd, sc, shd, ssc
+from lib.datasets.held_out import HELD_OUT
+from lib.datasets.spikes import SpikeSettings, SpikeTrains, counts, gather
+from lib.features import PARTS
 
 
 def write(path, utterances, times_type=np.float16, units_type=np.uint16, keys=hd.CLASS_NAMES):
@@ -52,43 +50,46 @@ def root(tmp_path):
     return folder
 
 
+def frames(root, cache, snr=None, **settings):
+    shd_settings = datasets.get("shd").settings(**settings)
+    return datasets.get("shd").frames(datasets.load("shd", root, shd_settings), shd_settings, cache, snr)
+
+
 # Loading
 
 
 def test_shd_holds_out_two_speakers_for_validation(root):
-    loaded = load("shd", None, root)
+    loaded = load("shd", root)
     assert Counter(loaded.parts.tolist()) == {"train": 20, "validation": 40, "test": 20}
-    assert {part: set(loaded.part(part).speakers) for part in PARTS} == {
-        "train": {"00"},
-        "validation": {"10", "11"},
-        "test": {"04"},
-    }
+    speakers = {part: set(loaded.part(part).speakers) for part in PARTS}
+    assert speakers == {"train": {"00"}, "validation": {"10", "11"}, "test": {"04"}}
     assert loaded.class_names == hd.CLASS_NAMES
     assert loaded.labels.tolist() == [*range(20)] * 4
+    test = loaded.part("test")
+    assert isinstance(test, SpikeTrains)
+    assert set(test.paths) == {"shd_test.h5"}
+    assert test.rows.tolist() == [*range(20)]
 
 
 def test_shd_validates_on_the_test_part_where_told_to(root):
-    loaded = load("shd", None, root, validation="test")
+    loaded = load("shd", root, validation="test")
     assert Counter(loaded.parts.tolist()) == {"train": 60, "validation": 20, "test": 20}
-    for index in (0, 7, 19):
-        for tested, validated in zip(
-            loaded.part("test").spikes(index), loaded.part("validation").spikes(index), strict=True
-        ):
-            np.testing.assert_array_equal(tested, validated)
+    for tested, validated in zip(loaded.part("test").read(range(20)), loaded.part("validation").read(range(20))):  # noqa: B905
+        np.testing.assert_array_equal(tested, validated)
 
 
-@pytest.mark.parametrize("fünf", ["fünf", "fuenf"])
-def test_words_left_out_of_shd_keep_their_spikes_whatever_the_file_calls_them(root, tmp_path, fünf):
+@pytest.mark.parametrize("fünf", ["fünf", "fuenf", None])
+def test_classes_held_out_of_shd_keep_their_spikes_whatever_the_file_calls_them(root, tmp_path, fünf):
     for path in root.iterdir():
         with h5py.File(path, "a") as file:
             del file["extra/keys"]
-            file["extra/keys"] = [name.replace("fünf", fünf).encode() for name in hd.CLASS_NAMES]
-    whole, unheard = (load("shd", split, root) for split in (None, "unheard german, nine"))
-    assert unheard.class_names == hd.CLASS_NAMES[:9]
-    assert Counter(unheard.parts.tolist()) == {"train": 9, "validation": 18, "test": 11}
-    found, clean = (count_spikes(trains, tmp_path / "cache").part("test") for trains in (unheard, whole))
-    assert found.labels.tolist() == [UNHEARD] * 11
-    assert torch.equal(found.features, clean.features[9:])
+            if fünf is not None:  # else labels mean what the recordings say
+                file["extra/keys"] = [name.replace("fünf", fünf).encode() for name in hd.CLASS_NAMES]
+    whole, held_out = (frames(root, tmp_path / "cache", split=split) for split in (None, "held-out german, nine"))
+    assert held_out.class_names == hd.CLASS_NAMES[:9]
+    assert Counter(held_out.parts.tolist()) == {"train": 9, "validation": 18, "test": 11}
+    assert held_out.part("test").labels.tolist() == [HELD_OUT] * 11
+    assert torch.equal(held_out.part("test").features, whole.part("test").features[9:])
 
 
 @pytest.mark.parametrize("times_type", [np.float16, np.float32, np.float64])
@@ -97,7 +98,7 @@ def test_spikes_are_read_as_they_were_written_whatever_their_types(tmp_path, tim
     utterances = [*spoken((0, 10), seed=0)]
     write(tmp_path / "shd_train.h5", utterances, times_type, units_type)
     write(tmp_path / "shd_test.h5", utterances[:1], times_type, units_type)
-    loaded = load("shd", None, tmp_path)
+    loaded = load("shd", tmp_path)
     for (times, units, *_), (found_times, found_units) in zip(utterances, loaded.read(range(40)), strict=True):
         np.testing.assert_array_equal(found_times, np.array(times, dtype=times_type).astype(float))
         np.testing.assert_array_equal(found_units, units)
@@ -105,7 +106,7 @@ def test_spikes_are_read_as_they_were_written_whatever_their_types(tmp_path, tim
 
 
 def test_utterances_read_together_are_those_read_singly(root):
-    loaded = load("shd", None, root)
+    loaded = load("shd", root)
     indices = [79, 3, 61, 44, 3]
     for index, (times, units) in zip(indices, loaded.read(indices), strict=True):
         alone = loaded.spikes(index)
@@ -118,42 +119,33 @@ def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
     for seed, file_name in enumerate(ssc.FILES.values()):
         utterances = [([0.5], [seed], label, f"speaker{seed}".encode()) for label in range(35)]
         write(tmp_path / file_name, utterances, keys=words)
-    loaded = load("ssc", None, tmp_path)
+    loaded = load("ssc", tmp_path)
     assert loaded.class_names == words
     assert loaded.speakers.tolist() == [f"speaker{number}" for number in (0, 1, 2) for _ in range(35)]
     assert [loaded.part(part).spikes(3)[1].item() for part in PARTS] == [0, 1, 2]
-    with pytest.raises(ValueError, match="'ssc' has a validation part of its own"):
-        load("ssc", None, tmp_path, validation="speaker")
-
-
-def test_without_names_labels_mean_what_the_recordings_say(root):
-    for part, speakers in (("train", (0, 10)), ("test", (4,))):
-        write(root / f"shd_{part}.h5", spoken(speakers, 0), keys=None)
-    assert load("shd", None, root).class_names == hd.CLASS_NAMES
 
 
 @pytest.mark.parametrize(("name", "module"), [("shd", shd), ("ssc", ssc)])
 def test_a_whole_set_is_held_to_its_published_counts(tmp_path, monkeypatch, name, module):
-    keys = ("yes", "no")
-    for part, file_name in module.FILES.items():
-        number = {"train": 6, "validation": 2, "test": 4}[part]
-        write(tmp_path / file_name, [([0.1], [1], n % 2, [0, 10][n // 4]) for n in range(number)], keys=keys)
     published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in module.FILES}
+    for part, file_name in module.FILES.items():
+        utterances = [([0.1], [1], n % 2, [0, 10][n // 4]) for n in range(published[part])]
+        write(tmp_path / file_name, utterances, keys=("yes", "no"))
     monkeypatch.setattr(module, "PUBLISHED_COUNTS", published)
-    assert len(load(name, None, tmp_path)) == sum(published.values())
+    assert len(load(name, tmp_path)) == sum(published.values())
     monkeypatch.setattr(module, "PUBLISHED_COUNTS", published | {"test": 5})
     with pytest.raises(ValueError, match=r"other counts than published: test 4 \(published: 5\)"):
-        load(name, None, tmp_path)
+        load(name, tmp_path)
 
 
 def test_the_fingerprint_is_of_the_files_and_of_which_utterances(root, tmp_path):
-    loaded = load("shd", None, root)
+    loaded = load("shd", root)
     before = loaded.fingerprint(tmp_path / "cache")
     assert re.fullmatch("[0-9a-f]{32}", before)
-    assert loaded.fingerprint() == before == load("shd", None, root, validation="speaker").fingerprint()
+    assert loaded.fingerprint() == before == load("shd", root, validation="speaker").fingerprint()
     assert len({before, *(loaded.part(part).fingerprint() for part in PARTS)}) == 4
     write(root / "shd_test.h5", spoken((4,), seed=2))
-    assert load("shd", None, root).fingerprint() != before
+    assert load("shd", root).fingerprint() != before
 
 
 # Faults
@@ -223,7 +215,7 @@ def test_the_user_reads_one_sentence(root, tmp_path, fault):
     damage, seen = FAULTS[fault]
     damage(root)
     with pytest.raises(ValueError, match=seen) as told:
-        count_spikes(load("shd", None, root), tmp_path / "cache")
+        frames(root, tmp_path / "cache")
     assert "\n" not in str(told.value)
     assert "restore" in str(told.value)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.suffix != ".fingerprint"] == []
@@ -241,79 +233,47 @@ def test_counts_worked_out_by_hand(tmp_path):
     """Bins of 250 ms: [0, 0.25), [0.25, 0.5), [0.5, 0.75); what comes after is dropped."""
     times = [0.0, 0.125, 0.125, 0.25, 0.5, 0.7, 0.75, 1.0]
     units = [3, 5, 5, 3, 699, 3, 3, 3]
-    found = count_spikes(toy(tmp_path, [(times, units, 0, 0)]), tmp_path / "cache", frames=3, bin_ms=250.0)
-    expected = np.zeros((1, 3, 700), dtype=np.uint8)
-    expected[0, 0, 3], expected[0, 0, 5], expected[0, 1, 3], expected[0, 2, 699], expected[0, 2, 3] = 1, 2, 1, 1, 1
-    np.testing.assert_array_equal(found.features.numpy(), expected)
-    assert found.features.dtype == torch.uint8
+    trains = toy(tmp_path, [(times, units, 0, 0)])
+    found = trains.frames(SpikeSettings(num_frames=3, bin_ms=250), tmp_path / "cache").features
+    expected = torch.zeros(1, 3, 700, dtype=torch.uint8)
+    expected[0, [0, 0, 1, 2, 2], [3, 5, 3, 699, 3]] = torch.tensor([1, 2, 1, 1, 1], dtype=torch.uint8)
+    assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(("frames", "bin_ms"), [(100, 14.0), (250, 4.0), (1, 10_000.0), (33, 7.3)])
-def test_counts_are_those_of_a_histogram(root, tmp_path, frames, bin_ms):
-    loaded = load("shd", None, root)
-    found = count_spikes(loaded, tmp_path / "cache", frames=frames, bin_ms=bin_ms)
+@pytest.mark.parametrize(("num_frames", "bin_ms"), [(100, 14.0), (250, 4.0), (2, 5_000.0), (33, 7.3)])
+def test_counts_are_those_of_a_histogram(root, tmp_path, num_frames, bin_ms):
+    loaded = load("shd", root)
+    found = frames(root, tmp_path / "cache", num_frames=num_frames, bin_ms=bin_ms)
     ordered = np.concatenate([np.flatnonzero(loaded.parts == part) for part in PARTS]).tolist()
     assert found.labels.tolist() == loaded.labels[ordered].tolist()
-    edges = np.arange(frames + 1) * bin_ms / 1000
+    edges = np.arange(num_frames + 1) * bin_ms / 1000
     for (times, units), row in zip(loaded.read(ordered), found.features.numpy(), strict=True):
-        kept = times < edges[-1]  # a histogram's last bin holds its end, too
-        expected, _, _ = np.histogram2d(times[kept], units[kept], bins=[edges, np.arange(701)])
+        within = times < edges[-1]  # a histogram's last bin holds its end, too
+        expected, _, _ = np.histogram2d(times[within], units[within], bins=[edges, np.arange(701)])
         np.testing.assert_array_equal(row, expected)
 
 
 def test_a_time_on_a_boundary_is_in_the_later_bin():
     times = np.arange(64) / 64
-    bins = counts((times, np.zeros(64, dtype=int)), 64, 1000 / 64)[:, 0]
-    assert (bins == 1).all()
+    assert (counts((times, np.zeros(64, dtype=int)), 64, 1000 / 64)[:, 0] == 1).all()
 
 
 def test_counts_are_computed_once_for_the_same_spikes_and_settings(root, tmp_path):
     cache = tmp_path / "cache"
-    first = count_spikes(load("shd", None, root), cache)
-    count_spikes(load("shd", None, root), cache, frames=100, bin_ms=14)
+    first = frames(root, cache)
+    frames(root, cache, num_frames=100, bin_ms=14)
     (record,) = [json.loads(path.read_text()) for path in cache.glob("*.json")]
     assert (record["frames"], record["bin_ms"], record["data"]) == (100, 14.0, first.fingerprint)
-    count_spikes(load("shd", None, root), cache, bin_ms=10)
-    count_spikes(load("shd", None, root).part("train"), cache)
-    count_spikes(load("shd", None, root, validation="test"), cache)
+    frames(root, cache, bin_ms=10)
+    load("shd", root).part("train").frames(SpikeSettings(), cache)
+    frames(root, cache, validation="test")
     assert len([*cache.glob("*.json")]) == 4
 
 
-def test_more_spikes_than_a_byte_holds_are_refused(tmp_path):
+def test_more_spikes_than_a_byte_holds_and_noise_are_refused(root, tmp_path):
     trains = toy(tmp_path, [([0.5] * 256, [9] * 256, 0, 0)])
-    with pytest.raises(ValueError, match=r"A channel has 256 spikes in 14 ms, and 255 fit; give a smaller `bin_ms`"):
-        count_spikes(trains, tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"a channel has 256 spikes in 14 ms, and 255 fit: give a smaller bin_ms"):
+        trains.frames(SpikeSettings(), tmp_path / "cache")
     assert not [*(tmp_path / "cache").glob("*.npy")]
-
-
-@pytest.mark.parametrize("setting", [{"frames": 0}, {"bin_ms": 0.0}, {"bin_ms": float("nan")}, {"bin_ms": -1.0}])
-def test_settings_out_of_range(root, tmp_path, setting):
-    with pytest.raises(ValueError, match="`frames` is 1 or more and `bin_ms` above 0"):
-        count_spikes(load("shd", None, root), tmp_path / "cache", **setting)
-
-
-def test_a_network_makes_of_bytes_what_it_makes_of_floats(root, tmp_path):
-    features = count_spikes(load("shd", None, root), tmp_path / "cache").features[:8]
-    network = SpikingClassifier(700, 20, (6,))
-    point, generator = PointMass(network_state(network)), torch.Generator()
-    assert torch.equal(
-        predict(network, point, features, 1, generator), predict(network, point, features.float(), 1, generator)
-    )
-
-
-def test_a_part_of_a_spiking_set_is_one(root):
-    part = load("shd", None, root).part("test")
-    assert isinstance(part, SpikeTrains)
-    assert set(part.paths) == {"shd_test.h5"}
-    assert part.rows.tolist() == [*range(20)]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "snr", "name"),
-    [({"augmented": 2}, None, "augmented"), ({"filterbank_rate": 16_000}, None, "filterbank_rate"), ({}, 0.0, "snr")],
-)
-def test_what_only_waveforms_have_is_refused(root, tmp_path, chosen, snr, name):
-    spikes = load("shd", None, root)
-    with pytest.raises(ValueError, match=f"'shd' holds spikes and no waveforms: leave {name} out"):
-        experiment.frames_of(spikes, chosen, tmp_path / "cache", snr)
-    assert experiment.frames_of(spikes, {}, tmp_path / "cache").features.ndim == 3
+    with pytest.raises(ValueError, match="'shd' holds spikes and no waveforms: leave snr out"):
+        frames(root, tmp_path / "cache", snr=0.0)

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from test_datasets import load
 
 from lib import synthesis
-from lib.datasets import hd, load, sc, shd
-from lib.synthesis import cochlea, make, plans, sound
-from lib.synthesis.__main__ import main
+from lib.datasets import SETS, hd, sc, shd, synthetic_hd, synthetic_sc, synthetic_shd
+from lib.datasets.__main__ import main
+from lib.datasets.spikes import UNITS
+from lib.synthesis import cochlea, sound
 from lib.synthesis.espeak import espeak
 from lib.synthesis.sound import Recording, Speaker, generator, utter
 
@@ -31,6 +33,10 @@ def roots(tmp_path_factory):
     return {name: folder / name for name in SMALLEST}
 
 
+def make(name, root, *arguments, **options):
+    SETS[name].make(root, *arguments, **options)
+
+
 def contents(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -39,7 +45,7 @@ def contents(root):
 
 
 def test_hd_has_twelve_speakers_who_say_every_digit_in_both_languages(roots):
-    loaded = load("synthetic-hd", None, roots["synthetic-hd"])
+    loaded = load("synthetic-hd", roots["synthetic-hd"])
     assert len(loaded) == 240
     assert Counter(loaded.speakers.tolist()) == {f"{number:02d}": 20 for number in range(12)}
     assert Counter(loaded.labels.tolist()) == dict.fromkeys(range(20), 12)
@@ -49,9 +55,9 @@ def test_hd_has_twelve_speakers_who_say_every_digit_in_both_languages(roots):
     assert set(loaded.part("validation").speakers) == set(hd.VALIDATION_SPEAKERS)
 
 
-@pytest.mark.parametrize("split", sc.SPLITS)
+@pytest.mark.parametrize("split", SETS["sc"].splits)
 def test_sc_speakers_say_every_word_in_the_part_that_their_name_hashes_to(roots, split):
-    loaded = load("synthetic-sc", split, roots["synthetic-sc"])
+    loaded = load("synthetic-sc", roots["synthetic-sc"], split=split)
     assert len(loaded) == 140
     assert loaded.class_names == sc.WORDS
     assert set(Counter(loaded.speakers.tolist()).values()) == {35}
@@ -63,7 +69,7 @@ def test_sc_speakers_say_every_word_in_the_part_that_their_name_hashes_to(roots,
     ("speakers", "parts"), [(4, (2, 1, 1)), (5, (3, 1, 1)), (60, (42, 9, 9)), (100, (70, 15, 15))], ids="{}".format
 )
 def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
-    recordings, lists = plans.plan_sc(35 * speakers, seed=0)
+    recordings, lists = synthetic_sc.plan(35 * speakers, seed=0)
     assert len({recording.path for recording in recordings}) == 35 * speakers
     assert {name: len(lines) for name, lines in lists.items()} == {
         "validation_list.txt": 35 * parts[1],
@@ -71,28 +77,25 @@ def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
     }
 
 
-def test_every_file_is_planned_with_the_word_in_its_name():
-    for recording in plans.plan_hd(240, seed=0)[0]:
+def test_every_file_is_planned_with_the_word_in_its_name_and_in_whole_rounds():
+    assert len(synthetic_hd.plan(700, seed=0)[0]) == 720
+    assert len(synthetic_sc.plan(370, seed=0)[0]) == 385
+    for recording in synthetic_hd.plan(240, seed=0)[0]:
         utterance = hd.parse(Path(recording.path).name, "train")
         assert recording.word == hd.CLASS_NAMES[utterance.label]
         assert (recording.accent == "de") == (utterance.label >= 10)
-    for recording in plans.plan_sc(140, seed=0)[0]:
+    for recording in synthetic_sc.plan(140, seed=0)[0]:
         assert recording.path.startswith(f"{recording.word}/")
         assert recording.accent.startswith("en")
 
 
-def test_the_number_of_utterances_goes_to_whole_rounds():
-    assert len(plans.plan_hd(700, seed=0)[0]) == 720
-    assert len(plans.plan_sc(370, seed=0)[0]) == 385
-
-
 def test_shd_holds_the_spikes_of_hds_recordings_in_the_order_of_its_lists(roots):
-    recorded, heard = (load(name, None, roots[name]) for name in ("synthetic-hd", "synthetic-shd"))
+    recorded, heard = (load(name, roots[name]) for name in ("synthetic-hd", "synthetic-shd"))
     for part in ("labels", "speakers", "parts", "class_names"):
         np.testing.assert_array_equal(getattr(recorded, part), getattr(heard, part))
     for index in (0, 100, 239):
         samples, rate = soundfile.read(recorded.root / recorded.paths[index], dtype="int16")
-        for expected, found in zip(cochlea.listen(samples, rate), heard.spikes(index), strict=True):
+        for expected, found in zip(cochlea.listen(samples, rate, UNITS), heard.spikes(index), strict=True):
             np.testing.assert_array_equal(expected, found)
 
 
@@ -100,7 +103,7 @@ def test_shd_holds_the_spikes_of_hds_recordings_in_the_order_of_its_lists(roots)
 
 
 def test_full_hd_has_the_published_counts_of_each_list():
-    recordings, lists = plans.plan_hd(None, seed=0)
+    recordings, lists = synthetic_hd.plan(None, seed=0)
     assert {name: len(lines) for name, lines in lists.items()} == {
         "train_filenames.txt": 8_332,
         "test_filenames.txt": 2_088,
@@ -117,13 +120,15 @@ def test_full_hd_has_the_published_counts_of_each_list():
 
 
 def test_full_shd_has_its_own_counts_of_hds_recordings():
-    recordings, lists = plans.plan_shd(None, seed=0)
+    recordings, lists = synthetic_shd.plan(None, seed=0)
     assert [len(lists[f"{part}_filenames.txt"]) for part in shd.FILES] == [*shd.PUBLISHED_COUNTS.values()]
-    assert {recording.path for recording in recordings} == {recording.path for recording in plans.plan_hd(None, 0)[0]}
+    assert {recording.path for recording in recordings} == {
+        recording.path for recording in synthetic_hd.plan(None, 0)[0]
+    }
 
 
 def test_full_sc_has_the_published_counts_under_both_splits():
-    recordings, lists = plans.plan_sc(None, seed=0)
+    recordings, lists = synthetic_sc.plan(None, seed=0)
     speakers = {recording.path: sc.FILE_NAME.fullmatch(Path(recording.path).name)[1] for recording in recordings}
     assert len(speakers) == len(recordings) == 105_829
     assert len(set(speakers.values())) == 2_618
@@ -141,44 +146,35 @@ def test_full_sc_has_the_published_counts_under_both_splits():
 def test_sets_of_full_size_load_under_the_published_names(tmp_path, monkeypatch):
     """As if fewer utterances had been published; every other count would be refused."""
     monkeypatch.setattr(hd, "PUBLISHED_COUNTS", ({"train": 199, "test": 52}, {"train": 190, "test": 61}))
-    make("synthetic-hd", tmp_path / "hd", full=True)
-    loaded = load("hd", None, tmp_path / "hd")
+    make("synthetic-hd", tmp_path / "hd", None)
+    loaded = load("hd", tmp_path / "hd")
     assert (len(loaded), loaded.sample_rate) == (251, 48_000)
     assert len(loaded.part("test")) == 52
 
-    monkeypatch.setattr(plans, "SC_SPEAKERS", 6)
+    monkeypatch.setattr(synthetic_sc, "FULL_SPEAKERS", 6)
     official = {"train": 140, "validation": 36, "test": 37}
     counts = {"official": official, "70-10-20": {"train": 105, "validation": 36, "test": 72}}
     monkeypatch.setattr(sc, "PUBLISHED_COUNTS", counts)
-    make("synthetic-sc", tmp_path / "sc", full=True)
+    make("synthetic-sc", tmp_path / "sc", None)
     for split, parts in counts.items():
-        assert Counter(load("sc", split, tmp_path / "sc").parts.tolist()) == parts
-
-
-def test_a_full_set_is_another_than_the_default_one(roots):
-    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
-        make("synthetic-sc", roots["synthetic-sc"], full=True)
+        assert Counter(load("sc", tmp_path / "sc", split=split).parts.tolist()) == parts
 
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_disk_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
-    assert main([name, str(tmp_path / "sets" / "one")]) == 1
+    assert main([name, str(tmp_path / "sets" / "one"), "--full"]) == 1
     needed = {"synthetic-hd": "1", "synthetic-sc": "3.8", "synthetic-shd": "1"}[name]
     sentence = f"'{name}': {needed} GB are needed on the disk of {tmp_path / 'sets'}, where 0.1 GB are free; make room"
     assert sentence in capsys.readouterr().err
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_the_command_makes_a_full_set_and_says_why_it_cannot(tmp_path, monkeypatch, capsys):
-    made = []
-    monkeypatch.setattr("lib.synthesis.__main__.make", lambda *arguments, **options: made.append((arguments, options)))
+def test_the_command_makes_a_set_or_says_why_it_cannot(roots, tmp_path, capsys):
     assert main(["synthetic-hd", str(tmp_path / "hd")]) == 0
-    assert made == [(("synthetic-hd", tmp_path / "hd"), {"full": True})]
-    monkeypatch.undo()
-    (tmp_path / "thesis.tex").write_text("precious")
-    assert main(["synthetic-hd", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"{tmp_path} holds something other than this synthetic set")
+    assert "synthetic-hd: 20 classes, train 914, validation 231, test 295 utterances" in capsys.readouterr().out
+    assert main(["synthetic-hd", str(roots["synthetic-sc"])]) == 1
+    assert "holds something other than this synthetic set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["synthetic-hd", "synthetic-sc"])
@@ -190,7 +186,7 @@ def test_blocks_said_side_by_side_are_the_same_each_time(tmp_path, monkeypatch, 
 
 
 def test_all_voices_are_there(tmp_path):
-    voices = [*plans.HD_VARIANTS, *sound.FEMALE, *sound.MALE]
+    voices = [*synthetic_hd.VOICES, *sound.FEMALE, *sound.MALE]
     with espeak(tmp_path) as say:
         for accent in (*sound.ACCENTS, "de"):
             for variant in voices:
@@ -205,7 +201,7 @@ def test_a_set_is_the_same_in_one_process_and_in_another(roots, tmp_path, name):
     with espeak(tmp_path) as say:
         say("something else", "en+m3", 200, 20, 90)
     make(name, tmp_path / "again", SMALLEST[name])
-    code = f"from lib.synthesis import make; make({name!r}, {str(tmp_path / 'other')!r}, {SMALLEST[name]})"
+    code = f"from lib.datasets import SETS; SETS[{name!r}].make({str(tmp_path / 'other')!r}, {SMALLEST[name]})"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], capture_output=True)
     first = contents(roots[name])
     assert len(first) == (3 if name == "synthetic-shd" else SMALLEST[name] + 3)
@@ -244,7 +240,7 @@ def test_a_set_that_is_there_is_left_as_it_is(roots):
 def test_hd_lasts_as_long_as_the_word_and_sc_a_second(roots):
     lengths = {}
     for name in ("synthetic-hd", "synthetic-sc"):
-        loaded = load(name, None, roots[name])
+        loaded = load(name, roots[name])
         audio = [loaded.audio(index) for index in range(len(loaded))]
         assert {rate for _, rate in audio} == {16_000}
         lengths[name] = [len(waveform) for waveform, _ in audio]
@@ -256,7 +252,7 @@ def test_hd_lasts_as_long_as_the_word_and_sc_a_second(roots):
 
 
 def test_utterances_differ_in_loudness_place_and_noise(roots):
-    loaded = load("synthetic-sc", None, roots["synthetic-sc"])
+    loaded = load("synthetic-sc", roots["synthetic-sc"])
     loudness, place, quietest = [], [], []
     for index in range(len(loaded)):
         power = (loaded.audio(index)[0].reshape(100, 160) ** 2).mean(axis=1)
@@ -314,18 +310,16 @@ def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
     assert 10 * np.log10(octaves[1] / octaves[2]) == pytest.approx(3, abs=0.5)
 
 
-def test_the_microphone_tilts_by_so_many_decibels_an_octave():
-    tilted = FLAT._replace(tilt=3.0)
-    gain = 20 * np.log10(sound.response(tilted, np.array([250.0, 500.0, 1_000.0, 2_000.0, 4_000.0])))
-    np.testing.assert_allclose(gain, [-6, -3, 0, 3, 6], atol=1e-9)
-
-
-def test_the_microphones_waves_go_through_whole_octaves():
+def test_the_microphone_tilts_by_so_many_decibels_an_octave_and_its_waves_go_through_whole_octaves():
     """cos(pi / 4 k x octaves): one of 2 dB with k = 4 turns over at each octave."""
     ripple = np.zeros((4, 2))
     ripple[3, 0] = 2
-    gain = 20 * np.log10(sound.response(FLAT._replace(ripple=ripple), 1_000 * 2.0 ** np.arange(-2, 3)))
-    np.testing.assert_allclose(gain, [2, -2, 2, -2, 2], atol=1e-9)
+    for speaker, expected in (
+        (FLAT._replace(tilt=3.0), [-6, -3, 0, 3, 6]),
+        (FLAT._replace(ripple=ripple), [2, -2, 2, -2, 2]),
+    ):
+        gain = 20 * np.log10(sound.response(speaker, 1_000 * 2.0 ** np.arange(-2, 3)))
+        np.testing.assert_allclose(gain, expected, atol=1e-9)
 
 
 def test_a_word_longer_than_the_recording_is_cut(monkeypatch):
@@ -353,16 +347,6 @@ def test_rate_and_pitch_reach_espeak(tmp_path):
 # Bad input
 
 
-def test_unknown_name(tmp_path):
-    with pytest.raises(ValueError, match="No synthetic set is called 'hd'; there are synthetic-hd, synthetic-sc"):
-        make("hd", tmp_path / "hd")
-
-
-def test_a_full_set_of_another_size(tmp_path):
-    with pytest.raises(ValueError, match="The full size of 'synthetic-hd' is given; leave `utterances` out"):
-        make("synthetic-hd", tmp_path / "hd", 240, full=True)
-
-
 @pytest.mark.parametrize("name", SMALLEST)
 @pytest.mark.parametrize("fewer", [1, 1_000])
 def test_too_few_utterances(tmp_path, name, fewer):
@@ -371,19 +355,19 @@ def test_too_few_utterances(tmp_path, name, fewer):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_synthetic_set_is_not_written_over(roots):
+@pytest.mark.parametrize(("utterances", "seed"), [(140, 1), (None, 0)])
+def test_another_synthetic_set_is_not_written_over(roots, utterances, seed):
     before = contents(roots["synthetic-sc"])
     with pytest.raises(ValueError, match="holds something other than this synthetic set"):
-        make("synthetic-sc", roots["synthetic-sc"], 140, seed=1)
+        make("synthetic-sc", roots["synthetic-sc"], utterances, seed)
     assert contents(roots["synthetic-sc"]) == before
 
 
 def test_anything_else_is_not_written_over(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
-        make("synthetic-hd", tmp_path, 240)
-    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
-        make("synthetic-hd", tmp_path / "thesis.tex", 240)
+    for root in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+            make("synthetic-hd", root, 240)
     assert contents(tmp_path) == {"thesis.tex": b"precious"}
 
 

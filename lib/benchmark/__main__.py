@@ -2,52 +2,178 @@
 
 import argparse
 import os
+import platform
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from lib import experiment
-from lib.benchmark.layers import neurons
-from lib.benchmark.products import Shape
-from lib.benchmark.runs import against_peers, at_once, growth
-from lib.benchmark.steps import prediction, steps
-from lib.benchmark.timing import machine
+from lib import provenance
+from lib.benchmark import INPUTS, Case, Shape, multiplied, peers, step_products, timed
 from lib.files import atomic_write
+from lib.network import SpikingLayer, fast
+from lib.neurons import NEURONS
+from lib.posteriors import MeanFieldGaussian, network_state, predict
+from lib.runs import DATA
+from lib.trainers import train_map
 
-WIDTHS, BATCHES = (128, 256, 512), (16, 32, 128)
-BUSY = 0.5  # processes that want to run
 SECONDS = 5.0  # for each group of what is timed in turns
-STEPS = [Shape(width, batch) for width in WIDTHS for batch in BATCHES]
-PREDICTIONS = [Shape(width, 128) for width in WIDTHS]
-PEERS = [Shape(512, 128), Shape(512, 16), Shape(128, 128)]
-LAYERS = [Shape(512, 128), Shape(128, 128)]
-PAIRS = [Shape(width, batch) for width in (128, 512) for batch in (16, 128)]
-GROWTH = {
-    "utterances": [(Shape(512, 128), utterances) for utterances in (256, 512, 1024)],
-    "frames": [(Shape(512, 128, frames), 256) for frames in (50, 100, 200)],
+BUSY = 0.5  # processes that want to run
+SAMPLES = 16
+NORM_SCALE = 3.0  # at 1, where norms start, LIF neurons stay silent on noise
+TOGETHER = 8  # steps of two processes: so many that one's ending before the other, and what they are told, do not show
+
+
+def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
+    """A training step's products alone, the step with Adam (map) and with IVON, and parts of the former."""
+    minibatch, row = shape.minibatch(device), {"device": device} | asdict(shape)
+    (optimizer, of_map), (_, of_ivon) = (
+        peers.training_step(method, peers.ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
+    )
+    of_map()  # for the optimiser alone to have gradients
+    runs = {"products": multiplied(step_products(shape, device)), "map": of_map, "ivon": of_ivon}
+    runs |= {"norm, neuron, dropout": between_products(shape, device), "optimiser": optimizer.step}
+    return [Case(row | {"work": work}, run) for work, run in runs.items()]
+
+
+def between_products(shape: Shape, device: str) -> Callable[[], object]:
+    """Norm, neurons and dropout of both layers, forward and backward."""
+    size, steps = (shape.frames, shape.batch, shape.width), []
+    # The readout of firing rates sends the same gradient to each time step of the last layer.
+    for grad in (torch.randn(size, device=device), torch.randn(size[1:], device=device).expand(size)):
+        layer = SpikingLayer(shape.width, shape.width, peers.DROPOUT).to(device)
+        layer.linear = nn.Identity()
+        steps.append(layer_step(layer, torch.randn(size, device=device, requires_grad=True), grad))
+    return lambda: [step() for step in steps]
+
+
+def layer_step(layer: nn.Module, inputs: Tensor, grad: Tensor) -> Callable[[], object]:
+    """A call that goes through the layer and back, to its parameters and to inputs that want a gradient."""
+    wanted = [tensor for tensor in (inputs, *layer.parameters()) if tensor.requires_grad]
+    return lambda: torch.autograd.grad(layer(inputs), wanted, grad)
+
+
+def prediction_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
+    """A Bayesian prediction of a minibatch, and its products alone."""
+    network, (features, _) = peers.ours(shape.width).to(device), shape.minibatch(device)
+    mean = network_state(network)
+    std = {name: torch.full_like(mean[name], 0.01) for name, _ in network.named_parameters()}
+    posterior, generator = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
+    row = {"device": device, "width": shape.width, "utterances": shape.batch, "samples": SAMPLES}
+    return [
+        Case(row | {"work": "products"}, multiplied(step_products(shape, device)[:2], SAMPLES)),
+        Case(row | {"work": "prediction"}, lambda: predict(network, posterior, features, SAMPLES, generator)),
+    ]
+
+
+def peer_cases(stack: ExitStack, shape: Shape, keep: bool) -> list[Case]:
+    """A step of each network in a process of its own, so that what one does to memory neither helps nor harms another.
+
+    Ours keeps what it frees in any case, as runs do.
+    """
+    row, threads = asdict(shape) | {"freed_memory": "kept" if keep else "returned"}, torch.get_num_threads()
+    cases = [Case(row | {"network": "products", "version": None}, multiplied(step_products(shape)))]
+    for name in peers.installed():
+        process = stack.enter_context(peers.own_process(name, shape, threads, keep or name == "ours"))
+        versioned = {"network": name, "version": version(name) if name in peers.LIBRARIES else None}
+        cases.append(Case(row | versioned, at_once([process], 1)))
+    return cases
+
+
+def pair_cases(stack: ExitStack, shape: Shape) -> list[Case]:
+    """Two networks that train at the same time with half of the threads each, or one after the other with all."""
+    row, threads = {"width": shape.width, "batch": shape.batch}, torch.get_num_threads()
+    *halves, whole = (
+        stack.enter_context(peers.own_process("ours", shape, share, keep_memory=True))
+        for share in (max(1, threads // 2), max(1, threads // 2), threads)
+    )
+    runs = {"at the same time": at_once(halves, TOGETHER), "one after the other": at_once([whole], 2 * TOGETHER)}
+    return [Case(row | {"manner": manner}, run, TOGETHER) for manner, run in runs.items()]
+
+
+def at_once(processes: Sequence[Callable], steps: int) -> Callable[[], object]:
+    """A call that makes so many steps in each of the processes, in all of them at the same time."""
+    return lambda: [future.result() for future in [begin(steps) for begin in processes]]
+
+
+def layer_cases(stack: ExitStack, shape: Shape, neuron: str) -> list[Case]:
+    """A step of a first layer on noise, and of the baseline's with the same weights; ``rate`` is the share of spikes.
+
+    Both run in this process, which keeps the memory that is freed, to the baseline's advantage.
+    """
+    layer, (features, _) = NEURONS[neuron](INPUTS, shape.width, peers.DROPOUT), shape.minibatch()
+    nn.init.constant_(layer.norm.weight, NORM_SCALE)
+    train, grad = features.transpose(0, 1).contiguous(), torch.randn(shape.batch, shape.frames, shape.width)
+    steps = {"ours": layer_step(layer, train, grad.transpose(0, 1).contiguous())}
+    if "sparch" in peers.installed() and neuron in peers.THEIR_LAYERS:
+        steps["sparch"] = layer_step(peers.sparch_layer(layer, neuron, shape.batch), features, grad)
+    row = {"threads": torch.get_num_threads(), "inputs": INPUTS} | asdict(shape)
+    row |= {"rate": float((layer(train) > 0).double().mean())}
+    return [Case({"neuron": neuron, "library": library} | row, run) for library, run in steps.items()]
+
+
+def growth_cases(stack: ExitStack, along: str, sizes: Sequence[tuple[Shape, int]]) -> list[Case]:
+    """Epochs of ``train_map`` on more and more utterances, or longer and longer ones."""
+    cases, settings = [], {"learning_rate": peers.LEARNING_RATE, "epochs": 1}
+    for shape, count in sizes:
+        features, labels = Shape(shape.width, count, shape.frames).minibatch()
+        parts = [SimpleNamespace(features=features[:n], labels=labels[:n]) for n in (count, 2)]
+        run = partial(train_map, peers.ours(shape.width), *parts, batch_size=shape.batch, **settings)
+        cases.append(Case({"along": along} | asdict(shape) | {"utterances": count}, run))
+    return cases
+
+
+def machine() -> pd.DataFrame:
+    """One row that says what the timings are taken on, and how many processes want to run there already."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    row = provenance.machine() | {"memory_gb": round(memory / 1e9, 1), "load": round(os.getloadavg()[0], 1)}
+    versions = {name: version(name) for name in ("torch", "numba", "ivon-opt")}
+    return pd.DataFrame([row | {"python": platform.python_version()} | versions])
+
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+UTTERANCES = [(Shape(512, 128), count) for count in (256, 512, 1024)]
+FRAMES = [(Shape(512, 128, frames), 256) for frames in (50, 100, 200)]
+# For each table its cases, and the groups of what is timed in turns.
+TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
+    "steps": (step_cases, [*product([Shape(w, b) for w in (128, 256, 512) for b in (16, 32, 128)], DEVICES)]),
+    "prediction": (prediction_cases, [*product([Shape(width, 128) for width in (128, 256, 512)], DEVICES)]),
+    "peers": (peer_cases, [*product([Shape(512, 128), Shape(512, 16), Shape(128, 128)], (False, True))]),
+    "neurons": (layer_cases, [*product([Shape(512, 128), Shape(128, 128)], NEURONS)]),
+    "at-once": (pair_cases, [(Shape(width, batch),) for width in (128, 512) for batch in (16, 128)]),
+    "growth": (growth_cases, [("utterances", UTTERANCES), ("frames", FRAMES)]),
 }
 
-TABLES: dict[str, Callable[[float], pd.DataFrame]] = {
-    "machine": lambda seconds: machine(),
-    "steps": lambda seconds: steps(STEPS, seconds),
-    "prediction": lambda seconds: prediction(PREDICTIONS, seconds),
-    "peers": lambda seconds: against_peers(PEERS, seconds),
-    "neurons": lambda seconds: neurons(LAYERS, seconds),
-    "at-once": lambda seconds: at_once(PAIRS, seconds),
-    "growth": lambda seconds: growth(GROWTH, seconds),
-}
+
+def measured(cases: Callable[..., list[Case]], groups: Sequence[tuple]) -> pd.DataFrame:
+    """The times of each group's cases; processes that they enter into a stack end with the group."""
+    tables = []
+    for group in tqdm(groups, desc=cases.__name__):
+        with ExitStack() as stack:
+            tables.append(timed(cases(stack, *group), SECONDS))
+    return pd.concat(tables)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.benchmark", description=__doc__)
-    parser.add_argument("--results", type=Path, default=experiment.DATA / "results")
+    parser.add_argument("--results", type=Path, default=DATA / "results")
     folder = parser.parse_args(arguments).results
     if os.getloadavg()[0] > BUSY:
         print("This machine is busy: the times will be too long and their ratios off. Run it when nothing else does.")
+    if fast:
+        fast.keep_freed_memory()
     # Written together at the end: an interrupted benchmark leaves the tables of one run in place.
-    measured = {name: measure(SECONDS) for name, measure in TABLES.items()}
-    for name, table in measured.items():
+    tables = {"machine": machine()} | {name: measured(*asked) for name, asked in TABLES.items()}
+    for name, table in tables.items():
         with atomic_write(folder / f"bench-{name}.csv") as aside:
             table.to_csv(aside, index=False, float_format="%.5g")
 

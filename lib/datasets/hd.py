@@ -1,15 +1,22 @@
 """Heidelberg Digits (Cramer et al., 2022): spoken digits in English and German, twelve speakers.
 
-Layout: `audio/lang-english_speaker-00_trial-0_digit-0.flac`, `train_filenames.txt`, `test_filenames.txt`.
+Layout: ``audio/lang-english_speaker-00_trial-0_digit-0.flac``, ``train_filenames.txt``, ``test_filenames.txt``.
 """
 
 import re
 from pathlib import Path
 
-from lib.datasets.speech import Speech, assemble
-from lib.datasets.utterances import Utterance, check_counts, check_present, read_list
+from lib.datasets.dataset import DataSet
+from lib.datasets.downloads import Source
+from lib.datasets.speech import Speech, SpeechSettings, assemble
+from lib.datasets.utterances import Utterance, check_counts, read_lists
 
-SPLITS = ("official",)
+FOLDERS = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
+CITATION = (
+    "Cramer, Stradmann, Schemmel and Zenke, The Heidelberg Spiking Data Sets for the Systematic Evaluation of Spiking "
+    "Neural Networks, IEEE Transactions on Neural Networks and Learning Systems 33 (2022), "
+    "doi:10.1109/TNNLS.2020.3044364"
+)
 
 # Two of the ten training speakers, because the test part, too, has two speakers that training never hears, and
 # because settings chosen on one voice would suit that voice; they cost about a fifth of the training part. Simply the
@@ -23,45 +30,44 @@ CLASS_NAMES = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"),
 )
+LISTS = {"train": "train_filenames.txt", "test": "test_filenames.txt"}
+LANGUAGES = {"english": range(10), "german": range(10, 20)}
 
 FILE_NAME = re.compile(r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac")
 
 
-def load(name: str, split: str, root: Path, validation: str) -> Speech:
-    """Read HD's lists; label = digit, plus ten for German.
-
-    `validation` is "speaker" (`VALIDATION_SPEAKERS` are held out from training) or "test" (the test part
-    serves as validation too, as in the earlier baseline).
-    """
+def read(name: str, split: str, root: Path) -> Speech:
+    """Read HD's lists; label = digit, plus ten for German."""
     present = {entry.name for entry in (root / "audio").iterdir()}
-    listed = {}
-    for part in ("train", "test"):
-        path = root / f"{part}_filenames.txt"
-        listed[part] = read_list(path)
-        check_present(path, listed[part], present)
-    both = sorted(set(listed["train"]) & set(listed["test"]))
-    if both:
-        raise ValueError(f"{root}: both lists name {both[0]!r}; restore train_filenames.txt and test_filenames.txt.")
-    check_counts(name, split, {part: len(names) for part, names in listed.items()}, *PUBLISHED_COUNTS)
-
-    utterances = [parse(file_name, part) for part, names in listed.items() for file_name in names]
-    if validation == "speaker":
-        utterances = [
-            u._replace(part="validation") if u.part == "train" and u.speaker in VALIDATION_SPEAKERS else u
-            for u in utterances
-        ]
-    else:
-        utterances += [u._replace(part="validation") for u in utterances if u.part == "test"]
-    return assemble(name, split, root, None, CLASS_NAMES, utterances)
+    lists = read_lists(root, LISTS, present)
+    found = [parse(file_name, part) for part, names in lists.items() for file_name in names]
+    check_counts(name, split, [utterance.part for utterance in found], *PUBLISHED_COUNTS)
+    return assemble(name, split, root, None, CLASS_NAMES, found)
 
 
 def parse(file_name: str, part: str) -> Utterance:
-    """Read language, speaker and digit from a file name, or raise ValueError if it is not HD's."""
+    """Read language, speaker and digit from a file name, or raise ``ValueError`` if it is not HD's."""
     match = FILE_NAME.fullmatch(file_name)
     if match is None:
         raise ValueError(
-            f"{part}_filenames.txt names {file_name!r}, which is not of the form "
-            "'lang-english_speaker-00_trial-0_digit-0.flac'; restore the list."
+            f"{LISTS[part]} names {file_name!r}, which is not of the form "
+            "'lang-english_speaker-00_trial-0_digit-0.flac': restore the list"
         )
     language, speaker, _, digit = match.groups()
     return Utterance(f"audio/{file_name}", int(digit) + 10 * (language == "german"), speaker, part)
+
+
+HD = DataSet(
+    name="hd",
+    settings=SpeechSettings,
+    splits=("official",),
+    default_split="official",
+    mark="audio",
+    read=read,
+    validation_speakers=VALIDATION_SPEAKERS,
+    groups=LANGUAGES,
+    # 10,420 utterances of at most 2 s would take 2 GB uncompressed; the publishers list the archive's MD5 sum.
+    sources=(Source(FOLDERS, "hd_audio.tar.gz", "md5sums.txt", LISTS["train"], 4_000_000_000),),
+    licence="CC BY 4.0, as its publishers say of the spiking sets made from it, on the page that offers both",
+    citation=CITATION,
+)

@@ -1,14 +1,34 @@
-"""Sets of recordings: an utterance is a file of its own."""
+"""Sets of recordings: an utterance is an audio file of its own."""
 
+import math
 import wave
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from lib.datasets.utterances import Utterance, Utterances, check_trainable
+from lib import augmentation, features
+from lib.datasets.utterances import DataSettings, Utterance, Utterances
+from lib.features import Frames, Row
+from lib.settings import optional, setting, whole
+
+
+@dataclass(frozen=True)
+class SpeechSettings(DataSettings):
+    """What a set of recordings can be asked for.
+
+    ``filterbank_rate`` in Hz is what the filterbank takes the sample rate for (None: for what it is); ``augmented`` is
+    how many changed copies of the training part join it.
+    """
+
+    title = "a set of recordings"
+    filterbank_rate: int | None = setting(None, optional(whole(1_000, 200_000)))
+    augmented: int = setting(0, whole(0, 1_000))
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,28 +38,58 @@ class Speech(Utterances):
     sample_rate: int
 
     def audio(self, index: int) -> tuple[Float32[np.ndarray, " samples"], int]:
-        """Waveform in [-1, 1] and its sample rate in Hz.
+        """Return the waveform in [-1, 1] and its sample rate in Hz.
 
-        Raises:
-            ValueError: if the file does not decode, is cut short, is not mono, or has another rate than the set.
+        Raises ``ValueError`` if the file does not decode, is cut short, is not mono, or has another rate than the set.
         """
         path = self.root / self.paths[index]
         try:
             waveform, sample_rate = soundfile.read(path, dtype="float32")
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}); restore this file.") from error
+            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
         if len(waveform) < samples_promised(path):
-            raise ValueError(f"{path} is cut short: its header promises more samples than it has; restore this file.")
+            raise ValueError(f"{path} is cut short, its header promises more samples than it has: restore this file")
         if sample_rate != self.sample_rate:
             raise ValueError(
-                f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has "
-                f"{self.sample_rate} Hz; restore this file."
+                f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has {self.sample_rate} Hz: "
+                "restore this file"
             )
         if waveform.ndim != 1:
-            raise ValueError(f"{path} has {waveform.shape[1]} channels; this set is mono: restore this file.")
+            raise ValueError(f"{path} has {waveform.shape[1]} channels where the set is mono: restore this file")
         if not np.isfinite(waveform).all():
-            raise ValueError(f"{path} holds samples that are not finite numbers; restore this file.")
+            raise ValueError(f"{path} holds samples that are not finite numbers: restore this file")
         return waveform, sample_rate
+
+    def frames(self, settings: SpeechSettings, cache: Path, snr: float | None = None) -> Frames:
+        """Return the log-mel frames, computed once.
+
+        Changed copies follow the training part as part of it. With ``snr`` there is white noise in the waveforms of
+        the test part, so many dB below the speech, and at minus infinity noise alone. Neither enters the statistics:
+        all other rows are what they are without.
+        """
+        if snr is not None and math.isnan(snr):
+            raise ValueError(f"snr = {snr} does not fit: it must be a number of dB, or minus infinity for noise alone")
+        changes: dict[str, Any] = {}
+        if settings.augmented:
+            changes |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
+        if snr is not None:
+            changes |= {"snr": str(float(snr))}  # JSON has no infinity
+        return features.extract(
+            self, cache,
+            num_frames=settings.num_frames, sample_rate=settings.filterbank_rate,
+            rows=[*self.variants(settings.augmented, snr)], changes=changes,
+        )  # fmt: skip
+
+    def variants(self, copies: int, snr: float | None) -> Iterator[Row]:
+        """Yield each utterance and what is done to its waveform, in the order of the parts."""
+        training = np.flatnonzero(self.parts == "train").tolist()
+        for copy in range(1 + copies):
+            for index in training:
+                options = {"sample_rate": self.sample_rate, "utterance": self.paths[index], "copy": copy}
+                yield index, partial(augmentation.augmented, **options) if copy else None
+        for index in features.by_part(self.parts)[len(training) :]:
+            noisy = snr is not None and self.parts[index] == "test"
+            yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
 
 
 def samples_promised(path: Path) -> int:
@@ -52,36 +102,29 @@ def samples_promised(path: Path) -> int:
 
 
 def assemble(
-    name: str,
-    split: str,
-    root: Path,
-    sample_rate: int | None,
-    class_names: tuple[str, ...],
-    utterances: list[Utterance],
+    name: str, split: str, root: Path, sample_rate: int | None, class_names: tuple[str, ...], found: list[Utterance]
 ) -> Speech:
-    """Build a `Speech` that can be trained on, or say why the files do not make one.
+    """Make a set of the recordings that were found.
 
-    `sample_rate` is what the set is known to have; None takes the first file's own. Every file is held to it
-    when it is read.
-
-    Raises:
-        ValueError: if a part is empty, a class has no training utterance, or the first file does not decode.
+    ``sample_rate`` is what the set is known to have; None takes the first file's own. Every file is held to it when it
+    is read. Raises ``ValueError`` if there is no recording, or the first does not decode.
     """
-    found = Utterances(
+    if not found:
+        raise ValueError(f"{root} holds no recordings of {name!r}: restore its files and lists")
+    if sample_rate is None:
+        path = root / found[0].path
+        try:
+            sample_rate = soundfile.info(path).samplerate
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
+    return Speech(
         name=name,
         split=split,
         root=root,
         class_names=class_names,
-        paths=tuple(utterance.path for utterance in utterances),
-        labels=np.array([utterance.label for utterance in utterances], dtype=np.int64),
-        speakers=np.array([utterance.speaker for utterance in utterances], dtype=str),
-        parts=np.array([utterance.part for utterance in utterances], dtype=str),
+        paths=tuple(utterance.path for utterance in found),
+        labels=np.array([utterance.label for utterance in found], dtype=np.int64),
+        speakers=np.array([utterance.speaker for utterance in found], dtype=str),
+        parts=np.array([utterance.part for utterance in found], dtype=str),
+        sample_rate=sample_rate,
     )
-    check_trainable(found)
-    if sample_rate is None:
-        path = root / found.paths[0]
-        try:
-            sample_rate = soundfile.info(path).samplerate
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}); restore this file.") from error
-    return Speech(**vars(found), sample_rate=sample_rate)

@@ -6,17 +6,35 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Real
-from torch import Tensor
-from torch.nn.functional import relu
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
 
-from lib.networks import Classifier, SpikingClassifier
+from lib.network import SpikingClassifier
+from lib.networks.readouts import SoftmaxReadout
+from lib.trainers import Objective
 
 # Picojoules of one operation on 32-bit floats in 45 nm CMOS (Horowitz, ISSCC 2014).
 ADDITION, MULTIPLY_ACCUMULATE = 0.9, 4.6
 UTTERANCES_TOGETHER = 256
 
 
-def rate_cost(
+def firing_rate_penalty(weight: float) -> Objective:
+    """An objective for ``lib.trainers``: the mean cross-entropy plus ``weight`` times ``rates_out_of_bounds``.
+
+    The objective raises ``ValueError`` for a network without spikes.
+    """
+
+    def objective(network: nn.Module, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if not network.fires:
+            raise ValueError("a network without spikes has no firing rates to penalise: leave firing_rate_penalty at 0")
+        trains = network.hidden_spikes(features)
+        logits = network.classify(trains[-1])
+        return cross_entropy(logits, labels) + weight * rates_out_of_bounds(trains), logits
+
+    return objective
+
+
+def rates_out_of_bounds(
     trains: Sequence[Float[Tensor, "time batch _"]], low: float = 0.01, high: float = 0.5
 ) -> Float[Tensor, ""]:
     """By how much the units' firing rates, over time and batch, fall short of ``low`` and exceed ``high``; summed.
@@ -28,7 +46,7 @@ def rate_cost(
 
 
 class Operations(NamedTuple):
-    """Of one utterance; or of several, their mean."""
+    """The operations of one utterance, or the mean over several."""
 
     additions: float
     multiply_accumulates: float
@@ -39,8 +57,8 @@ class Operations(NamedTuple):
         return ADDITION * self.additions + MULTIPLY_ACCUMULATE * self.multiply_accumulates
 
 
-def measures(
-    network: Classifier, state: Mapping[str, Tensor], features: Real[Tensor, "utterance time features"]
+def activity(
+    network: SpikingClassifier, state: Mapping[str, Tensor], features: Real[Tensor, "utterance time features"]
 ) -> dict[str, float]:
     """What the network with these parameters and statistics does with these utterances, in evaluation mode.
 
@@ -52,9 +70,9 @@ def measures(
     network.load_state_dict(network.state_dict() | dict(state))
     found = {"parameters": sum(parameter.numel() for parameter in network.parameters())}
     _, time, _ = features.shape
-    if isinstance(network, SpikingClassifier):
+    if network.fires:
         spikes = spikes_per_utterance(network, features)
-        places = [time * network.directions * layer.linear.out_features for layer in network.layers]
+        places = [time * layer.outputs for layer in network.layers]
         found |= {"spikes": sum(spikes), "firing_rate": sum(spikes) / sum(places)}
         found |= {f"firing_rate_{index + 1}": spikes[index] / places[index] for index in range(len(spikes))}
         events = None if features.is_floating_point() else float(features.double().sum()) / len(features)
@@ -68,7 +86,7 @@ def measures(
 
 @torch.no_grad()
 def spikes_per_utterance(network: SpikingClassifier, features: Real[Tensor, "utterance time features"]) -> list[float]:
-    """Of each hidden layer, first to last; the network must be in evaluation mode, where a spike counts 1."""
+    """The spikes of each hidden layer; the network must be in evaluation mode, where a spike counts 1."""
     own = next(network.parameters())
     totals = torch.zeros(len(network.layers), dtype=torch.float64)
     for batch in features.split(UTTERANCES_TOGETHER):
@@ -81,7 +99,7 @@ def spikes_per_utterance(network: SpikingClassifier, features: Real[Tensor, "utt
 def spiking_operations(
     network: SpikingClassifier, time: int, spikes: Sequence[float], events: float | None = None
 ) -> Operations:
-    """Of an utterance of ``time`` steps with that many spikes in each hidden layer.
+    """The operations of an utterance of ``time`` steps with that many spikes in each hidden layer.
 
     A spike is added once for each unit that it goes to, in the next layer or, through recurrent weights, in its own.
     Dense features are multiplied into the first layer; where they are spikes themselves, ``events`` is their number. A
@@ -90,26 +108,25 @@ def spiking_operations(
     """
     additions = multiply_accumulates = 0.0
     for layer, arriving, fired in zip(network.layers, [events, *spikes[:-1]], spikes, strict=True):
-        units = layer.linear.out_features
         if arriving is None:
-            multiply_accumulates += time * network.directions * layer.linear.weight.numel()
+            multiply_accumulates += time * layer.outputs * layer.linear.in_features
         else:
-            additions += arriving * network.directions * units
-        if layer.is_recurrent:
-            additions += fired * (units - 1)
-    if network.reads_rates:
-        return Operations(additions + spikes[-1], multiply_accumulates + network.readout.weight.numel())
-    return Operations(additions + spikes[-1] * network.readout.out_features, multiply_accumulates)
+            additions += arriving * layer.outputs
+        if hasattr(layer, "recurrent"):
+            additions += fired * (layer.linear.out_features - 1)
+    if isinstance(network, SoftmaxReadout):
+        return Operations(additions + spikes[-1] * network.readout.out_features, multiply_accumulates)
+    return Operations(additions + spikes[-1], multiply_accumulates + network.readout.weight.numel())
 
 
-def dense_operations(network: Classifier, time: int) -> Operations:
-    """Of an utterance of ``time`` steps through a network without spikes: every weight, every step.
+def dense_operations(network: SpikingClassifier, time: int) -> Operations:
+    """The operations of an utterance of ``time`` steps through a network without spikes: every weight, every step.
 
     The last linear map comes after the sum over time, and the gates' own products, one for each unit, are left out.
     """
-    weights = sum(
-        weight.numel()
-        for name, weight in network.layers.named_parameters()
-        if name.endswith(("linear.weight", "recurrent"))
-    )
-    return Operations(0.0, time * network.directions * weights + network.readout.weight.numel())
+    multiplied = 0
+    for layer in network.layers:
+        directions = layer.outputs * layer.gates // layer.linear.out_features
+        weights = [layer.linear.weight, *([layer.recurrent] if layer.recurs else [])]
+        multiplied += directions * sum(weight.numel() for weight in weights)
+    return Operations(0.0, time * multiplied + network.readout.weight.numel())

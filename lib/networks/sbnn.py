@@ -1,16 +1,18 @@
 """A spiking Bayesian neural network (Walker, Khajehnejad & Razi 2025, arXiv:2505.17962)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lib.fused.stochastic import drawn_lif
-from lib.networks import Classifier, SpikingClassifier
-from lib.neurons.stochastic import SLOPES, Response, stochastic_lif
+from lib.network import SpikingClassifier
+from lib.neurons.stochastic import SLOPES, Response, drawn_lif, stochastic_lif
 
 # A membrane time constant of 10 steps.
 LEAK = math.exp(-1 / 10)
@@ -23,11 +25,25 @@ class StochasticLayer(nn.Module):
     In evaluation mode the weights are at their means, and the spikes follow from them. The means of a unit's weights
     are its rows of ``linear.weight`` and ``recurrent`` times its ``gain``; its bias is the weight of an input that is
     always 1. The logarithms of the standard deviations are learned: one for each matrix, or ("weight") one for each
-    weight. They start at ``deviation`` over the square root of the matrix's inputs.
+    weight. They start at ``deviation`` over the square root of the matrix's inputs. ``dropout`` is none.
     """
 
+    fires: ClassVar[bool] = True
+    groups: ClassVar[dict[str, str]] = {
+        "linear": "weights", "gain": "gain", "recurrent": "recurrent",
+        "log_deviation": "log_deviation", "recurrent_log_deviation": "recurrent_log_deviation",
+    }  # fmt: skip
+
     def __init__(
-        self, num_inputs: int, num_units: int, *, recurrent: bool, deviation: float, deviations: str, slope: str
+        self,
+        num_inputs: int,
+        num_units: int,
+        dropout: float = 0.0,
+        *,
+        recurrent: bool,
+        deviation: float,
+        deviations: str,
+        slope: str,
     ):
         super().__init__()
         self.linear = nn.Linear(num_inputs, num_units)
@@ -35,13 +51,12 @@ class StochasticLayer(nn.Module):
         self.gain = nn.Parameter(torch.ones(num_units))
         each = deviations == "weight"
         self.log_deviation = _start(deviation, num_inputs, (num_units, num_inputs + 1) if each else ())
-        self.is_recurrent = recurrent
         if recurrent:
             bound = num_units**-0.5
             self.recurrent = nn.Parameter(torch.empty(num_units, num_units).uniform_(-bound, bound))
             self.recurrent_log_deviation = _start(deviation, num_units, (num_units, num_units) if each else ())
         self.slope = SLOPES[slope]
-        self.hears_spikes = True
+        self.outputs, self.binary_inputs = num_units, True
 
     def forward(
         self, inputs: Float[Tensor, "time batch inputs"], fire: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -56,14 +71,14 @@ class StochasticLayer(nn.Module):
         gain = self.gain[:, None]
         current = linear(inputs, gain * self.linear.weight, self.linear.bias)
         # A spike squared is itself, and the derivative of that form is the exact difference, 1, whatever the spike.
-        energy = inputs if self.hears_spikes else inputs.square()
+        energy = inputs if self.binary_inputs else inputs.square()
         variances = (2 * self.log_deviation).exp()
         if variances.ndim == 0:
             variance = variances * (1 + energy.sum(dim=-1, keepdim=True))
         else:
             variance = linear(energy, variances[:, :-1], variances[:, -1])
         recurrent = None
-        if self.is_recurrent:
+        if hasattr(self, "recurrent"):
             variances = (2 * self.recurrent_log_deviation).exp()
             recurrent = gain * self.recurrent, variances.expand_as(self.recurrent)
         if self.training and fire is None:
@@ -97,13 +112,26 @@ class StochasticClassifier(SpikingClassifier):
         if not 0 < deviation < math.inf:
             raise ValueError(f"weights start with a standard deviation above 0, not {deviation}")
 
-        def layer(num_inputs: int, num_units: int, **_):
-            return StochasticLayer(
-                num_inputs, num_units, recurrent=recurrent, deviation=deviation, deviations=deviations, slope=slope
-            )
+        layer = partial(StochasticLayer, recurrent=recurrent, deviation=deviation, deviations=deviations, slope=slope)
+        super().__init__(num_features, num_classes, hidden_sizes, dropout=0.0, layer=layer)
+        self.norm = nn.Identity()
+        self.layers[0].binary_inputs = False
+        self._recorded: list[Response] | None = None
 
-        Classifier.__init__(self, num_features, num_classes, hidden_sizes, layer, dropout=0.0, norm="none")
-        self.layers[0].hears_spikes = False
+    def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
+        responses = self.responses(features)
+        if self._recorded is not None:
+            self._recorded.extend(responses)
+        return [response.spikes for response in responses]
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Response]]:
+        """A list to which the layers' responses are added as they come, for what is computed within."""
+        self._recorded = []
+        try:
+            yield self._recorded
+        finally:
+            self._recorded = None
 
     def responses(self, features: Float[Tensor, "batch time features"]) -> list[Response]:
         """Of each hidden layer, first to last; ``classify`` makes logits of the last one's spikes."""

@@ -1,10 +1,23 @@
 """Adaptive leaky integrate-and-fire neurons."""
 
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.neurons.surrogate import fired
+from lib.network import SpikingLayer, fire
+from lib.neurons.steps import over_time
+
+# The adaptation current's time constants go from 30 to 120 steps; the others are what it gains from a unit of potential
+# and from a spike.
+RANGES = {
+    "adaptation_leak": (math.exp(-1 / 30), math.exp(-1 / 120)),
+    "adaptation_potential": (-1.0, 1.0),
+    "adaptation_spike": (0.0, 2.0),
+}
 
 
 def adlif(
@@ -26,31 +39,42 @@ def adlif(
     drive each other away from rest, by up to 1.4 times a step: then rounding decides spikes before long, and after some
     250 steps single precision overflows.
     """
-    spikes, _ = _integrated(current, leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
-    return spikes
+    advance = adaptive_step(leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
+    return over_time(advance, current, memories=1)[0]
 
 
 @torch.no_grad()
 def adlif_potential(
-    current: Float[Tensor, "time batch units"],
-    leak: Float[Tensor, " units"],
-    adaptation_leak: Float[Tensor, " units"],
-    adaptation_potential: Float[Tensor, " units"],
-    adaptation_spike: Float[Tensor, " units"],
-    threshold: float = 1.0,
+    current: Float[Tensor, "time batch units"], *parameters: Float[Tensor, " units"], threshold: float = 1.0
 ) -> Float[Tensor, "time batch units"]:
-    """The membrane potentials behind ``adlif``, before each reset; they carry no gradient."""
-    _, potentials = _integrated(current, leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
-    return potentials
+    """The membrane potentials behind ``adlif``, whose arguments it takes, before each reset."""
+    return over_time(adaptive_step(*parameters, threshold), current, memories=1)[1]
 
 
-def _integrated(current, leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold):
-    adaptation = potential = spike = torch.zeros_like(current[:1])
-    spikes, potentials = [], []
-    for step in current.split(1):
+def adaptive_step(
+    leak: Tensor, adaptation_leak: Tensor, adaptation_potential: Tensor, adaptation_spike: Tensor, threshold: float
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """A step of ``adlif``, for ``over_time``."""
+
+    def advance(step, potential, spike, adaptation):
         adaptation = adaptation_leak * adaptation + adaptation_potential * potential + adaptation_spike * spike
         potential = leak * (potential - spike) + (1 - leak) * (step - adaptation)
-        spike = fired(potential, threshold)
-        potentials.append(potential)
-        spikes.append(spike)
-    return torch.cat(spikes), torch.cat(potentials)
+        return potential, fire(potential, threshold), adaptation
+
+    return advance
+
+
+class AdLIFLayer(SpikingLayer):
+    """A ``SpikingLayer`` of adLIF neurons."""
+
+    ranges: ClassVar = SpikingLayer.ranges | RANGES
+    groups: ClassVar = SpikingLayer.groups | dict.fromkeys(RANGES, "adaptation")
+    kernel: ClassVar = "adlif"
+
+    def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
+        super().__init__(num_inputs, num_units, dropout)
+        for name in RANGES:
+            setattr(self, name, self.spread(name, num_units))
+
+    def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
+        return adlif(current, self.held("leak"), *(self.held(name) for name in RANGES))

@@ -1,11 +1,14 @@
 """Leaky integrate-and-fire neurons with recurrent connections."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.neurons.recurrence import received, without_self
-from lib.neurons.surrogate import fired
+from lib.network import SpikingLayer, fire
+from lib.neurons.steps import orthogonal, over_time, received, without_self
 
 
 def rlif(
@@ -20,8 +23,7 @@ def rlif(
     ``s_t = [u_t > threshold]``, V being ``recurrent`` with zeros in the place of its diagonal. The surrogate gradient
     is that of ``lif``; it follows every use of a spike.
     """
-    spikes, _ = _integrated(current, leak, recurrent, threshold)
-    return spikes
+    return over_time(_step(leak, recurrent, threshold), current)[0]
 
 
 @torch.no_grad()
@@ -31,18 +33,33 @@ def rlif_potential(
     recurrent: Float[Tensor, "units units"],
     threshold: float = 1.0,
 ) -> Float[Tensor, "time batch units"]:
-    """The membrane potentials behind ``rlif``, before each reset; they carry no gradient."""
-    _, potentials = _integrated(current, leak, recurrent, threshold)
-    return potentials
+    """The membrane potentials behind ``rlif``, before each reset."""
+    return over_time(_step(leak, recurrent, threshold), current)[1]
 
 
-def _integrated(current, leak, recurrent, threshold):
+def _step(leak: Tensor, recurrent: Tensor, threshold: float) -> Callable[..., tuple[Tensor, Tensor]]:
     recurrent = without_self(recurrent)
-    potential = spike = torch.zeros_like(current[:1])
-    spikes, potentials = [], []
-    for step in current.split(1):
+
+    def advance(step, potential, spike):
         potential = leak * (potential - spike) + (1 - leak) * (step + received(spike, recurrent))
-        spike = fired(potential, threshold)
-        potentials.append(potential)
-        spikes.append(spike)
-    return torch.cat(spikes), torch.cat(potentials)
+        return potential, fire(potential, threshold)
+
+    return advance
+
+
+class RLIFLayer(SpikingLayer):
+    """A ``SpikingLayer`` of RLIF neurons; their recurrent weights start orthogonal."""
+
+    groups: ClassVar = SpikingLayer.groups | {"recurrent": "recurrent"}
+    kernel: ClassVar = "rlif"
+
+    def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
+        super().__init__(num_inputs, num_units, dropout)
+        self.recurrent = orthogonal(num_units)
+
+    def between_units(self) -> Float[Tensor, "units units"]:
+        """The recurrent weights as the neurons use them, without the diagonal."""
+        return without_self(self.recurrent)
+
+    def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
+        return rlif(current, self.held("leak"), self.recurrent)

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import erfcx
 
-from lib.neurons.recurrence import without_self
+from lib import network
+from lib.neurons.steps import without_self
 
 Slope = Callable[[Float[Tensor, "*shape"], Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
 
@@ -128,6 +129,22 @@ def stochastic_lif(
         currents.append(mean)
         variances.append(noise)
     return Response(torch.stack(spikes), torch.stack(currents), torch.stack(variances))
+
+
+def drawn_lif(
+    current: Float[Tensor, "time batch units"],
+    variance: Float[Tensor, "time batch #units"],
+    leak: float,
+    recurrent: tuple[Float[Tensor, "units units"], Float[Tensor, "units units"]] | None,
+    slope: Slope,
+) -> Response:
+    """``stochastic_lif`` whose spikes are drawn, with the gradient ``slope``; compiled where that is to be had."""
+    if network.fast:
+        among = recurrent and tuple(map(without_self, recurrent))
+        return Response(*network.fast.drawn_lif(current, variance, leak, among, slope, SMALLEST_VARIANCE))
+    return stochastic_lif(
+        current, variance, leak, recurrent, lambda excess, deviation: bernoulli_spike(excess / deviation, slope)
+    )
 
 
 def _of_drawn(score: Tensor, spikes: Tensor) -> Tensor:

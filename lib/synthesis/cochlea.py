@@ -1,22 +1,15 @@
-"""A simple cochlea: a recording becomes spikes of 700 channels, and a set of recordings the files of SHD.
+"""A simple cochlea: a recording becomes spikes of many channels.
 
 Far from the model behind the published sets (Cramer et al., 2022), with its basilar membrane, hair cells and bushy
 cells; what the two have in common is the number of channels, and about how many spikes there are. Channel 0 has the
-lowest pitch. The filterbank is one of its own: that of `lib.features` is what a network is given, and may change.
+lowest pitch. The filterbank is one of its own: that of ``lib.features`` is what a network is given, and may change.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import h5py
 import numpy as np
 from jaxtyping import Float16, Float64, Int16, UInt16
 from torchaudio.functional import melscale_fbanks
-
-from lib.datasets import shd
-from lib.datasets.hd import CLASS_NAMES, parse
-from lib.datasets.spikes import UNITS
 
 BANDS = 40
 LOWEST_HZ, HIGHEST_HZ = 100, 8_000
@@ -39,14 +32,14 @@ SETTINGS = {
 Spikes = tuple[Float16[np.ndarray, " spike"], UInt16[np.ndarray, " spike"]]
 
 
-def listen(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Spikes:
-    """Times in seconds and channels of a recording's spikes, in the order of time; half precision, as published.
+def listen(samples: Int16[np.ndarray, " samples"], sample_rate: int, units: int) -> Spikes:
+    """Return times in seconds and channels of a recording's spikes, in order of time; half precision, as published.
 
     A channel's potential leaks, adds up the channel's drive and loses 1 with each spike.
     """
-    drive = GAIN * energies(samples, sample_rate)
+    drive = GAIN * energies(samples, sample_rate, units)
     keep = np.exp(-STEP_MS / LEAK_MS)
-    potential, fired = np.zeros(UNITS), np.zeros(drive.shape, dtype=bool)
+    potential, fired = np.zeros(units), np.zeros(drive.shape, dtype=bool)
     for added, spikes in zip(drive, fired, strict=True):
         potential = keep * potential + added
         np.greater_equal(potential, 1, out=spikes)
@@ -57,8 +50,10 @@ def listen(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Spikes:
     return times.astype(np.float16), channels.astype(np.uint16)
 
 
-def energies(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Float64[np.ndarray, "step 700"]:
-    """Log-mel energies every millisecond, from 0 (as far below the highest as `RANGE_DB`) to 1 (the highest).
+def energies(
+    samples: Int16[np.ndarray, " samples"], sample_rate: int, units: int
+) -> Float64[np.ndarray, "step {units}"]:
+    """Log-mel energies every millisecond, from 0 (as far below the highest as ``RANGE_DB``) to 1 (the highest).
 
     A channel lies between the centres of two bands and has what is there on the line between their energies. The
     waveform is differenced first, since speech falls with the frequency.
@@ -70,7 +65,7 @@ def energies(samples: Int16[np.ndarray, " samples"], sample_rate: int) -> Float6
     power = np.einsum("sl,lb->sb", power, banks)  # a product of matrices could depend on the number of threads
     decibels = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-RANGE_DB / 10)))
     level = 1 + decibels / RANGE_DB
-    place = np.linspace(0, BANDS - 1, UNITS)
+    place = np.linspace(0, BANDS - 1, units)
     below = np.minimum(place.astype(int), BANDS - 2)
     return level[:, below] + (place - below) * np.diff(level, axis=1)[:, below]
 
@@ -84,24 +79,3 @@ def window_and_banks(
     lines = 2 ** (len(window) - 1).bit_length() // 2 + 1
     banks = melscale_fbanks(lines, LOWEST_HZ, HIGHEST_HZ, BANDS, sample_rate)
     return window, banks.double().numpy()
-
-
-def write_files(root: Path, spikes: Mapping[str, Spikes], lists: Mapping[str, Sequence[str]]) -> None:
-    """Write SHD's two files of what was heard, by the name of HD's recording and in the order of HD's two lists."""
-    for part, file_name in shd.FILES.items():
-        names = lists[f"{part}_filenames.txt"]
-        utterances = [parse(name, part) for name in names]
-        heard = [spikes[utterance.path] for utterance in utterances]
-        # Without times of change and in one version of the format, so that the bytes are the same each time.
-        with h5py.File(root / file_name, "w", libver=("v110", "v110")) as file:
-            for key, lists_of, dtype in (("times", 0, np.float16), ("units", 1, np.uint16)):
-                ragged = np.empty(len(heard), dtype=object)
-                ragged[:] = [one[lists_of] for one in heard]
-                file.create_dataset(f"spikes/{key}", data=ragged, dtype=h5py.vlen_dtype(dtype), track_times=False)
-            numbers = {
-                "labels": [utterance.label for utterance in utterances],
-                "extra/speaker": [int(utterance.speaker) for utterance in utterances],
-            }
-            for key, values in numbers.items():
-                file.create_dataset(key, data=np.array(values, dtype=np.uint16), track_times=False)
-            file.create_dataset("extra/keys", data=list(CLASS_NAMES), dtype=h5py.string_dtype(), track_times=False)

@@ -25,6 +25,18 @@ PITCH_OFFSET = (-10, 10)  # of an utterance, about its speaker's own pitch, of e
 FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "aunty")
 MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Alex", "Gene")
 ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us-nyc")
+SETTINGS = {
+    "accents": ACCENTS,
+    "snr_db": SNR_DB,
+    "noise_exponent": NOISE_EXPONENT,
+    "level_db": LEVEL_DB,
+    "tilt_db_per_octave": TILT_DB_PER_OCTAVE,
+    "ripple_db": RIPPLE_DB,
+    "rate_factor": RATE_FACTOR,
+    "pitch_offset": PITCH_OFFSET,
+}
+
+Samples = Int16[np.ndarray, " samples"]
 
 
 class Speaker(NamedTuple):
@@ -68,7 +80,7 @@ def draw_speaker(random: np.random.Generator) -> Speaker:
     )
 
 
-def utter(say: Callable, recording: Recording, random: np.random.Generator) -> Int16[np.ndarray, " samples"]:
+def utter(say: Callable, recording: Recording, random: np.random.Generator) -> Samples:
     """One recording: the word through the speaker's microphone, somewhere between silence, in noise."""
     speaker = recording.speaker
     spoken = say(
@@ -111,9 +123,9 @@ def response(speaker: Speaker, frequency: Float[np.ndarray, " bin"]) -> Float[np
 def shaped(
     signal: Shaped[np.ndarray, " samples"], samples: int, sample_rate: int, gain: Callable[[np.ndarray], np.ndarray]
 ) -> Float[np.ndarray, " {samples}"]:
-    """The signal with `gain` (a function of the frequency in Hz) put on its spectrum, resampled to so many samples.
+    """The signal with ``gain`` (a function of the frequency in Hz) put on its spectrum, resampled to so many samples.
 
-    Up to a factor. `gain` is flat below 50 Hz.
+    Up to a factor. ``gain`` is flat below 50 Hz.
     """
     lines = samples // 2 + 1
     spectrum = np.fft.rfft(signal)[:lines]

@@ -1,0 +1,153 @@
+"""Compiled forms of what ``lib.network`` and ``lib.slices`` write plainly; the same numbers, several times as fast.
+
+Memory traffic, not arithmetic, is what the plain forms cost: kernels normalise, integrate, spike and drop out in one
+pass, by numba on the CPU (``cpu``, ``radlif``), by Triton on CUDA (``cuda``, which keeps to the CPU's arithmetic, while
+PyTorch's own operations round otherwise there). They keep nothing but the weighted input, from which the backward pass
+integrates again. Spikes are the plain form's to the bit, gradients to rounding. This package may be deleted.
+
+A layer says in its own class, not a parent's, which ``kernel`` computes it; any other layer takes the plain way. Before
+a kernel is used for the first time in a process it must give what the plain form gives on a small tensor; one that does
+not steps aside with a warning.
+"""
+
+import copy
+import warnings
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib.fast import cpu
+from lib.fast.events import logits_along, serves_lines
+from lib.fast.radlif import RadLIF
+from lib.fast.stochastic import drawn_lif
+
+__all__ = ["drawn_lif", "keep_freed_memory", "logits_along", "serves_lines", "spikes"]
+
+keep_freed_memory = cpu.keep_freed_memory
+
+WORDS = 2**32
+# Which of a layer's parameters each kernel takes: the adaptation current's, and the recurrent weights.
+ADAPTATION = ("adaptation_leak", "adaptation_potential", "adaptation_spike")
+KERNELS = {"lif": (False, False), "adlif": (True, False), "rlif": (False, True), "radlif": (True, True)}
+
+
+def spikes(
+    layer: nn.Module, weighted: Float[Tensor, "time batch units"], seed: int | None
+) -> Float[Tensor, "time batch units"] | None:
+    """What ``layer.plain(weighted, seed)`` gives, or None where no kernel serves the layer on its device."""
+    kernel, device = vars(type(layer)).get("kernel"), weighted.device.type
+    if kernel not in KERNELS or not proven(type(layer), device):
+        return None
+    return _fused(layer, weighted, seed)
+
+
+@cache
+def proven(kind: type[nn.Module], device: str) -> bool:
+    """Whether the kernel of this kind of layer is there, and gives the plain form's spikes and gradients."""
+    if (device == "cuda" and kind.kernel != "lif") or _kernels(device) is None:
+        return False
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(0)
+        fused = kind(4, 5, 0.25).to(device)
+        with torch.no_grad():
+            fused.norm.weight.mul_(4)  # so that the units spike
+        plain, weighted = copy.deepcopy(fused), torch.randn(20, 3, 5, device=device)
+        weights, found = torch.randn_like(weighted), []
+        for layer, compute in ((fused, _fused), (plain, kind.plain)):
+            inputs = weighted.clone().requires_grad_()
+            try:
+                trains = compute(layer, inputs, 1)
+                (trains * weights).sum().backward()
+            except Exception as error:  # a compiler's or a driver's, of whatever kind
+                return _aside(kind, device, error)
+            found.append([trains.detach(), inputs.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+    if len(found[0]) != len(found[1]):
+        return _aside(kind, device, "it has other gradients than the plain form")
+    for index, (ours, theirs) in enumerate(zip(*found, strict=True)):
+        same = torch.equal(ours, theirs) if index == 0 else torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+        if not same:
+            what = "spikes" if index == 0 else "gradients"
+            return _aside(kind, device, f"its {what} differ from the plain form's")
+    return True
+
+
+def _aside(kind: type[nn.Module], device: str, why: object) -> bool:
+    warnings.warn(f"the {kind.kernel} kernel steps aside on {device} for the plain form: {why}", stacklevel=4)
+    return False
+
+
+@cache
+def _kernels(device: str):
+    """The module of kernels for a kind of device; None where there is none, as on CUDA without Triton."""
+    if device == "cpu":
+        return cpu
+    if device == "cuda":
+        try:
+            from lib.fast import cuda
+        except ImportError:  # PyTorch brings Triton only to some systems
+            return None
+        return cuda
+    return None
+
+
+def _fused(layer: nn.Module, weighted: Tensor, seed: int | None) -> Tensor:
+    norm, leak, kernels = layer.norm, layer.held("leak"), _kernels(weighted.device.type)
+    dropout = 0.0 if seed is None else layer.dropout
+    batch_statistics = isinstance(norm, nn.BatchNorm1d) and norm.training
+    if not isinstance(norm, nn.BatchNorm1d):
+        weighted = norm(weighted.flatten(0, 1)).view_as(weighted)
+        scale = reciprocal_std = torch.ones_like(leak)
+        shift = mean = torch.zeros_like(leak)
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+        if norm.training:
+            mean, variance = kernels.statistics(weighted.detach())
+            layer.move_statistics(mean, variance, weighted.shape[0] * weighted.shape[1])
+        scale, shift, reciprocal_std = norm.weight, norm.bias, torch.rsqrt(variance + norm.eps)
+    statistics = mean, reciprocal_std, batch_statistics
+    adaptive, recurrent = KERNELS[layer.kernel]
+    if not (adaptive or recurrent):
+        return _Spikes.apply(weighted, scale, shift, leak, *statistics, kernels, 1.0, seed or 0, dropout)
+    adaptation = torch.stack([layer.held(name) for name in ADAPTATION]) if adaptive else None
+    among = layer.between_units() if recurrent else None
+    level, gain = drop_level(dropout), 1 / (1 - dropout)
+    return RadLIF.apply(weighted, scale, shift, leak, adaptation, among, *statistics, 1.0, seed or 0, level, gain)
+
+
+def drop_level(dropout: float) -> int:
+    """The number of 32-bit words that drop a spike."""
+    return int(dropout * WORDS)
+
+
+class _Spikes(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout
+    ):
+        weighted, leak = weighted.contiguous(), leak.contiguous()
+        factor = scale * reciprocal_std
+        offset = shift - mean * factor
+        ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
+        ctx.kernels, ctx.batch_statistics = kernels, batch_statistics
+        ctx.settings = threshold, seed, drop_level(dropout), 1 / (1 - dropout)
+        return kernels.forward(weighted, factor, offset, leak, *ctx.settings)
+
+    @staticmethod
+    def backward(ctx, grad):
+        weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
+        # A readout of firing rates sends the same gradient to every time step; it need not be written out.
+        grad = grad[:1] if grad.stride(0) == 0 else grad
+        grad_weighted, sums = ctx.kernels.backward(
+            grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings
+        )
+        of_one, of_centred, of_rest = sums
+        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
+        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
+        if ctx.batch_statistics:
+            examples = weighted.shape[0] * weighted.shape[1]
+            slope = factor * grad_centred * reciprocal_std**2 / examples
+            constant = factor * grad_shift / examples - mean * slope
+            ctx.kernels.through_statistics(grad_weighted, weighted, slope, constant)
+        return grad_weighted, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 7

@@ -1,0 +1,253 @@
+"""The fused pass of adaptive and recurrent neurons on the CPU: one pair of kernels for adLIF, RLIF and RadLIF.
+
+RadLIF without recurrent weights is adLIF, and with an adaptation of zeros RLIF. A matrix product for each time step
+would multiply zeros, mostly: a unit's spike is sent to the others when there is one, and what the gradient needs of
+the others is collected where the potential is near the threshold. As for LIF, nothing is kept but the weighted input.
+"""
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+import torch
+
+from lib.fast.cpu import POTENTIALS, compiled, drop_out, over_examples, over_shares
+
+
+class RadLIF(torch.autograd.Function):
+    """Dropped-out spikes; ``adaptation`` [3, units] (its leak, and its gains by potential and spike) and
+    ``recurrent`` [units, units] (with a zero diagonal) may be None."""
+
+    @staticmethod
+    def forward(
+        ctx, weighted, scale, shift, leak, adaptation, recurrent, mean, reciprocal_std, batch_statistics,
+        threshold, seed, level, gain,
+    ):  # fmt: skip
+        weighted, leak, units = weighted.contiguous(), leak.contiguous(), weighted.shape[2]
+        factor = scale * reciprocal_std
+        offset = shift - mean * factor
+        adaptation = weighted.new_zeros(3, units) if adaptation is None else adaptation.contiguous()
+        outgoing = weighted.new_empty(0, units) if recurrent is None else recurrent.T.contiguous()
+        ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing)
+        ctx.batch_statistics, ctx.settings = batch_statistics, (threshold, seed, level, gain)
+        dropped = torch.empty_like(weighted)
+        _over_examples(
+            _forward, weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped
+        )
+        return dropped
+
+    @staticmethod
+    def backward(ctx, grad):
+        weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
+        time, batch, units = weighted.shape
+        grad = grad[:1] if grad.stride(0) == 0 else grad
+        by_potential, sums = torch.empty_like(weighted), weighted.new_zeros(batch, 6, units)
+        spiked = torch.empty(weighted.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
+        _over_examples(
+            _backward, weighted, grad.contiguous(), factor, offset, leak, mean, adaptation, outgoing,
+            outgoing * (1 - leak), *ctx.settings, by_potential, spiked, sums,
+        )  # fmt: skip
+        of_one, of_centred, of_rest, *of_adaptation = sums.sum(dim=0)
+        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
+        grad_recurrent = None
+        if len(outgoing):
+            of_pairs = torch.zeros_like(outgoing)
+            over_shares(_pairs, units, weighted.numel(), spiked.numpy(), by_potential.numpy(), of_pairs.numpy())
+            grad_leak -= (outgoing * of_pairs).sum(dim=0)
+            grad_recurrent = (of_pairs * (1 - leak)).T
+        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
+        slope = constant = torch.zeros_like(factor)
+        if ctx.batch_statistics:
+            examples = time * batch
+            slope = factor * grad_centred * reciprocal_std**2 / examples
+            constant = factor * grad_shift / examples - mean * slope
+        _over_examples(_by_weighted, weighted, factor * (1 - leak), slope, constant, by_potential)
+        return (
+            by_potential, grad_centred * reciprocal_std, grad_shift, grad_leak,
+            torch.stack(of_adaptation) if ctx.needs_input_grad[4] else None, grad_recurrent, *[None] * 7,
+        )  # fmt: skip
+
+
+def _over_examples(kernel, weighted, *arguments):
+    arrays = [argument.numpy() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+    over_examples(kernel, weighted.numpy(), *arrays)
+
+
+@numba.njit
+@no_type_check
+def _chosen(flags, places):
+    """Write the places of true flags to the front of ``places``, without branches; return their number."""
+    number = 0
+    for n in range(len(flags)):
+        places[number] = n
+        number += flags[n]
+    return number
+
+
+@numba.njit
+@no_type_check
+def _advance(
+    weighted, factor, offset, leak, adaptation, outgoing, threshold,
+    potential, spike, adapting, current, received, flags, places,
+):  # fmt: skip
+    """Take one example's potentials, spikes and adaptation currents, [units] each, a time step on.
+
+    The last four arrays are there to be written over.
+    """
+    units = len(weighted)
+    one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
+    of_itself, of_potential, of_spike = adaptation[0], adaptation[1], adaptation[2]
+    for n in range(units):
+        adapting[n] = of_itself[n] * adapting[n] + of_potential[n] * potential[n] + of_spike[n] * spike[n]
+    for n in range(units):
+        current[n] = weighted[n] * factor[n] + offset[n]
+    if len(outgoing) > 0:
+        received[:] = 0
+        for n in range(units):
+            flags[n] = spike[n] > zero
+        for source in places[: _chosen(flags, places)]:
+            weights = outgoing[source]
+            for n in range(units):
+                received[n] += weights[n]
+        for n in range(units):
+            current[n] += weighted.dtype.type(received[n])
+    for n in range(units):
+        potential[n] = (one - leak[n]) * (current[n] - adapting[n]) + leak[n] * (potential[n] - spike[n])
+    for n in range(units):
+        spike[n] = one if potential[n] > threshold else zero
+
+
+@compiled
+@no_type_check
+def _forward(
+    weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped, first, last
+):  # fmt: skip
+    time, batch, units = weighted.shape
+    threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
+    rows = max(1, POTENTIALS // units)
+    current, received = np.empty(units, weighted.dtype), np.empty(units)
+    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
+    for begin in range(first, last, rows):
+        state = np.zeros((3, rows, units), weighted.dtype)
+        potentials, spikes, adaptings = state[0], state[1], state[2]
+        for t in range(time):
+            for b in range(begin, min(begin + rows, last)):
+                spike = spikes[b - begin]
+                _advance(
+                    weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
+                    potentials[b - begin], spike, adaptings[b - begin], current, received, flags, places,
+                )  # fmt: skip
+                for n in range(units):
+                    dropped[t, b, n] = spike[n] * gain
+                if level > 0:
+                    drop_out(t * batch + b, seed, level, dropped[t, b])
+
+
+@numba.njit(fastmath={"reassoc", "nsz"})
+@no_type_check
+def _product(left, right):
+    total = left.dtype.type(0)
+    for n in range(len(left)):
+        total += left[n] * right[n]
+    return total
+
+
+@compiled
+@no_type_check
+def _backward(
+    weighted, grad, factor, offset, leak, mean, adaptation, outgoing, scaled_outgoing,
+    threshold, seed, level, gain, result, spiked, sums, first, last,
+):  # fmt: skip
+    """With p_t = dL/du_t and k_t = dL/dw_t, w being the adaptation current, and c = 1 - leak:
+
+    dL/ds_t = gradient arriving - leak p_{t+1} + adaptation_spike k_{t+1} + V' c p_{t+1},
+    p_t = leak p_{t+1} + adaptation_potential k_{t+1} + window_t dL/ds_t and
+    k_t = adaptation_leak k_{t+1} - c p_t.
+
+    ``result`` holds the potentials until p replaces them. The sums, [6, units] for each example, are over time: of p_t
+    times 1, the centred input, and what the last reset has left of the potential with w_t; and of k_t times w, u and s
+    of the step before.
+    """
+    time, batch, units = weighted.shape
+    one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
+    threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
+    of_itself, of_potential, of_spike = adaptation[0], adaptation[1], adaptation[2]
+    backwards = np.arange(time)[::-1].copy()
+    rows = max(1, POTENTIALS // units)
+    kept = np.empty((time, rows, units), weighted.dtype)
+    current, received = np.empty(units, weighted.dtype), np.empty(units)
+    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
+    arriving = current
+    for begin in range(first, last, rows):
+        end = min(begin + rows, last)
+        state = np.zeros((3, rows, units), weighted.dtype)
+        potentials, spikes, adaptings = state[0], state[1], state[2]
+        for t in range(time):
+            for b in range(begin, end):
+                spike, adapting = spikes[b - begin], adaptings[b - begin]
+                _advance(
+                    weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
+                    potentials[b - begin], spike, adapting, current, received, flags, places,
+                )  # fmt: skip
+                result[t, b] = potentials[b - begin]
+                kept[t, b - begin] = adapting
+                if len(outgoing) > 0:
+                    for n in range(units):
+                        spiked[t, b, n] = spike[n] > zero
+        ps, ks = np.zeros((rows, units), weighted.dtype), np.zeros((rows, units), weighted.dtype)
+        for t in backwards:
+            for b in range(begin, end):
+                p, k, potential, adapting = ps[b - begin], ks[b - begin], result[t, b], kept[t, b - begin]
+                spike_grad = grad[t if len(grad) > 1 else 0, b]
+                for n in range(units):
+                    sums[b, 2, n] += p[n] * (potential[n] - (one if potential[n] > threshold else zero))
+                    sums[b, 5, n] += k[n] if potential[n] > threshold else zero
+                for n in range(units):
+                    sums[b, 3, n] += k[n] * adapting[n]
+                    sums[b, 4, n] += k[n] * potential[n]
+                for n in range(units):
+                    arriving[n] = spike_grad[n] * gain
+                if level > 0:
+                    drop_out(t * batch + b, seed, level, arriving)
+                if len(outgoing) > 0:
+                    for n in range(units):
+                        flags[n] = abs(potential[n] - threshold) <= half
+                    for n in places[: _chosen(flags, places)]:
+                        arriving[n] += _product(scaled_outgoing[n], p)
+                for n in range(units):
+                    inside = abs(potential[n] - threshold) <= half
+                    p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
+                for n in range(units):
+                    k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
+                for n in range(units):
+                    sums[b, 0, n] += p[n]
+                    sums[b, 1, n] += p[n] * (weighted[t, b, n] - mean[n])
+                for n in range(units):
+                    sums[b, 2, n] += p[n] * adapting[n]
+                result[t, b] = p
+
+
+@compiled
+@no_type_check
+def _pairs(spiked, by_potential, of_pairs, first, last):
+    """Sums over time and batch of a unit's spike and, a step later, the gradients by the potentials."""
+    time, batch, units = spiked.shape
+    places = np.empty(units, np.int64)
+    for t in range(1, time):
+        for b in range(batch):
+            grads = by_potential[t, b]
+            for source in places[: _chosen(spiked[t - 1, b, first:last], places)]:
+                of_source = of_pairs[first + source]
+                for n in range(units):
+                    of_source[n] += grads[n]
+
+
+@compiled
+@no_type_check
+def _by_weighted(weighted, scale, slope, constant, grad, first, last):
+    """Replace the gradient by the potential with that by the weighted input."""
+    time, _, units = weighted.shape
+    for t in range(time):
+        for b in range(first, last):
+            for n in range(units):
+                grad[t, b, n] = grad[t, b, n] * scale[n] - constant[n] - weighted[t, b, n] * slope[n]

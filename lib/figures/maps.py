@@ -1,0 +1,139 @@
+"""Maps: features, confusions, correlations, and the loss over a surface."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, Real
+from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.figures.curves import lines
+from lib.figures.dots import excludes_zero
+from lib.figures.style import check, grid, order, panels, styled
+
+# A slider over the number of samples: no script but this handler, which shows one of the blocks and hides the others.
+SLID = "this.closest('.by-samples').querySelectorAll('[data-samples]').forEach((b, i) => b.hidden = i != this.value)"
+
+
+@styled
+def features(
+    frames: Real[np.ndarray, "utterance time channel"],
+    titles: Sequence[str],
+    source: str,
+    channels: str = "mel band",
+    values: str = "feature value",
+) -> Figure:
+    """Each utterance's frames: time to the right, channels upwards, one colour scale for all."""
+    figure, axes = grid(len(frames), 3, source, sharey=True)
+    scale = Normalize(frames.min(), frames.max())
+    for axis, frame, title in zip(axes, frames, titles, strict=True):
+        picture = axis.imshow(frame.T, origin="lower", aspect="auto", cmap="magma", norm=scale)
+        axis.set(title=title, xlabel="frame")
+    figure.supylabel(channels)
+    figure.colorbar(picture, ax=axes, label=values, shrink=0.9, pad=0.02)
+    return figure
+
+
+@styled
+def confusion(matrix: Int[np.ndarray, "classes classes"], class_names: Sequence[str], source: str) -> Figure:
+    """How often each true class (row) got each answer (column), as a share of the row.
+
+    Up to 20 classes the counts are written in the cells.
+    """
+    classes = len(class_names)
+    figure, (axis,) = grid(1, 1, source, 6.0 if classes > 10 else 4.0)
+    of_class = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    # Errors are rare: a square-root scale keeps them visible beside the diagonal.
+    picture = axis.imshow(of_class, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    size = 10 if classes <= 20 else 8
+    axis.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
+    axis.set_yticks(range(classes), class_names, fontsize=size)
+    axis.set(xlabel="answer", ylabel="true class")
+    for row, column in np.argwhere(matrix) if classes <= 20 else ():
+        ink = "white" if of_class[row, column] > 0.4 else "black"
+        axis.text(column, row, matrix[row, column], color=ink, ha="center", va="center", fontsize=8)
+    figure.colorbar(picture, ax=axis, label="share of the true class", shrink=0.8)
+    return figure
+
+
+@styled
+def correlations(rows: pd.DataFrame, source: str) -> Figure:
+    """A map of correlations: a row for each measure, a column for each outcome, the interval under each number.
+
+    ``rows`` have the columns measure, outcome, correlation, from and to. What has an interval without zero is bold and
+    framed.
+    """
+    check(rows, "measure", "outcome", "correlation", "from", "to")
+    measures, outcomes = order(rows["measure"]), order(rows["outcome"])
+    wide = rows.pivot(index="measure", columns="outcome", values="correlation").reindex(measures)[outcomes]
+    figure, (axis,) = grid(1, 1, source, 0.3 + 0.46 * len(measures))
+    image = axis.imshow(wide, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for one in rows.dropna().to_dict("records"):
+        x, y = outcomes.index(one["outcome"]), measures.index(one["measure"])
+        text = f"{one['correlation']:.2f}\n({one['from']:.2f}, {one['to']:.2f})".replace("-", "−")
+        ink, weight = "white" if abs(one["correlation"]) > 0.6 else "black", "bold" if excludes_zero(one) else "normal"
+        axis.text(x, y, text, ha="center", va="center", fontsize=7.5, color=ink, fontweight=weight)
+        if excludes_zero(one):
+            axis.add_patch(Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, edgecolor="black"))
+    axis.set_xticks(range(len(outcomes)), outcomes)
+    axis.set_yticks(range(len(measures)), measures)
+    axis.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    figure.colorbar(image, label="rank correlation", pad=0.01)
+    return figure
+
+
+@styled
+def surfaces(rows: pd.DataFrame, source: str, *, panel: str = "method", scale: Normalize | None = None) -> Figure:
+    """The loss over a surface, a map for each value of ``panel``, all in the same colours.
+
+    ``rows`` have the columns alpha, beta and nll, a row for each point of a square grid.
+    """
+    check(rows, "alpha", "beta")
+    figure, parts = panels(rows, {"nll": ""}, panel, 2, source, height=3.3, sharex=True, sharey=True)
+    scale = scale or Normalize(rows["nll"].min(), rows["nll"].max())
+    for axis, part, _ in parts:
+        square = part.pivot(index="beta", columns="alpha", values="nll")
+        drawn = axis.pcolormesh(square.columns, square.index, square, cmap="viridis", norm=scale, rasterized=True)
+        axis.set(xlabel="distance α", ylabel="distance β", aspect="equal")
+        axis.label_outer()
+    figure.colorbar(drawn, ax=figure.axes, label="loss (nats)", shrink=0.8)
+    return figure
+
+
+def surface_slider(rows: pd.DataFrame, source: str, *, panel: str = "method") -> str:
+    """A piece of a page: the maps of ``surfaces``, the lines through their middles, and a slider over the samples.
+
+    ``rows`` have the column samples besides. The page needs neither network nor server; without scripts it shows the
+    first number of samples.
+    """
+    check(rows, panel, "alpha", "beta", "nll", "samples")
+    counts, scale = order(rows["samples"]), Normalize(rows["nll"].min(), rows["nll"].max())
+    middle = rows[rows["beta"] == rows["beta"].abs().min()]
+    blocks = ""
+    for place, count in enumerate(counts):
+        maps, through = (table[table["samples"] == count] for table in (rows, middle))
+        pictures = [
+            surfaces(maps, source, panel=panel, scale=scale),
+            lines(through, "alpha", {"nll": "loss (nats)"}, source, name=None, panel=panel, xlabel="distance α, β = 0"),
+        ]
+        pictures[1].axes[0].set_ylim(middle["nll"].min(), middle["nll"].max())
+        told = f"average of S = {count}: loss over the surface from {maps.nll.min():.2f} to {maps.nll.max():.2f} nats"
+        shown = "".join(_image(*both) for both in zip(pictures, (told, "the loss along the middle row"), strict=True))
+        blocks += f'<div data-samples="{count}"{" hidden" if place else ""}><p>S = {count}</p>{shown}</div>'
+    slider = f'type="range" min="0" max="{len(counts) - 1}" value="0" step="1" oninput="{SLID}"'
+    head = f"<label>number of samples S, from {counts[0]} to {counts[-1]}: <input {slider}></label>"
+    return f'<div class="by-samples" style="background:#fff;color:#222;max-width:720px">{head}{blocks}</div>'
+
+
+def _image(figure: Figure, told: str) -> str:
+    """A figure in a page's own words."""
+    written = BytesIO()
+    figure.savefig(written, dpi=100, metadata={"Software": None})
+    data = b64encode(written.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(told)}" style="width:100%">'

@@ -1,0 +1,204 @@
+"""Non-idealities of hardware: mismatch between devices, weights of few bits, lost spikes.
+
+A change of a state leaves the state alone and returns another, so that any sample of any posterior can be changed
+(``perturbed``); spikes are lost by the network (``dropping_spikes``). Both go with ``posteriors.predict`` as it is.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lib.network import SpikingLayer
+from lib.posteriors import Posterior, State
+
+Change = Callable[[State, torch.Generator], State]
+
+KINDS = ("weights", "leaks", "time_constants", "thresholds")
+# A leak forgets; the slowest does so in 1000 steps, ten utterances.
+SLOWEST = math.exp(-1 / 1000)
+# A threshold is above rest, and a time constant above 0: the least of their factors.
+LOWEST = 0.05
+
+
+def weight_matrices(network: nn.Module) -> list[str]:
+    """The names of the weights between units; the recurrent ones and the readout's are among them."""
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.ndim == 2 and name.rpartition(".")[2] in ("weight", "recurrent")
+    ]
+
+
+def mismatched(
+    state: Mapping[str, Tensor], network: nn.Module, what: str, level: float, generator: torch.Generator
+) -> State:
+    """The state with each weight, leak, time constant or threshold times its own ``1 + level N(0, 1)``.
+
+    ``what`` is one of ``KINDS``. Weights are those of ``weight_matrices``. Leaks are those of spiking neurons and of
+    their adaptation currents as the network uses them, within its ranges; times their factors they are held to 0 and a
+    time constant of 1000 steps. A leak ``exp(-1 / tau)`` has the time constant tau. Thresholds are 1 before. The
+    factors of time constants and of thresholds are 0.05 at the least: at a level of 0.5 that bound holds 3 % of them,
+    at 0.3 one in a thousand.
+
+    Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
+    again, and the mismatch with them: give such a state to ``without_clamping(network)``. What is not changed is there
+    as the network uses it.
+
+    Raises ``ValueError`` for another kind, a level below 0, or a network that has none of that kind.
+    """
+    if what not in KINDS:
+        raise ValueError(f"unknown kind of mismatch {what!r}: choose one of {', '.join(KINDS)}")
+    if not level >= 0:
+        raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
+    if what == "weights":
+        weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
+        return dict(state) | weights
+    used = _as_used(state, network)
+    if what == "thresholds":
+        return _with_thresholds(used, network, level, generator)
+    return _with_leaks(used, network, what == "time_constants", level, generator)
+
+
+def without_clamping(network: nn.Module) -> nn.Module:
+    """A copy whose spiking layers take their neurons' parameters as they are, also outside their ranges.
+
+    Within the ranges it computes the same.
+    """
+    network = copy.deepcopy(network)
+    for layer in _spiking_layers(network).values():
+        layer.bounded = False
+    return network
+
+
+def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) -> State:
+    """Each named tensor on ``2^bits - 1`` evenly spaced levels, symmetric about 0, its largest magnitude the last.
+
+    ``w -> s round(w / s)`` with ``s = max|w| / (2^(bits - 1) - 1)``; infinitely many bits change nothing. Raises
+    ``ValueError`` for less than 2 bits, which have no level but 0.
+    """
+    if not bits >= 2:
+        raise ValueError(f"symmetric levels need 2 bits or more, not {bits}")
+    changed = dict(state)
+    if bits < math.inf:
+        for name in names:
+            steps = 2 ** (bits - 1) - 1
+            largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
+            changed[name] = (state[name] / largest * steps).round() / steps * largest
+    return changed
+
+
+@contextmanager
+def dropping_spikes(network: nn.Module, probability: float, generator: torch.Generator) -> Iterator[None]:
+    """Within it each spike of a hidden layer is lost with that probability on its way to the next one.
+
+    In evaluation mode too, and without dropout's scaling of those that arrive. What a neuron's own reset, its
+    adaptation and its layer's recurrent weights make of its spikes is left as it is. Raises ``ValueError`` for a
+    probability outside [0, 1].
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"spikes are lost with a probability between 0 and 1, not {probability}")
+
+    def lose(layer: nn.Module, inputs: tuple[Tensor], train: Tensor) -> Tensor:
+        arrives = torch.rand(train.shape, generator=generator, device=generator.device) >= probability
+        return train * arrives.to(train.device)
+
+    handles = [layer.register_forward_hook(lose) for layer in network.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def perturbed(posterior: Posterior, change: Change) -> Posterior:
+    """The posterior each of whose samples has gone through ``change(state, generator)``.
+
+    A change that draws from that generator is another device for each sample, and an average over samples is one over
+    devices. For one device that runs all samples, let the change draw from a generator of its own, seeded each time.
+    """
+    return _Perturbed(posterior, change)
+
+
+@dataclass(frozen=True)
+class _Perturbed(Posterior):
+    """A mixture's components still take turns, and a noisy network stays noisy.
+
+    Of a point there is no fixed number of distinct samples: the change may make another one each time.
+    """
+
+    posterior: Posterior
+    change: Change
+
+    @property
+    def noisy(self) -> bool:
+        return self.posterior.noisy
+
+    def sample(self, generator: torch.Generator) -> State:
+        return self.change(self.posterior.sample(generator), generator)
+
+    def draws(self, samples: int, generator: torch.Generator) -> list[State]:
+        return [self.change(state, generator) for state in self.posterior.draws(samples, generator)]
+
+
+def _with_leaks(
+    state: Mapping[str, Tensor], network: nn.Module, of_time: bool, level: float, generator: torch.Generator
+) -> State:
+    """``of_time`` says whether the factors are those of the leaks' time constants."""
+    changed = dict(state)
+    for prefix, layer in _neurons(network).items():
+        for name in (f"{prefix}{name}" for name in layer.ranges if name.endswith("leak")):
+            leak, factor = state[name], _factors(state[name], level, generator)
+            other = leak ** (1 / factor.clamp(min=LOWEST)) if of_time else leak * factor
+            changed[name] = other.clamp(0, SLOWEST)
+    return changed
+
+
+def _with_thresholds(
+    state: Mapping[str, Tensor], network: nn.Module, level: float, generator: torch.Generator
+) -> State:
+    """A neuron with the threshold theta that is reset by theta is one with 1 whose currents are divided by theta.
+
+    Its potential over theta is the other's. So its norm's gain and bias are divided (without a norm its weights and
+    bias), its row of the recurrent weights, and what a spike adds to its adaptation current; what its potential adds to
+    that is divided with the potential itself.
+    """
+    changed = dict(state)
+    for prefix, layer in _neurons(network).items():
+        theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
+        of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
+        for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
+            if (tensor := state.get(prefix + name)) is not None:
+                rows = theta.view(-1, *[1] * (tensor.ndim - 1))
+                changed[prefix + name] = tensor / rows
+    return changed
+
+
+def _spiking_layers(network: nn.Module) -> dict[str, SpikingLayer]:
+    """By what their parameters' names begin with."""
+    return {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
+
+
+def _neurons(network: nn.Module) -> dict[str, SpikingLayer]:
+    if layers := _spiking_layers(network):
+        return layers
+    raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
+
+
+def _as_used(state: Mapping[str, Tensor], network: nn.Module) -> State:
+    """What the network makes of its parameters: neurons' are held to their ranges."""
+    used = dict(state)
+    for prefix, module in network.named_modules():
+        for own, bounds in getattr(module, "ranges", {}).items():
+            name = f"{prefix}.{own}".removeprefix(".")
+            used[name] = state[name].clamp(*bounds)
+    return used
+
+
+def _factors(like: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device)
+    return 1 + level * noise.to(like.device)

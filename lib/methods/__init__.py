@@ -1,0 +1,40 @@
+"""Methods: the paper's two, Adam and IVON, and what they are compared with. A method is a file, and a line here."""
+
+from lib.methods.adam import Adam
+from lib.methods.base import Derived, Method
+from lib.methods.bayes_by_backprop import BayesByBackprop
+from lib.methods.ensemble import Ensemble
+from lib.methods.ivon import IVON
+from lib.methods.laplace import LastLayerLaplace
+from lib.methods.mc_dropout import MCDropout
+from lib.methods.sbnn import SBNN
+from lib.methods.swag import SWAG
+from lib.methods.swapped import IsotropicNoise, IVONMean, IVONNoise
+from lib.methods.temperature import Temperature
+
+__all__ = ["METHODS", "Derived", "Method", "get"]
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Adam,
+        IVON,
+        BayesByBackprop,
+        SWAG,
+        Temperature,
+        MCDropout,
+        Ensemble,
+        LastLayerLaplace,
+        IVONMean,
+        IVONNoise,
+        IsotropicNoise,
+        SBNN,
+    )
+}  # colours: any two are at least 40 apart in CIELAB, and 23 without the red or the green cones (Machado et al. 2009)
+
+
+def get(name: str) -> type[Method]:
+    """The method of this name. Raises ``ValueError`` that lists the names for another."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,45 @@
+"""The paper's deterministic network: a maximum a posteriori estimate by Adam."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+from torch import nn
+
+from lib.features import Examples
+from lib.methods.base import (
+    Method,
+    batch_size,
+    defaults_of,
+    dropout,
+    freeze_norm_after,
+    learning_rate,
+    patience,
+    weight_decay,
+)
+from lib.posteriors import PointMass
+from lib.trainers import train_map
+
+DEFAULTS = defaults_of(train_map)
+
+
+@dataclass(frozen=True)
+class Adam(Method):
+    """``lib.trainers.train_map``, whose defaults these are."""
+
+    name: ClassVar = "map"
+    label: ClassVar = "Adam (MAP)"
+    colour: ClassVar = "#0072B2"
+    marker: ClassVar = "o"
+
+    batch_size: int = batch_size(DEFAULTS["batch_size"])
+    learning_rate: float = learning_rate(DEFAULTS["learning_rate"])
+    weight_decay: float = weight_decay(DEFAULTS["weight_decay"])
+    dropout: float = dropout()
+    patience: int = patience(DEFAULTS["patience"])
+    freeze_norm_after: int | None = freeze_norm_after(DEFAULTS["freeze_norm_after"])
+
+    def train(
+        self, network: nn.Module, training: Examples, validation: Examples, *, copies: int = 0, **loop
+    ) -> tuple[PointMass, pd.DataFrame]:
+        return train_map(network, training, validation, **self.trainer_settings(), **loop)

@@ -1,0 +1,281 @@
+"""Runs: settings become a folder that holds a trained posterior and all that determined it.
+
+A run's folder is named by data set, method, seed and a hash of its settings and data. It holds ``posterior.pt``,
+``history.csv``, ``run.json`` (written last: where it stands the run is whole) and what was evaluated since. What is
+there is not computed again. A derived run names in ``run.json`` the runs that it is made of, in place of a history.
+"""
+
+import io
+import itertools
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib import datasets, metrics, posteriors, provenance
+from lib.datasets import Utterances
+from lib.features import Frames
+from lib.files import atomic_write, exclusive, or_damaged, write_json
+from lib.methods import Derived
+from lib.network import fast
+from lib.networks.activity import firing_rate_penalty
+from lib.posteriors import Posterior
+from lib.setup import Setup, setup_of
+from lib.trainers import VALIDATION_SAMPLES, likelihood
+
+# Where this repository keeps recordings, features and runs, unless a caller names another folder.
+DATA = Path(__file__).resolve().parents[1] / "data"
+CHECKPOINT = "checkpoint.pt"
+MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
+RETRAIN = "delete its folder and train again"
+FIGURES = ("accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run on disk."""
+
+    folder: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Settings, data fingerprint, seconds of training, and what it was computed with."""
+        path = self.folder / "run.json"
+        with or_damaged(path, RETRAIN):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            itemgetter("data", "settings")(record), itemgetter("dataset", "method", "seed")(record["settings"])
+        return record
+
+    @cached_property
+    def setup(self) -> Setup:
+        return Setup.from_record(self.record["settings"])
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        return posteriors.load(self.folder / "posterior.pt")
+
+    @property
+    def trained(self) -> list["Run"]:
+        """The runs whose training it took: this one, or those that it is made of."""
+        return [Run(self.folder.parent / name) for name in self.record.get("bases", ())] or [self]
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Of the training; of a derived run that of the first that it is made of."""
+        if self.trained != [self]:
+            return self.trained[0].history
+        path, epochs = self.folder / "history.csv", self.setup.training.epochs
+        with or_damaged(path, RETRAIN):
+            history = pd.read_csv(path)
+            if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
+                raise ValueError(f"it does not hold {epochs} epochs")
+        return history
+
+    @property
+    def validation_nll(self) -> float:
+        """Of the posterior that was kept."""
+        if "validation_nll" in self.record:
+            return self.record["validation_nll"]
+        losses = self.history["validation_loss"]
+        return float(losses.iloc[-1] if self.setup.method.keeps_last else losses.min())
+
+    def network(self, frames: Frames, device: str | None = None) -> nn.Module:
+        """An untrained network of this run's shape, to call with weights sampled from the posterior."""
+        return network_for(self.setup, frames, device)
+
+    def __str__(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A run on the test part: its figures, and the averaged prediction for each utterance."""
+
+    record: dict[str, Any]  # the figures, and what produced them
+    probabilities: Tensor  # [examples, classes], averaged over samples
+    labels: Tensor  # [examples]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return self.record["figures"]
+
+
+def load_utterances(setup: Setup, data_root: str | Path | None = None) -> Utterances:
+    """A data set under its split; where no folder is named it is made or downloaded, unless it is there."""
+    dataset = datasets.get(setup.dataset)
+    if data_root is None:
+        data_root = DATA / setup.dataset
+        dataset.prepare(data_root)
+    return datasets.load(setup.dataset, Path(data_root), setup.data)
+
+
+def load_frames(setup: Setup, data_root: str | Path | None = None, snr: float | None = None) -> Frames:
+    """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
+    utterances = load_utterances(setup, data_root)
+    return datasets.get(setup.dataset).frames(utterances, setup.data, DATA / "features", snr)
+
+
+def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.Module:
+    """The network of a setup, its starting weights given by the seed; on CUDA where that is there, or on ``device``."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(setup.seed)
+        sizes = frames.features.shape[-1], len(frames.class_names)
+        return setup.method.network(setup.network, *sizes).to(device)
+
+
+def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: str | None = None) -> Run:
+    """The run of this setup in the folder ``root``: found where it is finished, gone on with where it was interrupted.
+
+    What a derived run is made of is trained first, where it is not found.
+    """
+    folder = Path(root or DATA / "runs") / setup.name_of(frames.fingerprint)
+    if not (folder / "run.json").exists():
+        with exclusive(folder):
+            if not (folder / "run.json").exists():
+                (_derive if isinstance(setup.method, Derived) else _train)(folder, setup, frames, device)
+    with suppress(OSError):  # a folder that can only be read is as good
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return Run(folder)
+
+
+def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | None:
+    """The finished run of this setup; None where there is none of this data set, method and seed at all.
+
+    Raises ``ValueError`` where there are only others, and says in what they differ: another run is never taken for it.
+    """
+    root = Path(root or DATA / "runs")
+    wanted = root / setup.name_of(frames.fingerprint)
+    if (wanted / "run.json").exists():
+        return Run(wanted)
+    pattern = f"{setup.dataset}-{setup.method.name}-{setup.seed}-*/run.json"
+    others = [Run(path.parent) for path in sorted(root.glob(pattern))]
+    if not others:
+        return None
+    asked, said = setup.record() | {"data": frames.fingerprint}, []
+    for other in others:
+        has = other.record["settings"] | {"data": other.record["data"]}
+        differs = [f"{name} {has.get(name)!r}" for name in asked if has.get(name) != asked[name]]
+        said.append(f"{other} (with {', '.join(differs)})")
+    raise ValueError(
+        f"no run of {setup.dataset}, {setup.method.name}, seed {setup.seed} in {root} has these settings; there are "
+        f"{'; '.join(said)}: give the settings of one of these, or train the run that you ask for with 02_training"
+    )
+
+
+def each(
+    settings: Mapping[str, Any],
+    *,
+    dataset: str | Sequence[str],
+    method: str | Sequence[str],
+    seed: int | Sequence[int],
+    data_root: str | Mapping[str, str] | None = None,
+    results_root: str | Path | None = None,
+    missing: Collection[str] = (),
+    **named: Any,
+) -> Iterator[tuple[Run, Frames]]:
+    """The run of each of the data sets, methods and seeds: found, or trained where there is none such at all.
+
+    ``data_root`` may be a mapping from data sets to folders. Those that are ``missing``, each named as in "hd-ivon-2",
+    are left out. ``settings`` and ``named`` are as ``setup_of`` takes them. Raises ``ValueError`` as ``find`` does.
+    """
+    for one in as_list(dataset):
+        pairs = itertools.product(as_list(method), as_list(seed))
+        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
+        setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
+        if setups:
+            folder = data_root.get(one) if isinstance(data_root, Mapping) else data_root
+            frames = load_frames(setups[0], folder)
+        for setup in setups:
+            yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
+    """Train, from the checkpoint where there is one, and put the run into its folder."""
+    if fast:
+        fast.keep_freed_memory()
+    penalty = setup.training.firing_rate_penalty
+    objective = firing_rate_penalty(penalty) if penalty else likelihood
+    posterior, history = setup.method.train(
+        network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
+        epochs=setup.training.epochs, seed=setup.seed, objective=objective, checkpoint=folder / CHECKPOINT,
+        copies=setup.copies,
+    )  # fmt: skip
+    posteriors.save(posterior, folder / "posterior.pt")
+    with atomic_write(folder / "history.csv") as aside:
+        history.to_csv(aside, index=False)
+    record = {"settings": setup.record(), "data": frames.fingerprint, "seconds": history["seconds"].sum()}
+    write_json(folder / "run.json", record | provenance.here())
+
+
+def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
+    """Put a derived run into its folder; its ``seconds`` are with those of the trainings that it is made of."""
+    names, bases = setup.method.bases, []
+    for index, name in enumerate(names):
+        # The members of an ensemble differ by their seeds, and no two ensembles share one.
+        seed = setup.seed + MEMBER * names[:index].count(name)
+        base = replace(setup, method=setup.method.base(name), seed=seed)
+        bases.append(train(base, frames, folder.parent, device))
+    network, training, validation = network_for(setup, frames, device), frames.part("train"), frames.part("validation")
+    began = time.perf_counter()
+    posterior = setup.method.derive(
+        network, tuple(run.posterior for run in bases), training, validation, setup.seed, copies=setup.copies
+    )
+    seconds = time.perf_counter() - began + sum(run.record["seconds"] for run in bases)
+    samples, generator = posterior.distinct(VALIDATION_SAMPLES), torch.Generator().manual_seed(0)
+    predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
+    record = {"settings": setup.record(), "data": frames.fingerprint, "bases": [run.folder.name for run in bases]}
+    record |= {"seconds": seconds, "validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
+    posteriors.save(posterior, folder / "posterior.pt")
+    write_json(folder / "run.json", record | provenance.here())
+
+
+def predicted(run: Run, frames: Frames, features: Tensor, samples: int, device: str | None = None) -> Tensor:
+    """Probabilities [samples, utterances, classes], of no more samples than there are different ones."""
+    generator = torch.Generator().manual_seed(run.setup.seed)
+    count = run.posterior.distinct(samples)
+    return posteriors.predict(run.network(frames, device), run.posterior, features, count, generator)
+
+
+def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
+    """The paper's section 6.1 on the test part, averaged over ``samples`` draws of the weights."""
+    path = run.folder / f"test-{samples}-samples-{bins}-bins.json"
+    averaged, labels = path.with_suffix(".npy"), frames.part("test").labels
+    if not path.exists():
+        with exclusive(run.folder):
+            if not path.exists():
+                _evaluate(run, frames, samples, bins, averaged, path)
+    with or_damaged(path, "delete it and evaluate again"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        itemgetter(*FIGURES)(record["figures"])
+    with or_damaged(averaged, f"delete it and {path.name} and evaluate again"):
+        probabilities = np.load(averaged)
+        if probabilities.shape != (shape := (len(labels), len(frames.class_names))):
+            raise ValueError(f"it does not hold an array of shape {shape}")
+    return Evaluation(record, torch.from_numpy(probabilities), labels)
+
+
+def _evaluate(run: Run, frames: Frames, samples: int, bins: int, averaged: Path, path: Path) -> None:
+    """Predict the test part, and write the averaged predictions and, last, the figures."""
+    test = frames.part("test")
+    probabilities = predicted(run, frames, test.features, samples)
+    np.save(written := io.BytesIO(), metrics.model_average(probabilities).float().numpy())
+    with atomic_write(averaged) as aside:
+        aside.write_bytes(written.getbuffer())
+    figures = metrics.summary(probabilities, test.labels, bins=bins) | {"examples": len(test.labels)}
+    produced_by = {"run": run.folder.name, "samples": len(probabilities), "bins": bins}
+    write_json(path, {"figures": figures} | produced_by | provenance.here())

@@ -1,0 +1,179 @@
+"""What measures say of methods: how good an uncertainty is, and how sure a difference between two methods is.
+
+Intervals cover 95 %. An interval over seeds says how far another training would move a number, one over utterances how
+far other test utterances would move it for these trained networks.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import scipy.special
+import scipy.stats
+from jaxtyping import Float, Shaped
+
+from lib.metrics import Column
+
+COVERED = 0.95
+# What is compared in Table 1.
+MEASURES = ("accuracy", "nll", "brier", "ece")
+
+
+def risk_coverage(uncertainty: Shaped[Column, " utterances"], correct: Shaped[Column, " utterances"]) -> pd.DataFrame:
+    """The risk of answering only the utterances that are certain enough.
+
+    Columns: ``coverage``, the share of utterances that is answered, the most certain first, and ``risk``, the share of
+    errors among these. There is a row for each value of the uncertainty, so that utterances that tie are answered
+    together. The curve of Geifman & El-Yaniv, "Selective classification for deep neural networks" (2017). Raises
+    ``ValueError`` for no utterance, and where an uncertainty is NaN.
+    """
+    _check_numbers(uncertainty)
+    table = pd.DataFrame({"uncertainty": np.asarray(uncertainty), "wrong": 1 - np.asarray(correct, dtype=float)})
+    answered = table.groupby("uncertainty")["wrong"].agg(["size", "sum"]).cumsum().reset_index(drop=True)
+    return pd.DataFrame({"coverage": answered["size"] / len(table), "risk": answered["sum"] / answered["size"]})
+
+
+def risk_coverage_area(uncertainty: Shaped[Column, " utterances"], correct: Shaped[Column, " utterances"]) -> float:
+    """AURC: the mean over utterances of the risk among those at least as certain, between 0 and 1; less is better.
+
+    An uncertainty that says nothing has the error rate. Geifman, Uziel & El-Yaniv, "Bias-reduced uncertainty
+    estimation for deep neural classifiers" (2019). Raises as ``risk_coverage`` does.
+    """
+    curve = risk_coverage(uncertainty, correct)
+    return float(np.diff(curve["coverage"], prepend=0) @ curve["risk"])
+
+
+def detection_auroc(known: Shaped[Column, " known"], unknown: Shaped[Column, " unknown"]) -> float:
+    """The probability that an uncertainty is higher for an unknown utterance than for a known one.
+
+    Utterances that tie count one half; 0.5 is chance. It is the Mann-Whitney U over the number of pairs (Hanley &
+    McNeil, 1982). Raises ``ValueError`` for no utterance on either side, and where an uncertainty is NaN.
+    """
+    _check_numbers(known)
+    _check_numbers(unknown)
+    # The test's p-value is not used; its asymptotic form costs least.
+    wins = scipy.stats.mannwhitneyu(unknown, known, method="asymptotic").statistic
+    return float(wins / (len(known) * len(unknown)))
+
+
+def student_intervals(values: pd.DataFrame, *, one_more: bool = False) -> pd.DataFrame:
+    """Mean of each column over the rows, which are seeds, and both ends of its Student interval.
+
+    The columns of the result are ``mean``, ``from`` and ``to``, and its rows the columns of ``values``. The interval is
+    that of the mean; with ``one_more`` it is that in which the number of one more seed would lie. NaN counts as no
+    seed, and of one seed there is no interval (NaN).
+    """
+    mean, seeds = values.mean(), values.count()
+    quantile = scipy.special.stdtrit(seeds - 1, (1 + COVERED) / 2)
+    half = quantile * values.std() * np.sqrt(one_more + 1 / seeds)
+    return pd.DataFrame({"mean": mean, "from": mean - half, "to": mean + half})
+
+
+def seed_differences(rows: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """The first method's measure less the second's for each pair of methods, with its interval over seeds.
+
+    ``rows`` have the columns ``method``, ``seed`` and the measure, one row for each method and seed. Only the seeds
+    that both methods have count. Columns: method, reference, difference, from, to.
+    """
+    wide, pairs = rows.pivot(index="seed", columns="method", values=measure), list(pairs)
+    gaps = pd.DataFrame({number: wide[method] - wide[reference] for number, (method, reference) in enumerate(pairs)})
+    return _of_pairs(pairs, student_intervals(gaps).to_numpy().tolist())
+
+
+def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
+    """The method's figures of Table 1 less the reference's, with their intervals over seeds.
+
+    ``rows`` are those of Table 1. The result has a row for each data set and measure, and the columns difference, from
+    and to. Only data sets and seeds that both methods have count.
+    """
+    wide = rows.pivot(index="seed", columns=["dataset", "method"], values=list(MEASURES))
+    gaps = wide.xs(method, axis=1, level="method") - wide.xs(reference, axis=1, level="method")
+    found = student_intervals(gaps.dropna(axis=1, how="all")).rename_axis(["measure", "dataset"])
+    return found.swaplevel().sort_index().rename(columns={"mean": "difference"})
+
+
+def utterance_differences(
+    scores: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]], resamples: int = 10_000
+) -> pd.DataFrame:
+    """The first method's measure less the second's for each pair of methods, with its interval over utterances.
+
+    ``scores`` have the columns ``method``, ``seed``, ``utterance`` and the measure, of one data set. Only the seeds
+    that both methods have count. Columns: method, reference, difference, from, to.
+    """
+    wide, pairs = scores.pivot(index="seed", columns=["method", "utterance"], values=measure), list(pairs)
+    gaps = [(wide[method] - wide[reference]).dropna().to_numpy() for method, reference in pairs]
+    return _of_pairs(pairs, [paired_bootstrap(gap, resamples, seed=0) for gap in gaps])
+
+
+def paired_bootstrap(
+    differences: Float[np.ndarray, "seeds utterances"], resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """The mean difference between two methods on the same utterances, and both ends of its interval over utterances.
+
+    Differences are averaged over seeds first; then utterances are drawn anew with replacement (Efron's percentile
+    interval). Raises ``ValueError`` for fewer than two utterances, and where a difference is NaN.
+    """
+    _check_numbers(differences)
+    of_utterances = differences.mean(axis=0)
+    # In batches: all resamples at once would take gigabytes.
+    interval = scipy.stats.bootstrap(
+        (of_utterances,), np.mean, n_resamples=resamples, batch=100, method="percentile", rng=seed
+    ).confidence_interval
+    return float(of_utterances.mean()), float(interval.low), float(interval.high)
+
+
+def rank_correlations(
+    networks: pd.DataFrame, predictors: Iterable[str], outcomes: Iterable[str], resamples: int = 2000
+) -> pd.DataFrame:
+    """Spearman's correlation of each predictor with each outcome over networks, with its interval over methods.
+
+    ``networks`` have a row for each network and the columns ``method`` and those that are named; a network that lacks
+    one of the two is left out. Columns: measure, outcome, correlation, from, to.
+    """
+    rows = []
+    for predictor, outcome in itertools.product(predictors, outcomes):
+        have = networks.dropna(subset=[predictor, outcome])
+        columns = (have[name] for name in (predictor, outcome, "method"))
+        rows.append((predictor, outcome, *grouped_rank_correlation(*columns, resamples, seed=0)))
+    return pd.DataFrame(rows, columns=["measure", "outcome", "correlation", "from", "to"])
+
+
+def grouped_rank_correlation(
+    first: Shaped[Column, " networks"],
+    second: Shaped[Column, " networks"],
+    groups: Shaped[Column, " networks"],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float, float]:
+    """Spearman's rank correlation, and both ends of its interval where members of a group are not independent.
+
+    Whole groups are drawn anew with replacement (a cluster bootstrap, Efron's percentile interval), and ranks taken
+    anew. With few groups such an interval is too narrow rather than too wide. A resample in which either is constant
+    has no correlation and is left out. Raises ``ValueError`` for no network, and where a value is NaN.
+    """
+    _check_numbers(first)
+    _check_numbers(second)
+    values, groups = np.stack([first, second]), np.asarray(groups)
+    members = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups)]
+    choices = np.random.default_rng(seed).integers(len(members), size=(resamples, len(members)))
+    found = [_rank_correlation(values[:, np.concatenate([members[group] for group in one])]) for one in choices]
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return _rank_correlation(values), float(low), float(high)
+
+
+def _rank_correlation(values: Shaped[np.ndarray, "2 networks"]) -> float:
+    if (np.ptp(values, axis=1) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(scipy.stats.rankdata(values, axis=1))[0, 1])
+
+
+def _of_pairs(pairs: Sequence[tuple[str, str]], intervals: Iterable[Sequence[float]]) -> pd.DataFrame:
+    rows = [(*pair, *interval) for pair, interval in zip(pairs, intervals, strict=True)]
+    return pd.DataFrame(rows, columns=["method", "reference", "difference", "from", "to"])
+
+
+def _check_numbers(values: Column) -> None:
+    missing = int(np.isnan(values).sum())
+    if missing or len(values) == 0:
+        raise ValueError(f"expected at least one value and no NaN; there are {len(values)}, and {missing} NaN")

@@ -1,0 +1,87 @@
+"""What a trained network is: how its training ended, what goes on in it, how large its weights are, what it costs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from lib import hardware, landscape, methods, posteriors, runs
+from lib.features import Frames
+from lib.network import LEAK_RANGE
+from lib.networks import activity as activities
+from lib.posteriors import MeanFieldGaussian, PointMass, network_state
+from lib.runs import Run
+from lib.study.measures.common import Place
+
+
+def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """Had training come to its end? The best epoch, the losses there, and the share of the learning rate at the end."""
+    best = run.history.loc[run.history["validation_loss"].idxmin()]
+    rates = run.history["learning_rate"]
+    losses = {name: best[name] for name in ("train_loss", "validation_loss")}
+    return pd.DataFrame([{"epoch": int(best["epoch"])} | losses | {"rate_left": rates.iloc[-1] / rates.iloc[0]}])
+
+
+def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:
+    """Parameters, and of an utterance spikes, firing rate, operations and energy, at the posterior's mean.
+
+    ``activity_layers`` has the firing rate of each hidden layer, first to last; without spikes it is empty.
+    """
+    found = activities.activity(run.network(frames), run.posterior.mean, frames.part("test").features)
+    layers = {name: found.pop(name) for name in list(found) if name.startswith("firing_rate_")}
+    index = pd.Index([int(name.rpartition("_")[2]) for name in layers], dtype=int, name="layer")
+    rates = pd.DataFrame({"firing_rate": list(layers.values())}, index=index)
+    return {"activity": pd.DataFrame([found]), "activity_layers": rates}
+
+
+def weight_norms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """The units of a line: in each part the norm of the weights' means, and of a Gaussian that of their deviations."""
+    network, posterior, rows = run.network(frames), run.posterior, {}
+    for part in landscape.PARTS:
+        names = [name for name, _ in landscape.parameters_of(network, part)]
+        rows[part] = {"mean": landscape.weight_norm(posterior.mean, names)}
+        if isinstance(posterior, MeanFieldGaussian):
+            rows[part]["std"] = landscape.weight_norm(posterior.std, names)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
+
+
+def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """At the posterior's mean: the root mean square of all weights between units, and where the leaks stand.
+
+    ``leak`` is their mean as the network uses them, ``longest_leaks`` the share of them at the upper end of the range.
+    """
+    mean = run.posterior.mean
+    weights = torch.cat([mean[name].flatten() for name in hardware.weight_matrices(run.network(frames))])
+    found = {"weights": float(weights.square().mean().sqrt())}
+    if leaks := [tensor for name, tensor in mean.items() if name.endswith(".leak")]:
+        held = torch.cat(leaks).clamp(*LEAK_RANGE)
+        at_end = held == held.new_tensor(LEAK_RANGE[1])
+        found |= {"leak": float(held.mean()), "longest_leaks": float(at_end.float().mean())}
+    return pd.DataFrame([found])
+
+
+def cost(run: Run, frames: Frames, place: Place, *, samples: int, utterances: int, repeats: int) -> pd.DataFrame:
+    """Seconds of training, bytes of the posterior, and the time of a prediction over one pass of the plain network.
+
+    Both predictions in turn, the fastest of so many repeats of each.
+    """
+    features = frames.part("test").features[:utterances]
+    plain = runs.network_for(replace(run.setup, method=methods.get("map").from_mapping({"dropout": 0.0})), frames)
+    point, network, generator = PointMass(network_state(plain)), run.network(frames), torch.Generator()
+    count = run.posterior.distinct(samples)
+    ours, theirs = [], []
+    for _ in range(repeats):
+        ours.append(_seconds(lambda: posteriors.predict(network, run.posterior, features, count, generator)))
+        theirs.append(_seconds(lambda: posteriors.predict(plain, point, features, 1, generator)))
+    found = {"training_seconds": run.record["seconds"]}
+    found |= {"posterior_bytes": (run.folder / "posterior.pt").stat().st_size}
+    return pd.DataFrame([found | {"prediction_ratio": min(ours) / min(theirs)}])
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -1,0 +1,147 @@
+"""A study's results on disk: a table for each measure, and the records of the runs behind them.
+
+A table has the key columns set, variant, method and seed, then the index of its measure, then the numbers. A record
+holds all that determined a run, what it was computed with, and the settings of each measure that was taken of it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lib.files import atomic_write, exclusive, or_damaged, write_json
+from lib.runs import DATA, FIGURES, Evaluation, Run
+from lib.study import grid
+from lib.study.grid import KEY, Key, Study
+from lib.study.measures import CURVES
+
+RESULTS = DATA / "results"
+TABLE1 = ["dataset", "method", "seed", *FIGURES]
+REMEDY = "move it away and run again"
+
+
+class Results:
+    """The stored results of a study; ``put`` changes them, and ``save`` writes what was changed."""
+
+    def __init__(self, study: Study, folder: Path):
+        self.study, self.folder = study, folder
+        self.records: dict[Key, dict[str, Any]] = {}
+        self.tables: dict[str, dict[Key, pd.DataFrame]] = {}
+        path = folder / "runs.json"
+        if path.exists():
+            with or_damaged(path, REMEDY):
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                self.records = {_key_of(record): record for record in stored}
+            for table in tables_in(folder):
+                rows = _read(folder, table)
+                self.tables[table] = dict(list(rows.groupby(KEY, sort=False)))
+
+    def put(self, key: Key, record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+        """The record of a run, and tables of it as a measure returns them, in the place of those that are stored."""
+        self.records[key] = record
+        for name, table in tables.items():
+            rows = table.reset_index(drop=table.index.names == [None])
+            for place, (column, value) in enumerate(zip(KEY, key, strict=True)):
+                rows.insert(place, column, value)
+            self.tables.setdefault(name, {})[key] = rows
+
+    def drop(self, key: Key) -> None:
+        for of_runs in (self.records, *self.tables.values()):
+            of_runs.pop(key, None)
+
+    def save(self, names: Iterable[str] | None = None) -> None:
+        """Write these tables, all by default, and then the records: a record never promises what is not there."""
+        for name in self.tables if names is None else names:
+            rows = [self.tables[name][key] for key in self._ordered(self.tables[name])]
+            with atomic_write(self.folder / file_name(name)) as aside:
+                _write(pd.concat([of_run for of_run in rows if len(of_run)] or rows[:1]), name, aside)
+        write_json(self.folder / "runs.json", [self.records[key] for key in self._ordered(self.records)])
+
+    def _ordered(self, keys: Iterable[Key]) -> list[Key]:
+        order = self.study.order
+        return sorted(keys, key=lambda key: [order[name].index(one) for name, one in zip(KEY, key, strict=True)])
+
+
+def is_curve(table: str) -> bool:
+    return table.endswith(CURVES)
+
+
+def file_name(table: str) -> str:
+    return f"{table}.csv.gz" if is_curve(table) or table == "utterances" else f"{table}.csv"
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The names of the tables that a folder holds, but for the trials, which are of no run."""
+    return sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"})
+
+
+def load(study: str, table: str = "evaluation") -> pd.DataFrame:
+    """A table of a study's results, whose set, variant and method are ordered as the study's file orders them."""
+    rows, order = _read(RESULTS / study, table), grid.named(study).order
+    return rows.astype({name: pd.CategoricalDtype(order[name], ordered=True) for name in KEY[:3] if name in rows})
+
+
+def provenance_of(study: str) -> pd.DataFrame:
+    """What a study's records say: a column for each set, variant and method, where seeds that differ share a cell."""
+    records, columns = Results(grid.named(study), RESULTS / study).records, {}
+    for group in dict.fromkeys(key[:3] for key in records):
+        flat = pd.json_normalize([record for key, record in records.items() if key[:3] == group])
+        columns[group] = flat.agg(lambda values: ", ".join(dict.fromkeys(map(str, values))))
+    table = pd.concat(columns, axis=1, names=KEY[:3]).fillna("–")
+    return table.rename(lambda name: name.removeprefix("settings.")).drop(index=["set", "variant", "method"])
+
+
+def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.DataFrame:
+    """The rows of the paper's Table 1, one a run; accuracy in percent.
+
+    They are put into ``table1.csv`` in the place of those of the same data set, method and seed, and into ``runs.json``
+    beside it the record of each run: what produced the row.
+    """
+    rows = pd.DataFrame([run.record["settings"] | one.figures for run, one in evaluations.items()])[TABLE1]
+    rows = rows.sort_values(TABLE1[:3], ignore_index=True)
+    new = [
+        {"run": run.folder.name, "validation_nll": run.validation_nll}
+        | run.record
+        | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
+        for run, one in evaluations.items()
+    ]
+    stored, records = folder / "table1.csv", folder / "runs.json"
+    with exclusive(stored), exclusive(records):
+        with or_damaged(stored, REMEDY):
+            kept = [pd.read_csv(stored, float_precision="round_trip")] if stored.exists() else []
+            if kept and list(kept[0]) != TABLE1:
+                raise ValueError(f"its columns are not {', '.join(TABLE1)}")
+        with or_damaged(records, REMEDY):
+            known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
+            of_rows = {itemgetter(*TABLE1[:3])(record["settings"]): record for record in known + new}
+        merged = pd.concat([*kept, rows]).drop_duplicates(TABLE1[:3], keep="last").sort_values(TABLE1[:3])
+        with atomic_write(stored) as aside:
+            merged.to_csv(aside, index=False)
+        write_json(records, list(of_rows.values()))
+    return rows
+
+
+def _key_of(record: Mapping[str, Any]) -> Key:
+    settings = record["settings"]
+    itemgetter("data", "measures", "machine", "versions", "commit")(record)
+    return record["set"], record["variant"], settings["method"], settings["seed"]
+
+
+def _read(folder: Path, table: str) -> pd.DataFrame:
+    """Digit by digit: what is read and written again is the same file."""
+    path = folder / file_name(table)
+    with or_damaged(path, REMEDY):
+        return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+
+
+def _write(rows: pd.DataFrame, table: str, path: Path) -> None:
+    """Compressed tables, of many rows, to eight digits."""
+    if path.suffix == ".gz":
+        rows.to_csv(
+            path, index=False, float_format="%.8g", compression={"method": "gzip", "compresslevel": 6, "mtime": 0}
+        )
+    else:
+        rows.to_csv(path, index=False)

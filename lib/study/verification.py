@@ -1,0 +1,176 @@
+"""Whether a study's committed results come out again: runs computed anew, and compared number by number."""
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import provenance
+from lib.setup import Setup
+from lib.statistics import COVERED, student_intervals
+from lib.study import engine
+from lib.study.engine import Task
+from lib.study.grid import KEY, Cell, Key, Study
+from lib.study.measures import TIMES
+from lib.study.tables import Results, is_curve
+
+SAME = 1e-6  # relative difference
+WITHOUT_ASKING = 600  # seconds of training up to which all runs are verified; of more a tenth
+SHOWN = 20
+EXPLANATION = f"""\
+same: equal in six digits (relative difference up to {SAME:g}).
+within: not the same, but within the stated spread, where this number of one more seed would lie in {COVERED:.0%} of
+    cases: from m - w to m + w, with w = t s sqrt(1 + 1/n). Here m and s are mean and standard deviation over the n
+    committed seeds of the same set, variant and method, and t is Student's quantile with n - 1 degrees of freedom.
+    With three seeds w is 5.0 s, which is wide: it tells a broken computation from a working one, and little more.
+different: outside of it. Of one seed there is no spread, and what is not the same is different."""
+
+
+def verify(study: Study, results: Path, share: float | None = None, scheduler: str | None = None) -> int:
+    """Compute a share of a study's runs anew in an empty folder, and print how their numbers compare.
+
+    0 where nothing is different, 1 where something is or a run fails, 2 where nothing can be computed. Raises
+    ``ValueError`` for a share that is none, and where there are no results.
+    """
+    stored = Results(study, results)
+    if not stored.records:
+        raise ValueError(f"{results} holds no results of {study.name} to verify")
+    with TemporaryDirectory() as empty:
+        folder = Path(empty)
+        tasks = computable(chosen(stored, share), stored, folder)
+        if not tasks:
+            return 2
+        say_what_it_takes(tasks, stored)
+        compared = {}
+        work = {name: (task, folder, stored.records[task.cell.key]["machine"]) for name, task in tasks.items()}
+        for name, tables in engine.on_workers(again, work, scheduler, folder):
+            compared[name] = compare(stored, tasks[name].cell.key, tables)
+    return report(compared, len(tasks) - len(compared))
+
+
+def chosen(stored: Results, share: float | None) -> list[Key]:
+    """The runs to verify, evenly spread over the records: by default all of a small study, and a tenth of others."""
+    keys = list(stored.records)
+    if share is None:
+        share = 1.0 if sum(record["seconds"] for record in stored.records.values()) <= WITHOUT_ASKING else 0.1
+    if not 0 < share <= 1:
+        raise ValueError(f"share = {share} does not fit: it must be a number above 0 up to 1")
+    count = math.ceil(share * len(keys))
+    return [keys[index * len(keys) // count] for index in range(count)]
+
+
+def computable(keys: list[Key], stored: Results, folder: Path) -> dict[str, Task]:
+    """The tasks whose recordings are here, by name; sets of which they are not, or are others, are named."""
+    cells, found = [], {}
+    for key in keys:
+        root = stored.study.data_root(key[0])
+        cells.append(Cell(*key, Setup.from_record(stored.records[key]["settings"]), root))
+    prints, unread = engine.fingerprints(cells, folder)
+    for cell in cells:
+        record = stored.records[cell.key]
+        how = {name: settings for name, settings in record["measures"].items() if name not in TIMES}
+        if cell.set not in unread and prints[cell.key] != record["data"]:
+            unread.add(cell.set)
+            print(
+                f"{cell.set}: these are other recordings than the results are of (their fingerprint is "
+                f"{prints[cell.key]}, and was {record['data']}; eSpeak NG of another version, or on another processor, "
+                "says synthetic speech otherwise)",
+                file=sys.stderr,
+            )
+        if cell.set not in unread:
+            found[engine.name_of(cell)] = Task(cell, how, None)
+    if len(found) < len(cells):
+        print(f"{len(cells) - len(found)} of {len(cells)} runs cannot be computed for want of their recordings, which "
+              "data/README.md says how to get.", file=sys.stderr)  # fmt: skip
+    return found
+
+
+def say_what_it_takes(tasks: Mapping[str, Task], stored: Results) -> None:
+    records = [stored.records[task.cell.key] for task in tasks.values()]
+    minutes = sum(record["seconds"] for record in records) / 60
+    names = dict.fromkeys(name for task in tasks.values() for name in task.how)
+    print(
+        f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training took {minutes:.0f} minutes, and "
+        f"measured: {', '.join(names)}."
+    )
+    for said in sorted({line for record in records for line in elsewhere(record, provenance.here())}):
+        print(f"Computed with {said}.")
+    print(flush=True)
+
+
+def elsewhere(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What a record says of machine, versions and commit, where it is not so here."""
+    said = [
+        f"{name} {value} (here {here[part].get(name)})"
+        for part in ("machine", "versions")
+        for name, value in record[part].items()
+        if name != "threads" and value != here[part].get(name)
+    ]
+    # Two states of the code that each differ from a commit need not be alike.
+    if record["commit"] != here["commit"] or str(record["commit"]).endswith("-dirty"):
+        said.append(f"commit {record['commit']} (here {here['commit']})")
+    return said
+
+
+def again(task: Task, folder: Path, machine: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables of a run, with as many threads as then: the order in which numbers are added depends on it."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(machine.get("threads") or threads)
+        return engine.measure(task, folder)[1]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def compare(stored: Results, key: Key, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The stored numbers of a run beside those of its repetition, each with a verdict: same, within or different.
+
+    Rows are compared in their order, and columns that are stored.
+    """
+    found = []
+    for name, table in tables.items():
+        of_runs = stored.tables.get(name, {})
+        if is_curve(name) and key not in of_runs:
+            continue  # curves are stored of the first seed alone
+        index = [column for column in table.index.names if column is not None]
+        of_seeds = {seed: numbers(rows, index) for (*group, seed), rows in of_runs.items() if tuple(group) == key[:3]}
+        new = numbers(table.reset_index(), index)
+        spread = student_intervals(pd.DataFrame(of_seeds).T, one_more=True) if of_seeds else pd.DataFrame()
+        both = pd.DataFrame({"committed": of_seeds.get(key[3], new * np.nan), "again": new})
+        both = both.join(spread.reindex(columns=["from", "to"]))
+        columns = {column for rows in of_runs.values() for column in rows} or set(table)
+        both = both[both.index.isin(columns, level="number")].dropna(subset=["committed", "again"], how="all")
+        same = np.isclose(both["again"], both["committed"], rtol=SAME, atol=1e-12)
+        inside = both["again"].between(both["from"], both["to"])
+        both["verdict"] = np.where(same, "same", np.where(inside, "within", "different"))
+        found.append(pd.concat({name: both}, names=["table"]))
+    return pd.concat(found)
+
+
+def numbers(rows: pd.DataFrame, index: list[str]) -> pd.Series:
+    """The numbers of a run's rows by row and column."""
+    values = rows.drop(columns=[*KEY, *index, "index"], errors="ignore").reset_index(drop=True).astype(float)
+    return values.stack(future_stack=True).rename_axis(["row", "number"])
+
+
+def report(compared: Mapping[str, pd.DataFrame], failed: int) -> int:
+    """Print how many numbers of each table are how, and those that are different; the exit status."""
+    if not compared:
+        return 1
+    found = pd.concat(compared, names=["run"])
+    counts = found.groupby(["table", "verdict"], sort=False).size().unstack(fill_value=0)
+    print(counts.reindex(columns=["same", "within", "different"], fill_value=0).to_string())
+    different = found[found["verdict"] == "different"]
+    if len(different):
+        print(f"\nDifferent{f', the first {SHOWN}' if len(different) > SHOWN else ''}:")
+        print(different.head(SHOWN).drop(columns="verdict").to_string(float_format="{:.8g}".format, na_rep="none"))
+    verdicts = found["verdict"].value_counts()
+    said = ", ".join(f"{verdicts.get(verdict, 0)} {verdict}" for verdict in ("same", "within", "different"))
+    print(f"\nOf {len(found)} numbers of {len(compared)} runs {said}.\n{EXPLANATION}")
+    return int(len(different) > 0 or failed > 0)

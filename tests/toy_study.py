@@ -1,0 +1,43 @@
+"""A study of a moment: short tones in the layout of FSDD, tiny networks of a few epochs."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import yaml
+
+from lib.study import grid
+
+TOY = {
+    "sets": {"tones": {"dataset": "fsdd"}},
+    "variants": {"LIF": {"neuron": "lif"}, "MLP": {"network": "mlp"}},
+    "method": ["map", "ivon"],
+    "seed": [1, 2],
+    "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20, "ivon": {"freeze_norm_after": 1}},
+    "evaluation": {"samples": 2, "bins": 5},
+    "measures": {"progress": {}, "sharpness": {"std": 0.01, "samples": 2, "examples": 10}},
+}
+SMALL = {"variants": {"LIF": {}}, "method": ["map"], "seed": [1]}
+
+
+def make_tones(root: Path) -> Path:
+    """Four speakers say ten digits three times each: tones of a quarter of a second."""
+    noise = np.random.default_rng(0)
+    (root / "recordings").mkdir(parents=True)
+    times = np.arange(2_000) / 8_000
+    for digit in range(10):
+        for number, speaker in enumerate(("jackson", "lucas", "nicolas", "theo")):
+            for index in range(3):
+                tone = np.sin(2 * np.pi * (200 + 300 * digit + 10 * number) * times) / 4
+                path = root / "recordings" / f"{digit}_{speaker}_{index}.wav"
+                soundfile.write(path, tone + 0.01 * noise.standard_normal(len(times)), 8_000)
+    return root
+
+
+def write(path: Path, tones: Path, **changes) -> grid.Study:
+    """The toy study, changed, in this file."""
+    content = {name: value for name, value in (TOY | changes).items() if value is not None}
+    for of_set in content["sets"].values():
+        of_set.setdefault("data_root", str(tones))
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return grid.read(path)

@@ -145,8 +145,8 @@ class Method:
     """What a trainer gives the loop.
 
     ``step(features, labels)`` makes one update and returns the minibatch's logits; ``posterior()`` is the distribution
-    at an epoch's end; ``stored`` and ``restore`` carry what a resumed run needs beside the ``state_dict`` of network and
-    optimiser. Where ``keeps_last``, the last epoch's posterior is the result, whatever its loss.
+    at an epoch's end; ``stored`` and ``restore`` carry what a resumed run needs beside the ``state_dict`` of network
+    and optimiser. Where ``keeps_last``, the last epoch's posterior is the result, whatever its loss.
     """
 
     optimizer: torch.optim.Optimizer

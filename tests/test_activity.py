@@ -4,14 +4,15 @@ import copy
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from lib.networks import activity, build
-from lib.networks.activity import Operations
+from lib.networks import NetworkSettings, activity, build
+from lib.networks.activity import Operations, firing_rate_penalty, rates_out_of_bounds
 from lib.posteriors import network_state
 
 
-def firing(**chosen):
-    network = build(3, 4, (6, 5), **chosen).eval()
+def firing(dropout=0.1, **chosen):
+    network = build(NetworkSettings((6, 5), **chosen), 3, 4, dropout).eval()
     with torch.no_grad():
         for layer in network.layers:
             layer.norm.weight.uniform_(5, 10)
@@ -20,21 +21,41 @@ def firing(**chosen):
 
 
 def measured(network, features):
-    return activity.measures(network, network_state(network), features)
+    return activity.activity(network, network_state(network), features)
 
 
-def test_the_cost_of_rates_by_hand():
+def test_rates_out_of_bounds_by_hand():
     # Rates of 0, 1/2, 1 and 3/4: 0.01 too low, none, 1/2 and 1/4 too high.
     first = torch.tensor([[[0.0, 1.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]])
     second = torch.tensor([[[1.0, 1.0], [1.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]])
-    assert float(activity.rate_cost([first, second])) == pytest.approx(0.01 + 0.5 + 0.25)
-    assert float(activity.rate_cost([first, second], low=0.6, high=1.0)) == pytest.approx(0.6 + 0.1)
+    assert float(rates_out_of_bounds([first, second])) == pytest.approx(0.01 + 0.5 + 0.25)
+    assert float(rates_out_of_bounds([first, second], low=0.6, high=1.0)) == pytest.approx(0.6 + 0.1)
 
 
-def test_the_cost_of_rates_pushes_each_unit_into_its_bounds():
+def test_the_penalty_pushes_each_unit_into_its_bounds():
     train = torch.tensor([[[0.0, 0.5, 1.0]], [[0.0, 0.0, 1.0]]], requires_grad=True)
-    activity.rate_cost([train]).backward()
+    rates_out_of_bounds([train]).backward()
     assert train.grad.tolist() == [[[-0.5, 0, 0.5]]] * 2
+
+
+def test_the_objective_is_cross_entropy_and_the_penalty():
+    network, features, labels = firing().train(), torch.randn(7, 12, 3), torch.arange(7) % 4
+    network.dropout.p = 0.0
+    for layer in network.layers:
+        layer.dropout = 0.0
+        torch.nn.init.constant_(layer.norm.bias, 8)  # so that units fire more often than every other step
+    rates = torch.cat([train.mean(dim=(0, 1)) for train in network.hidden_spikes(features)])
+    outside = sum(max(0.01 - rate, 0) + max(rate - 0.5, 0) for rate in rates)
+    assert outside > 0
+    loss, logits = firing_rate_penalty(0.3)(network, features, labels)
+    torch.testing.assert_close(logits, network(features))
+    torch.testing.assert_close(loss, cross_entropy(logits, labels) + 0.3 * outside)
+
+
+def test_a_network_without_spikes_has_no_rates_to_penalise():
+    network = build(NetworkSettings((6, 5), "gru"), 3, 4)
+    with pytest.raises(ValueError, match="without spikes has no firing rates to penalise"):
+        firing_rate_penalty(0.1)(network, torch.randn(7, 12, 3), torch.arange(7) % 4)
 
 
 @pytest.mark.parametrize("neuron", ["lif", "rlif"])
@@ -78,7 +99,7 @@ def test_features_that_are_spikes_themselves_are_added_and_not_multiplied():
     ],
 )
 def test_without_spikes_every_weight_is_multiplied_every_step(chosen, a_step):
-    network = build(3, 4, (6, 5), readout="softmax", **chosen)
+    network = build(NetworkSettings((6, 5), readout="softmax", **chosen), 3, 4)
     found = measured(network, torch.randn(7, 12, 3))
     assert found["multiply_accumulates"] == found["synaptic_operations"] == 12 * a_step + network.readout.weight.numel()
     assert found["additions"] == 0
@@ -97,8 +118,8 @@ def test_the_state_s_weights_are_measured_and_the_network_left_as_it_was(monkeyp
     network, other, features = firing(), firing(dropout=0.0), torch.randn(7, 12, 3)
     expected = measured(other, features)
     before = copy.deepcopy(network.train().state_dict())
-    assert activity.measures(network, network_state(other), features) == expected
+    assert activity.activity(network, network_state(other), features) == expected
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     monkeypatch.setattr(activity, "UTTERANCES_TOGETHER", 2)
-    assert activity.measures(network, network_state(other), features) == pytest.approx(expected)
+    assert activity.activity(network, network_state(other), features) == pytest.approx(expected)

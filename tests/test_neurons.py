@@ -1,11 +1,30 @@
-"""The LIF neuron against voltages worked out by hand, a loop over its equations, and PyTorch's own autograd."""
+"""The neurons against voltages worked out by hand, a loop over their equations, and each other; and their layers."""
+
+import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from torch import nn
 
-from lib import neurons
+from lib.network import LEAK_RANGE, boxcar, fire, lif, lif_potential
+from lib.neurons import NEURONS
+from lib.neurons.adlif import RANGES, adlif, adlif_potential
+from lib.neurons.radlif import radlif, radlif_potential
+from lib.neurons.rlif import rlif, rlif_potential
+
+FORMS = {
+    "lif": (lif, lif_potential),
+    "adlif": (adlif, adlif_potential),
+    "rlif": (rlif, rlif_potential),
+    "radlif": (radlif, radlif_potential),
+}
+
+
+def parameters_of(neuron, units, dtype=torch.float64):
+    """Leak, then adaptation's three, then recurrent weights, of those that the neuron has."""
+    ranges = [LEAK_RANGE, *(RANGES.values() if "ad" in neuron else [])]
+    drawn = [torch.empty(units, dtype=dtype).uniform_(*bounds) for bounds in ranges]
+    return [*drawn, torch.randn(units, units, dtype=dtype)] if neuron[0] == "r" else drawn
 
 
 class Boxcar(torch.autograd.Function):
@@ -24,67 +43,89 @@ class Boxcar(torch.autograd.Function):
         return grad * inside, None
 
 
-def equations(current, leak, threshold=1.0):
-    """Equations 1 and 2, step by step: spikes and potentials that autograd can follow."""
-    potential, spike = torch.zeros_like(current[0]), torch.zeros_like(current[0])
+def equations(neuron, current, leak, *others, threshold=1.0):
+    """The neuron's equations, step by step: spikes and potentials that autograd can follow."""
+    others = list(others)
+    units = len(leak)
+    weights = others.pop() * (1 - torch.eye(units, dtype=leak.dtype)) if neuron[0] == "r" else None
+    beta, a, b = others or torch.zeros(3, units, dtype=leak.dtype)
+    w = u = s = torch.zeros_like(current[0])
     potentials, spikes = [], []
     for step in current:
-        potential = leak * (potential - spike) + (1 - leak) * step
-        spike = Boxcar.apply(potential, threshold)
-        potentials.append(potential)
-        spikes.append(spike)
+        w = beta * w + a * u + b * s
+        received = 0 if weights is None else torch.stack([(weights[n] * s).sum(dim=1) for n in range(units)], dim=1)
+        u = leak * (u - s) + (1 - leak) * (step + received - w)
+        s = Boxcar.apply(u, threshold)
+        potentials.append(u)
+        spikes.append(s)
     return torch.stack(spikes), torch.stack(potentials)
 
 
-def drawn(time=25, batch=4, units=3, dtype=torch.float64):
-    current = 15 * torch.randn(time, batch, units, dtype=dtype)
-    leak = torch.empty(units, dtype=dtype).uniform_(*neurons.LEAK_RANGE)
-    return current, leak
+def tensors(*values):
+    return [torch.tensor(value) for value in values]
 
 
-# Six steps of one example; every value is exact in binary.
-CURRENT = [2, 2, 2, 2, -1, 0]
+# Every value is exact in binary. A diagonal of nines is not to be seen.
+SENDS = [[9.0, -2.0], [1.0, 9.0]]
 BY_HAND = {
-    # u1 = 0.5 * 0 + 0.5 * 2 = 1, which is not above the threshold;  u2 = 0.5 * 1 + 1 = 1.5, a spike;
-    # u3 = 0.5 * (1.5 - 1) + 1 = 1.25, a spike;  u4 = 0.5 * (1.25 - 1) + 1 = 1.125, a spike;
-    # u5 = 0.5 * (1.125 - 1) - 0.5 = -0.4375;  u6 = 0.5 * -0.4375
-    0.5: ([1, 1.5, 1.25, 1.125, -0.4375, -0.21875], [0, 1, 1, 1, 0, 0]),
-    # u1 = 0.25 * 2 = 0.5;  u2 = 0.75 * 0.5 + 0.5 = 0.875;  u3 = 0.75 * 0.875 + 0.5 = 1.15625, a spike;
-    # u4 = 0.75 * 0.15625 + 0.5 = 0.6171875;  u5 = 0.75 * 0.6171875 - 0.25 = 0.212890625;  u6 = 0.75 * u5
-    0.75: ([0.5, 0.875, 1.15625, 0.6171875, 0.212890625, 0.15966796875], [0, 0, 1, 0, 0, 0]),
+    # Two units, of leak 0.5: u1 = 0.5 * 0 + 0.5 * 2 = 1, which is not above the threshold;  u2 = 0.5 * 1 + 1 = 1.5, a
+    # spike;  u3 = 0.5 * (1.5 - 1) + 1 = 1.25, a spike;  u4 = 0.5 * (1.25 - 1) + 1 = 1.125, a spike;
+    # u5 = 0.5 * (1.125 - 1) - 0.5 = -0.4375;  u6 = 0.5 * -0.4375. And of leak 0.75: u1 = 0.25 * 2 = 0.5;
+    # u2 = 0.75 * 0.5 + 0.5 = 0.875;  u3 = 0.75 * 0.875 + 0.5 = 1.15625, a spike;  u4 = 0.75 * 0.15625 + 0.5 =
+    # 0.6171875;  u5 = 0.75 * 0.6171875 - 0.25 = 0.212890625;  u6 = 0.75 * u5.
+    "lif": (
+        [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0], [2.0, 2.0], [-1.0, -1.0], [0.0, 0.0]],
+        tensors([0.5, 0.75]),
+        [
+            [1, 0.5],
+            [1.5, 0.875],
+            [1.25, 1.15625],
+            [1.125, 0.6171875],
+            [-0.4375, 0.212890625],
+            [-0.21875, 0.15966796875],
+        ],
+        [[0, 0], [1, 0], [1, 1], [1, 0], [0, 0], [0, 0]],
+    ),
+    # One unit. w: 0;  0.25 * 2 + 1 = 1.5;  0.75 + 0.25 * 1.75 + 1 = 2.1875;  1.09375 + 0.25 * -0.71875 = 0.9140625.
+    # u1 = 0.5 * 4 = 2, a spike;  u2 = 0.5 * (2 - 1) + 0.5 * (4 - 1.5) = 1.75, a spike;
+    # u3 = 0.5 * 0.75 + 0.5 * (0 - 2.1875) = -0.71875;  u4 = -0.359375 + 0.5 * (4 - 0.9140625) = 1.18359375, a spike.
+    "adlif": (
+        [[4.0], [4.0], [0.0], [4.0]],
+        tensors([0.5], [0.5], [0.25], [1.0]),
+        [[2.0], [1.75], [-0.71875], [1.18359375]],
+        [[1], [1], [0], [1]],
+    ),
+    # Unit 0 receives -2 for a spike of unit 1, which receives 1 for a spike of unit 0.
+    # u1 = (1.5, 0.5): 0 fires;  u2 = (0.25 + 1.5, 0.25 + 0.5 * (1 + 1)) = (1.75, 1.25): both fire;
+    # u3 = (0.5 * 0.75 + 0.5 * (3 - 2), 0.5 * 0.25 + 0.5 * (3 + 1)) = (0.875, 2.125): 1 fires;
+    # u4 = (0.5 * 0.875 + 0.5 * (3 - 2), 0.5 * 1.125 - 0.5) = (0.9375, 0.0625).
+    "rlif": (
+        [[3.0, 1.0], [3.0, 1.0], [3.0, 3.0], [3.0, -1.0]],
+        tensors([0.5, 0.5], SENDS),
+        [[1.5, 0.5], [1.75, 1.25], [0.875, 2.125], [0.9375, 0.0625]],
+        [[1, 0], [1, 1], [0, 1], [0, 0]],
+    ),
+    # u1 = (1.5, 0.5): 0 fires;  w2 = (0.25 * 1.5, -0.5 * 0.5) = (0.375, -0.25);
+    # u2 = (0.25 + 0.5 * (3 - 0.375), 0.25 + 0.5 * (1 + 1 + 0.25)) = (1.5625, 1.375): both fire;
+    # w3 = (0.1875 + 0.25 * 1.5625, -0.125 - 0.5 * 1.375 + 1) = (0.578125, 0.1875);
+    # u3 = (0.5 * 0.5625 + 0.5 * (3 - 2 - 0.578125), 0.5 * 0.375 + 0.5 * (3 + 1 - 0.1875)) = (0.4921875, 2.09375).
+    "radlif": (
+        [[3.0, 1.0], [3.0, 1.0], [3.0, 3.0]],
+        tensors([0.5, 0.5], [0.5, 0.5], [0.25, -0.5], [0.0, 1.0], SENDS),
+        [[1.5, 0.5], [1.5625, 1.375], [0.4921875, 2.09375]],
+        [[1, 0], [1, 1], [0, 1]],
+    ),
 }
 
 
-def test_potentials_and_spikes_are_those_worked_out_by_hand():
-    current = torch.tensor(CURRENT).float()[:, None, None].expand(-1, 1, 2)
-    leak = torch.tensor(list(BY_HAND))
-    potentials, spikes = zip(*BY_HAND.values(), strict=True)
-    torch.testing.assert_close(neurons.lif_potential(current, leak)[:, 0].T, torch.tensor(potentials), rtol=0, atol=0)
-    assert neurons.lif(current, leak)[:, 0].T.tolist() == [list(train) for train in spikes]
-
-
-def test_a_spike_takes_one_from_the_potential_whatever_the_threshold():
-    # u1 = 1 > 0.5;  u2 = 0.5 * (1 - 1) + 1 = 1. Taking the threshold away instead would make it 1.25.
-    current, leak = torch.full((2, 1, 1), 2.0), torch.tensor([0.5])
-    assert neurons.lif_potential(current, leak, threshold=0.5).flatten().tolist() == [1.0, 1.0]
-    assert neurons.lif(current, leak, threshold=0.5).flatten().tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parametrize("threshold", [1.0, 0.6])
-@pytest.mark.parametrize("time", [1, 2, 25])
-def test_spikes_and_gradients_are_those_of_the_equations_under_autograd(time, threshold):
-    current, leak = drawn(time)
-    weight = torch.randn_like(current)
-    results = []
-    for form in (neurons.lif, lambda *given: equations(*given)[0]):
-        inputs = current.clone().requires_grad_(), leak.clone().requires_grad_()
-        spikes = form(*inputs, threshold)
-        results.append((spikes.detach(), *torch.autograd.grad((weight * spikes).sum(), inputs)))
-    (spikes, of_current, of_leak), (expected, expected_of_current, expected_of_leak) = results
-    assert 0 < expected.sum() < expected.numel()
-    assert torch.equal(spikes, expected)
-    torch.testing.assert_close(of_current, expected_of_current, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(of_leak, expected_of_leak, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("neuron", FORMS)
+def test_potentials_and_spikes_are_those_worked_out_by_hand(neuron):
+    current, parameters, potentials, spikes = BY_HAND[neuron]
+    current = torch.tensor(current)[:, None].repeat(1, 2, 1)  # two examples, alike
+    fires, potential = FORMS[neuron]
+    for example in range(2):
+        assert potential(current, *parameters)[:, example].tolist() == potentials
+        assert fires(current, *parameters)[:, example].tolist() == spikes
 
 
 def test_gradients_through_the_reset_are_those_worked_out_by_hand():
@@ -94,46 +135,98 @@ def test_gradients_through_the_reset_are_those_worked_out_by_hand():
     # For s1 alone: ds1/dI = [0.5, 0], ds1/dleak = -I1.
     current = torch.tensor([2.5, 1.0])[:, None, None].requires_grad_()
     leak = torch.tensor([0.5], requires_grad=True)
-    first, second = neurons.lif(current, leak).flatten()
+    first, second = lif(current, leak).flatten()
     of_current, of_leak = torch.autograd.grad(second, (current, leak), retain_graph=True)
     assert (of_current.flatten().tolist(), of_leak.tolist()) == ([0.0, 0.5], [-0.75])
     of_current, of_leak = torch.autograd.grad(first, (current, leak))
     assert (of_current.flatten().tolist(), of_leak.tolist()) == ([0.5, 0.0], [-2.5])
 
 
-def test_gradients_pass_back_through_the_leak_outside_the_boxcar():
-    # leak 0.5, currents 0.5 and 2: u1 = 0.25 (outside), u2 = 0.125 + 1 = 1.125 (inside).
-    # ds2/dI = [0.5 * 0.5, 0.5];  ds2/dleak = (u1 - I2) + 0.5 * (0 - I1) = -1.75 - 0.25.
-    current = torch.tensor([0.5, 2.0])[:, None, None].requires_grad_()
-    leak = torch.tensor([0.5], requires_grad=True)
-    neurons.lif(current, leak)[1].sum().backward()
-    assert (current.grad.flatten().tolist(), leak.grad.tolist()) == ([0.25, 0.5], [-2.0])
+def test_gradients_of_adaptation_are_those_worked_out_by_hand():
+    # leak 0.5, currents 2.5 and 3, a = 0.5, b = 1: u1 = 1.25, a spike;  w2 = 0.5 * 1.25 + 1 = 1.625;
+    # u2 = 0.5 * 0.25 + 0.5 * (3 - 1.625) = 0.8125; both within the boxcar. For s2 alone: dL/du2 = 1, dL/dw2 = -0.5,
+    # dL/du1 = 0.5 - 0.5 * 0.5 + (-0.5 - 0.5 * 1) = -0.75: by leak and potential, and by the spike's reset and b.
+    current = torch.tensor([2.5, 3.0])[:, None, None].requires_grad_()
+    parameters = [parameter.requires_grad_() for parameter in tensors([0.5], [0.25], [0.5], [1.0])]
+    _, second = adlif(current, *parameters).flatten()
+    of_current, *of_parameters = torch.autograd.grad(second, (current, *parameters))
+    assert of_current.flatten().tolist() == [-0.375, 0.5]
+    # By the leak: (u1 - s1) - (I2 - w2) = 0.25 - 1.375, and -0.75 * (0 - I1). Then w1, u1 and s1 times dL/dw2.
+    assert [float(grad) for grad in of_parameters] == [0.75, 0.0, -0.625, -0.5]
 
 
-@given(
-    time=st.integers(1, 6),
-    batch=st.integers(1, 4),
-    units=st.integers(1, 4),
-    transposed=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_any_shape_and_memory_layout_gives_the_spikes_of_the_equations(time, batch, units, transposed, seed):
-    torch.manual_seed(seed)
-    current, leak = drawn(time, batch, units)
-    if transposed:
-        current = current.transpose(0, 2).contiguous().transpose(0, 2)
-    spikes, potentials = equations(current, leak)
-    assert torch.equal(neurons.lif(current, leak), spikes)
-    torch.testing.assert_close(neurons.lif_potential(current, leak), potentials, rtol=1e-13, atol=1e-13)
+def test_gradients_of_recurrence_are_those_worked_out_by_hand():
+    # The second spike of unit 1 (u = 1.25) after the first of unit 0 (u = 1.5), which has sent it V[1, 0] = 1:
+    # dL/du2 = (0, 1);  dL/du1 = (1 * 0.5, 0), as unit 1's own reset cancels its leak.
+    currents, (leak, weights), *_ = BY_HAND["rlif"]
+    current = torch.tensor(currents)[:, None].requires_grad_()
+    leak, weights = leak.clone().requires_grad_(), weights.clone().requires_grad_()
+    spike = rlif(current, leak, weights)[1, 0, 1]
+    of_current, of_leak, of_weights = torch.autograd.grad(spike, (current, leak, weights))
+    assert of_current[:, 0].tolist() == [[0.25, 0.0], [0.0, 0.5], [0.0, 0.0], [0.0, 0.0]]
+    assert of_weights.tolist() == [[0.0, 0.0], [0.5, 0.0]]
+    # Unit 0: 0.5 * (0 - I1) = -1.5; unit 1: u1 - (I2 + 1) = 0.5 - 2.
+    assert of_leak.tolist() == [-1.5, -1.5]
 
 
-def test_a_gradient_shared_by_all_time_steps_needs_no_memory_of_its_own():
-    current, leak = drawn()
+@pytest.mark.parametrize("threshold", [1.0, 0.6, -0.2])
+@pytest.mark.parametrize("time", [1, 2, 25])
+@pytest.mark.parametrize("neuron", FORMS)
+def test_spikes_and_gradients_are_those_of_the_equations_under_autograd(neuron, time, threshold):
+    current, parameters = 12 * torch.randn(time, 4, 5, dtype=torch.float64), parameters_of(neuron, 5)
+    weight = torch.randn_like(current)
     results = []
-    for form in (neurons.lif, lambda *given: equations(*given)[0]):
-        inputs = current.clone().requires_grad_(), leak.clone().requires_grad_()
-        results.append(torch.autograd.grad(form(*inputs).mean(dim=0).square().sum(), inputs))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+    for form in (FORMS[neuron][0], lambda *given, **more: equations(neuron, *given, **more)[0]):
+        inputs = [tensor.clone().requires_grad_() for tensor in (current, *parameters)]
+        spikes = form(*inputs, threshold=threshold)
+        gradients = torch.autograd.grad((weight * spikes).sum(), inputs, materialize_grads=True)
+        results.append((spikes.detach(), gradients))
+    (spikes, gradients), (expected, expected_gradients) = results
+    assert 0 < expected.sum() < expected.numel()
+    assert torch.equal(spikes, expected)
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10 * max(1, float(reference.abs().max())))
+
+
+@pytest.mark.parametrize("neuron", ["rlif", "radlif"])
+def test_no_neuron_receives_its_own_spikes(neuron):
+    current = 12 * torch.randn(30, 3, 5)
+    *others, weights = parameters_of(neuron, 5, torch.float32)
+    fires, _ = FORMS[neuron]
+    other = weights + torch.diag(torch.full((5,), 100.0))
+    assert torch.equal(fires(current, *others, weights), fires(current, *others, other))
+    fires(current, *others, weights.requires_grad_()).sum().backward()
+    assert (weights.grad.diagonal() == 0).all()
+    assert weights.grad.any()
+
+
+@pytest.mark.parametrize(("leak", "beta", "gain"), [(0.8, 0.97, -0.5), (0.9, 0.99, -0.2), (0.8, 0.97, -0.02)])
+def test_a_negative_gain_by_potential_lets_potentials_grow_as_the_eigenvalue_says(leak, beta, gain):
+    # Below the threshold (u, w) is multiplied by [[leak - (1 - leak) gain, -(1 - leak) beta], [gain, beta]] each step,
+    # whose larger eigenvalue is above 1 exactly where gain < -(1 - beta).
+    trace, determinant = leak + beta - (1 - leak) * gain, leak * beta
+    eigenvalue = (trace + math.sqrt(trace**2 - 4 * determinant)) / 2
+    assert (eigenvalue > 1) == (gain < -(1 - beta))
+    current = torch.zeros(400, 1, 1, dtype=torch.float64)
+    current[0] = 1.0
+    given = [torch.tensor([value], dtype=torch.float64) for value in (leak, beta, gain, 0.0)]
+    potentials = adlif_potential(current, *given, threshold=math.inf).flatten()
+    assert float(potentials[-1] / potentials[-2]) == pytest.approx(eigenvalue, rel=1e-6)
+
+
+def test_the_ranges_are_the_baseline_s():
+    # exp(-1/5), exp(-1/25), exp(-1/30) and exp(-1/120)
+    assert pytest.approx((0.8187307530779818, 0.9607894391523232), abs=1e-15) == LEAK_RANGE
+    assert RANGES["adaptation_leak"] == pytest.approx((0.9672161004820059, 0.9917012926388760), abs=1e-15)
+    assert (RANGES["adaptation_potential"], RANGES["adaptation_spike"]) == ((-1, 1), (0, 2))
+
+
+def test_a_spike_s_derivative_is_the_boxcar():
+    potential = torch.tensor([0.49, 0.5, 1.0, 1.01, 1.5, 1.51], requires_grad=True)
+    spikes = fire(potential)
+    assert spikes.tolist() == [0, 0, 0, 1, 1, 1]
+    spikes.sum().backward()
+    assert potential.grad.tolist() == [0, 1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -141,25 +234,87 @@ def test_a_gradient_shared_by_all_time_steps_needs_no_memory_of_its_own():
     [(0.5, 1), (0.4999, 0), (1.0, 1), (1.5, 1), (1.5001, 0), (-1.0, 0), (float("nan"), 0)],
 )
 def test_the_boxcar_is_one_within_half_a_unit_of_the_threshold(potential, height):
-    assert neurons.boxcar(torch.tensor([potential])).item() == height
-    assert neurons.boxcar(torch.tensor([potential + 2]), threshold=3.0).item() == height
+    assert boxcar(torch.tensor([potential])).item() == height
+    assert boxcar(torch.tensor([potential + 2]), threshold=3.0).item() == height
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_types_are_kept(dtype):
-    current, leak = drawn(dtype=dtype)
-    assert neurons.lif(current, leak).dtype == dtype
-    assert neurons.lif_potential(current, leak).dtype == dtype
-    assert neurons.boxcar(current).dtype == dtype
+# Layers
+
+OF_LIF = ["linear.weight", "norm.weight", "norm.bias", "leak"]
+OF_ADAPTATION = ["adaptation_leak", "adaptation_potential", "adaptation_spike"]
+PARAMETERS = {
+    "lif": OF_LIF,
+    "adlif": OF_LIF + OF_ADAPTATION,
+    "rlif": [*OF_LIF, "recurrent"],
+    "radlif": [*OF_LIF, *OF_ADAPTATION, "recurrent"],
+}
 
 
-def test_potentials_carry_no_gradient():
-    current, leak = drawn()
-    assert not neurons.lif_potential(current.requires_grad_(), leak.requires_grad_()).requires_grad
+def lively(neuron, dropout=0.0):
+    """A layer of four inputs and six units that fire often."""
+    layer = NEURONS[neuron](4, 6, dropout)
+    nn.init.constant_(layer.norm.weight, 6)
+    return layer
 
 
-def test_the_leaks_are_those_of_5_and_25_steps():
-    # exp(-0.2) and exp(-0.04)
-    shortest, longest = neurons.LEAK_RANGE
-    assert shortest == pytest.approx(0.8187307530779818, abs=1e-15)
-    assert longest == pytest.approx(0.9607894391523232, abs=1e-15)
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_a_layer_draws_its_numbers_in_the_order_of_its_parameters(neuron):
+    torch.manual_seed(3)
+    layer = NEURONS[neuron](5, 7)
+    torch.manual_seed(3)
+    expected = [nn.Linear(5, 7, bias=False).weight, torch.empty(7).uniform_(*LEAK_RANGE)]
+    expected += [torch.empty(7).uniform_(*bounds) for bounds in (RANGES.values() if "ad" in neuron else ())]
+    expected += [nn.init.orthogonal_(torch.empty(7, 7))] if neuron[0] == "r" else []
+    names = [name for name in PARAMETERS[neuron] if not name.startswith("norm")]
+    for name, drawn in zip(names, expected, strict=True):
+        assert torch.equal(layer.get_parameter(name), drawn), name
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron):
+    layer = lively(neuron, 0.2)
+    spikes = layer(torch.randn(30, 8, 4))
+    assert set(spikes.unique().tolist()) == {0.0, 1.25}
+    (spikes * torch.randn_like(spikes)).sum().backward()
+    assert layer.groups.keys() == {name.partition(".")[0] for name, _ in layer.named_parameters()}
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_a_layer_without_bounds_takes_its_parameters_as_they_are():
+    layer, inputs = lively("radlif"), torch.randn(20, 5, 4)
+    nn.init.constant_(layer.leak, 0.3)
+    held = layer(inputs)
+    layer.bounded = False
+    assert not torch.equal(layer(inputs), held)
+    assert torch.equal(layer.held("leak"), layer.leak)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("neuron", NEURONS)
+def test_spikes_are_those_of_the_neuron_s_function_on_the_normalised_input(neuron, training):
+    layer, inputs = lively(neuron).double().train(training), torch.randn(20, 5, 4, dtype=torch.float64)
+    weighted = inputs @ layer.linear.weight.T
+    statistics = (None, None) if training else (layer.norm.running_mean, layer.norm.running_var)
+    current = nn.functional.batch_norm(weighted.flatten(0, 1), *statistics, training=training).view_as(weighted)
+    of_neuron = [getattr(layer, name) for name in ("leak", *PARAMETERS[neuron][4:])]
+    spikes = layer(inputs)
+    assert spikes.any()
+    assert torch.equal(spikes, FORMS[neuron][0](6 * current, *of_neuron))
+
+
+@pytest.mark.parametrize("name", OF_LIF[3:] + OF_ADAPTATION)
+def test_parameters_are_held_to_their_ranges(name):
+    layer, inputs = lively("radlif"), torch.randn(20, 5, 4)
+    least, most = layer.ranges[name]
+    for bound, beyond in ((least, least - 0.5), (most, most + 0.5)):
+        with torch.no_grad():
+            getattr(layer, name).fill_(bound)
+            at_bound = layer(inputs)
+            getattr(layer, name).fill_(beyond)
+        spikes = layer(inputs)
+        assert torch.equal(spikes, at_bound)
+        layer.zero_grad()
+        spikes.sum().backward()
+        assert not getattr(layer, name).grad.any()

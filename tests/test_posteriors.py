@@ -9,17 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib import metrics, posteriors
-from lib.posteriors import (
-    LowRankGaussian,
-    MeanFieldGaussian,
-    Mixture,
-    NoisyNetwork,
-    PointMass,
-    draws,
-    predict,
-    prediction,
-)
+from lib import posteriors
+from lib.methods.families import LowRankGaussian, NoisyNetwork
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, predict, seeded_draws
 
 
 def seed(number):
@@ -111,17 +103,11 @@ def test_a_sample_is_a_full_set_of_the_network_s_tensors(posterior, spiking_netw
     assert not unexpected
 
 
-def test_sampling_leaves_torch_s_own_generator_alone(posterior, generator):
-    before = torch.get_rng_state()
-    posterior.sample(generator)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior, spiking_network, features, training):
     predicted = predict(spiking_network.train(training), posterior, features, 3, seed(4))
     network, expected = copy.deepcopy(spiking_network).eval(), []
-    for state, noise in draws(posterior, 3, seed(4)):
+    for state, noise in seeded_draws(posterior, 3, seed(4)):
         network.load_state_dict(state, strict=False)
         if noise is not None:
             network.train()
@@ -134,22 +120,13 @@ def test_predictions_are_those_of_the_network_with_the_sampled_weights(posterior
     torch.testing.assert_close(predicted, torch.stack(expected).detach())
 
 
-def test_draws_are_samples_one_after_the_other(posterior):
-    weights = posterior.weights if isinstance(posterior, NoisyNetwork) else posterior
-    if not isinstance(weights, Mixture):
-        generator = seed(4)
-        for state, noise in draws(posterior, 3, seed(4)):
-            assert_states_equal(state, weights.sample(generator))
-            assert (noise is None) == (weights is posterior)
-
-
 def test_predictions_follow_from_the_generator_alone(posterior, spiking_network, features):
     first = predict(spiking_network, posterior, features, 3, seed(4))
     before = torch.manual_seed(99).get_state()
     assert torch.equal(predict(spiking_network, posterior, features, 3, seed(4)), first)
     assert torch.equal(torch.get_rng_state(), before)
     other = predict(spiking_network, posterior, features, 3, seed(5))
-    assert torch.equal(first, other) == (posteriors.samples_needed(posterior, 3) != 3)
+    assert torch.equal(first, other) == (posterior.distinct(3) != 3)
 
 
 def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, spiking_network, features, monkeypatch):
@@ -158,18 +135,8 @@ def test_predictions_do_not_depend_on_how_the_examples_are_batched(posterior, sp
         for layer in spiking_network.layers:
             layer.dropout = 0.0
     whole = predict(spiking_network, posterior, features, 2, seed(4))
-    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 3 * 12 * 6)  # 3 utterances of 12 frames, 6 units
     torch.testing.assert_close(predict(spiking_network, posterior, features, 2, seed(4)), whole)
-
-
-def test_averaging_predictions_costs_no_more_than_the_samples_do_on_average(posterior, spiking_network, features):
-    # Jensen's inequality: -log of a mean is at most the mean of -log.
-    predicted = predict(spiking_network, posterior, features, 6, seed(4))
-    each = [metrics.negative_log_likelihood(sample, LABELS) for sample in predicted]
-    averaged = metrics.negative_log_likelihood(predicted, LABELS)
-    assert averaged <= np.mean(each) + 1e-12
-    if not isinstance(posterior, PointMass):
-        assert averaged < np.mean(each) - 1e-4
 
 
 def snapshot(network):
@@ -253,32 +220,6 @@ def test_saving_that_fails_leaves_what_was_there(posterior, state, tmp_path, mon
 # What belongs to one family
 
 
-def test_a_point_has_no_spread(state, spiking_network, features, generator):
-    predicted = predict(spiking_network, PointMass(state), features, 3, generator)
-    assert torch.equal(predicted[0], predicted[1])
-    assert torch.equal(predicted[0], predicted[2])
-
-
-def without_spread(state):
-    point, still = PointMass(state), gaussian_around(state, 0.0)
-    mixed = Mixture((point, still, point))
-    return {
-        "MeanFieldGaussian": still, "LowRankGaussian": low_rank_around(state, 0.0, 0.0), "Mixture": mixed,
-        "NoisyNetwork": NoisyNetwork(mixed),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("family", ["MeanFieldGaussian", "LowRankGaussian", "Mixture", "NoisyNetwork"])
-def test_without_spread_every_family_predicts_as_the_point_does(state, spiking_network, features, generator, family):
-    if family == "NoisyNetwork":
-        spiking_network.dropout.p = 0.0
-        for layer in spiking_network.layers:
-            layer.dropout = 0.0
-    expected = predict(spiking_network, PointMass(state), features, 3, generator)
-    posterior = without_spread(state)[family]
-    assert torch.equal(predict(spiking_network, posterior, features, 3, generator), expected)
-
-
 def many_samples(posterior, count):
     generator = seed(7)
     return torch.stack([flat(posterior.sample(generator)) for _ in range(count)])
@@ -335,36 +276,16 @@ def test_what_has_no_standard_deviation_is_certain(generator):
     assert (sample["weight"] != 0).all()
 
 
-def test_components_are_drawn_equally_often_and_whole():
-    components = tuple(PointMass({"a": torch.tensor([float(i)]), "b": torch.tensor([10.0 * i])}) for i in range(3))
-    count = 6_000
-    samples = many_samples(Mixture(components), count)
-    assert torch.equal(samples[:, 1], 10 * samples[:, 0])
-    shares = samples[:, 0].long().bincount(minlength=3) / count
-    # Five standard deviations of a binomial share.
-    assert ((shares - 1 / 3).abs() < 5 * (2 / 9 / count) ** 0.5).all()
-
-
-def test_the_spread_of_a_mixture_is_within_and_between_its_components():
-    parts = [
-        MeanFieldGaussian({"w": torch.tensor([m])}, {"w": torch.tensor([s])}) for m, s in ((-3.0, 1.0), (3.0, 2.0))
-    ]
-    samples = many_samples(Mixture(tuple(parts)), 20_000)
-    # Mean (-3 + 3) / 2; variance ((1 + 4) / 2) within and 9 between: 11.5.
-    assert float(samples.mean()) == pytest.approx(0, abs=5 * (11.5 / 20_000) ** 0.5)
-    assert float(samples.var()) == pytest.approx(11.5, rel=0.03)
-
-
 def test_the_components_of_a_mixture_take_turns_in_predictions():
     first, second, third = (PointMass({"w": torch.tensor([float(number)])}) for number in range(3))
-    states = draws(Mixture((first, Mixture((second, third)))), 8, seed(0))
+    states = seeded_draws(Mixture((first, Mixture((second, third)))), 8, seed(0))
     assert [int(state["w"]) for state, _ in states] == [0, 1, 0, 2, 0, 1, 0, 2]
 
 
 def test_an_ensemble_of_points_needs_each_of_them_once(state, spiking_network, features, generator):
     members = [PointMass({name: tensor * factor for name, tensor in state.items()}) for factor in (0.5, 1.0, 2.0)]
     ensemble = Mixture(tuple(members))
-    samples = posteriors.samples_needed(ensemble, 100)
+    samples = ensemble.distinct(100)
     assert samples == 3
     each = [predict(spiking_network, member, features, 1, generator)[0] for member in members]
     assert torch.equal(predict(spiking_network, ensemble, features, samples, generator), torch.stack(each))
@@ -372,24 +293,19 @@ def test_an_ensemble_of_points_needs_each_of_them_once(state, spiking_network, f
 
 @pytest.mark.parametrize("other", ["MeanFieldGaussian", "LowRankGaussian", "NoisyNetwork of points"])
 def test_what_has_a_spread_needs_as_many_samples_as_asked_for(state, other):
-    assert posteriors.samples_needed(PointMass(state), 7) == 1
-    assert posteriors.samples_needed(family(other, state), 7) == 7
+    assert PointMass(state).distinct(7) == 1
+    assert family(other, state).distinct(7) == 7
 
 
 def test_noise_belongs_around_a_mixture():
     point = PointMass({"w": torch.ones(1)})
-    with pytest.raises(ValueError, match="make a NoisyNetwork of the mixture"):
+    with pytest.raises(ValueError, match="make a noisy network of the mixture"):
         Mixture((point, NoisyNetwork(point)))
-
-
-def test_the_mean_of_a_noisy_network_is_its_weights():
-    mean = {"w": torch.ones(1)}
-    assert NoisyNetwork(MeanFieldGaussian(mean, {})).mean is mean
 
 
 def test_dropped_spikes_are_dropped_for_each_sample_and_batch_anew(spiking_network, state, monkeypatch):
     features = torch.randn(1, 12, 3, dtype=torch.float64).expand(6, -1, -1)
-    monkeypatch.setattr(prediction, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
     predicted = predict(spiking_network, NoisyNetwork(PointMass(state)), features, 5, seed(1))
     assert len(predicted.flatten(0, 1).unique(dim=0)) == 30
 
@@ -443,13 +359,6 @@ def test_a_truncated_file_is_refused_by_name(share, state, tmp_path):
     posteriors.save(PointMass(state), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"posterior\.pt does not hold a whole posterior"):
-        posteriors.load(path)
-
-
-def test_a_file_of_something_else_is_refused_by_name(tmp_path):
-    path = tmp_path / "posterior.pt"
-    torch.save([torch.ones(2)], path)
     with pytest.raises(ValueError, match=r"posterior\.pt does not hold a whole posterior"):
         posteriors.load(path)
 

@@ -7,8 +7,8 @@ import torch
 from scipy.signal import lfilter
 from torch.nn.functional import linear
 
-from lib import neurons
-from lib.networks import build
+from lib.network import LEAK_RANGE
+from lib.networks import NetworkSettings, build
 from lib.networks.readouts import leaky_integral, softmax_of_potentials, softmax_over_units
 
 
@@ -60,7 +60,7 @@ def slow(network, train):
 
 @pytest.fixture
 def network():
-    network = build(3, 4, (6, 5), readout="softmax", bias=True).double()
+    network = build(NetworkSettings((6, 5), readout="softmax", bias=True), 3, 4).double()
     with torch.no_grad():
         network.norm.running_mean.normal_()
         network.norm.running_var.uniform_(0.5, 2)
@@ -86,7 +86,7 @@ def test_its_outputs_are_shares_of_the_time_steps_and_not_logits(network, train)
 
 
 def test_without_spikes_a_softmax_over_the_units_is_summed_before_the_linear_map():
-    network = build(3, 4, (6, 5), network="gru", readout="softmax").double().eval()
+    network = build(NetworkSettings((6, 5), "gru", readout="softmax"), 3, 4).double().eval()
     with torch.no_grad():
         network.norm.running_mean.normal_()
     outputs = torch.randn(20, 7, 5, dtype=torch.float64)
@@ -96,15 +96,15 @@ def test_without_spikes_a_softmax_over_the_units_is_summed_before_the_linear_map
 
 
 def test_its_leaks_start_spread_over_their_range():
-    leak = build(3, 1000, readout="softmax").leak
-    shortest, longest = neurons.LEAK_RANGE
+    leak = build(NetworkSettings(readout="softmax"), 3, 1000).leak
+    shortest, longest = LEAK_RANGE
     assert shortest <= leak.min() < shortest + 0.01
     assert longest - 0.01 < leak.max() <= longest
 
 
 @pytest.mark.parametrize("kind", ["spiking", "mlp"])
 def test_the_rate_readout_is_of_means_over_time(kind):
-    network = build(3, 4, (6, 5), network=kind, norm="none").double().eval()
+    network = build(NetworkSettings((6, 5), kind, norm="none"), 3, 4).double().eval()
     train = torch.rand(20, 7, 5, dtype=torch.float64)
     expected = train.sum(dim=0) / 20 @ network.readout.weight.T + network.readout.bias
     torch.testing.assert_close(network.classify(train), expected)

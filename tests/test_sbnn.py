@@ -1,43 +1,25 @@
 """The spiking Bayesian network against its equations, and its trainer against plain PyTorch and itself undisturbed."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
+from toys import TRAINING, VALIDATION, train
 
-from lib import posteriors
-from lib.networks import activity
+from lib import network, posteriors
+from lib.methods.families import NoisyNetwork
+from lib.networks.activity import firing_rate_penalty
 from lib.networks.sbnn import DEVIATIONS, LEAK, StochasticClassifier, signal_to_noise
 from lib.neurons.stochastic import SLOPES
-from lib.posteriors import MeanFieldGaussian, NoisyNetwork, PointMass, network_state
-from lib.trainers.sbnn import train_sbnn
-
-SETTINGS = {"learning_rate": 0.02, "aux_weight": 1e-6, "epochs": 4, "batch_size": 8, "patience": 1, "seed": 3}
-
-
-def toy(utterances, seed, num_classes=3):
-    """Each class a constant current into an input of its own, in noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(utterances) % num_classes
-    features = torch.randn(utterances, 10, num_classes, generator=generator)
-    return SimpleNamespace(features=features + 2 * one_hot(labels)[:, None], labels=labels)
-
-
-TRAINING, VALIDATION = toy(26, seed=1), toy(9, seed=2)
+from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 
 
 def network_of(seed=0, **options):
     torch.manual_seed(seed)
     return StochasticClassifier(3, 3, (6, 5), **options)
-
-
-def train(network=None, **changes):
-    return train_sbnn(network or network_of(), TRAINING, VALIDATION, **{**SETTINGS, **changes})
 
 
 def perturbed(network):
@@ -157,28 +139,6 @@ def test_the_auxiliary_loss_is_twice_the_divergence_from_currents_of_mean_zero()
     assert float(signal_to_noise(responses).detach()) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_auxiliary_loss_alone_brings_spikes_nearer_to_one_half_and_its_minimum_is_short_of_it():
-    network = network_of()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
-    ratios, rates = [], []
-    for _ in range(50):
-        responses = network.responses(TRAINING.features)
-        ratios.append(signal_to_noise(responses))
-        rates.append([float(response.spikes.detach().mean()) for response in responses])
-        optimizer.zero_grad()
-        ratios[-1].backward()
-        optimizer.step()
-    assert ratios[-1] < ratios[0] / 100
-    assert all(before < after < 0.4 for before, after in zip(rates[0], rates[-1], strict=True))
-
-
-def test_what_goes_on_in_it_is_measured_as_in_other_spiking_networks():
-    network = network_of()
-    measured = activity.measures(network, network_state(network), VALIDATION.features)
-    assert measured["parameters"] == sum(parameter.numel() for parameter in network.parameters())
-    assert 0 <= measured["firing_rate"] <= 1
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -193,26 +153,38 @@ def test_what_does_not_fit_is_refused(options, says):
         network_of(**options)
 
 
-# The trainer
+def test_every_parameter_of_a_layer_has_a_group():
+    for layer in network_of().layers:
+        assert layer.groups.keys() == {name.partition(".")[0] for name, _ in layer.named_parameters()}
+
+
+def test_with_kernels_and_without_the_same_spikes_are_drawn(monkeypatch):
+    network_, features, found = network_of(), VALIDATION.features, []
+    for fast in (network.fast, None):
+        monkeypatch.setattr(network, "fast", fast)
+        torch.manual_seed(1)
+        logits = network_(features)
+        found.append((logits.detach(), *torch.autograd.grad(logits.square().sum(), list(network_.parameters()))))
+    for with_kernels, without in zip(*found, strict=True):
+        torch.testing.assert_close(with_kernels, without, rtol=1e-4, atol=1e-5)
+
+
+# Training
 
 
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("deviations", DEVIATIONS)
-def test_training_learns_the_toy_and_says_how(slope, deviations):
-    posterior, history = train(network_of(slope=slope, deviations=deviations), epochs=12, batch_size=6, patience=5)
+def test_training_learns_the_toy(slope, deviations):
+    network = network_of(slope=slope, deviations=deviations)
+    posterior, history = train("sbnn", network, epochs=12, batch_size=6, patience=5)
     assert isinstance(posterior, NoisyNetwork)
-    assert list(history) == [
-        "epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
-        "firing_rate_1", "firing_rate_2", "seconds",
-    ]  # fmt: skip
     assert history["validation_loss"].min() < 0.5 * math.log(3)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
 
 
-def test_a_step_is_adam_s_on_cross_entropy_the_auxiliary_loss_and_the_cost_of_rates():
+def test_a_step_is_adam_s_on_cross_entropy_the_auxiliary_loss_and_the_penalty():
     network, twin = network_of(), network_of()
-    changes = {"aux_weight": 0.01, "rate_cost": 0.5, "epochs": 1, "batch_size": 26}
-    train(network, **changes)
+    train("sbnn", network, aux_weight=0.01, objective=firing_rate_penalty(0.5), epochs=1, batch_size=26)
     weights = list(twin.parameters())
     optimizer = torch.optim.Adam(weights, lr=0.02)
     with torch.random.fork_rng():
@@ -231,40 +203,12 @@ def test_a_step_is_adam_s_on_cross_entropy_the_auxiliary_loss_and_the_cost_of_ra
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def assert_same_outcome(first, second):
-    for name, tensor in first[0].mean.items():
-        assert torch.equal(tensor, second[0].mean[name]), name
-    pd.testing.assert_frame_equal(first[1].drop(columns="seconds"), second[1].drop(columns="seconds"), check_exact=True)
-
-
-def test_one_seed_gives_one_outcome():
-    outcome = train()
-    torch.manual_seed(1234)  # torch's own generator has no say
-    assert_same_outcome(outcome, train())
-    assert not torch.equal(outcome[0].mean["readout.weight"], train(seed=4)[0].mean["readout.weight"])
-
-
-@pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_a_resumed_run_ends_in_the_numbers_of_an_undisturbed_one(interrupted_after, tmp_path):
-    expected = train()
-    checkpoint = tmp_path / "checkpoint.pt"
-
-    def interrupt(row):
-        if row["epoch"] == interrupted_after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(checkpoint=checkpoint, after_epoch=interrupt)
-    # A network of other weights: what is resumed comes from the checkpoint alone.
-    assert_same_outcome(train(network_of(seed=77), checkpoint=checkpoint), expected)
-
-
 # The posterior
 
 
 def test_predictions_are_reproducible_and_stored_exactly_and_average_to_a_lower_loss(tmp_path):
     network = network_of()
-    posterior, _ = train(network)
+    posterior, _ = train("sbnn", network)
     predictions = [
         posteriors.predict(network, given, VALIDATION.features, 8, torch.Generator().manual_seed(0))
         for given in (posterior, posterior)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.stats import norm
-from torch.autograd import grad, gradcheck
+from torch.autograd import grad
 
 from lib.neurons.stochastic import SLOPES, bernoulli_spike, differentiable, relaxed, stochastic_lif, trapezoid
 
@@ -168,40 +168,3 @@ def test_potentials_and_variances_are_those_worked_out_by_hand():
     assert response.spikes[:, 0].tolist() == [[1, 1], [1, 0], [0, 1]]
     assert response.current[:, 0].tolist() == [[2, 2], [4, 1], [0, 0]]
     assert response.variance[:, 0].tolist() == [[1, 1], [4, 0], [2, 2]]
-
-
-def test_a_probability_has_its_derivative_by_mean_and_variance():
-    current = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
-    variance = torch.rand(4, 2, 1, dtype=torch.float64, requires_grad=True)
-
-    def probabilities(current, variance):
-        found = []
-
-        def silent(excess, deviation):
-            found.append(torch.special.ndtr(excess / deviation))
-            return torch.zeros_like(excess)
-
-        stochastic_lif(current, variance, 0.8, fire=silent)
-        return torch.stack(found)
-
-    assert gradcheck(probabilities, (current, variance))
-
-
-@pytest.mark.parametrize("slope", SLOPES.values())
-def test_without_noise_the_spikes_are_those_of_the_means_and_the_gradients_finite(slope):
-    current = (2 * torch.randn(30, 4, 5)).requires_grad_()
-    variance = torch.zeros(30, 4, 1, requires_grad=True)
-    potential = spike = torch.zeros(4, 5)
-    expected = []
-    for step in current.detach():
-        potential = 0.9 * (potential - spike) + step
-        spike = (potential > 1).float()
-        expected.append(spike)
-
-    def fire(excess, deviation):
-        return bernoulli_spike(excess / deviation, slope)
-
-    spikes = stochastic_lif(current, variance, 0.9, fire=fire).spikes
-    assert torch.equal(spikes, torch.stack(expected))
-    for gradient in grad(spikes.square().sum(), (current, variance)):
-        assert gradient.isfinite().all()

@@ -1,251 +1,399 @@
-"""Studies: what they run, that each run is measured once, and that one that fails does not stop the others."""
+"""Studies: what they run, that each number is computed once, and that a run that fails does not stop the others."""
 
+import gzip
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import toy_study
 import yaml
 
-from lib import experiment, slices, study
-from lib.measures import landscape
-from lib.metrics import summary
+from lib import metrics, runs
+from lib.datasets import sc
+from lib.setup import Setup
+from lib.study import __main__ as command
+from lib.study import engine, grid, measures, tables
+from lib.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-TOY = {
-    "sets": {"toy": {"dataset": "fsdd"}},
-    "variants": {"LIF": {"neuron": "lif"}, "MLP": {"network": "mlp"}},
-    "method": ["map", "ivon"],
-    "seed": [1, 2],
-    "common": {"epochs": 2, "batch_size": 10, "hidden_sizes": [6], "num_frames": 20, "ivon": {"freeze_norm_after": 1}},
-    "tuning": {"set": "toy", "trials": 1, "epochs": 1},
-    "evaluation": {"samples": 2, "bins": 5},
-    "tables": ["utterances"],
-    "measures": {
-        "progress": {},
-        "activity": {},
-        "noise": {"std": 0.01, "samples": 2, "examples": 10},
-        "slices": {"points": 9, "directions": 2, "radius": 1.0, "samples": 2, "examples": 10},
-    },
-}
+STUDIES = sorted(path.stem for path in grid.FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
+SMALL, ON_WORKERS = toy_study.SMALL, engine.on_workers
 
 
-def one_after_the_other(work, arguments, description):
-    """``study.at_once`` in this process, where what the tests put in place is seen."""
-    for one in arguments:
-        yield one, work(*one)
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory):
+    return toy_study.make_tones(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture
-def path(monkeypatch, tmp_path, toy_frames):
-    """The file of a toy study whose data, runs and results lie in folders of the test's own."""
-    monkeypatch.setattr(experiment, "DATA", tmp_path)
-    monkeypatch.setattr(experiment, "load_frames", lambda chosen, dataset: toy_frames)
-    monkeypatch.setattr(study, "at_once", one_after_the_other)
-    written = tmp_path / "toy.yml"
-    written.write_text(yaml.safe_dump(TOY))
-    return written
+def toy(monkeypatch, tmp_path, tones):
+    """Writes the toy study, changed, and measures it in this process: what is computed is seen, and kept apart."""
+
+    class Toy:
+        path, results, folder, done = tmp_path / "toy.yml", tmp_path / "results", tmp_path / "data", []
+
+        def study(self, **changes):
+            return toy_study.write(self.path, tones, **changes)
+
+        def run(self, **changes):
+            self.done = []
+            return engine.run(self.study(**changes), self.results, folder=self.folder)
+
+        def table(self, name):
+            return pd.read_csv(self.results / name)
+
+        def records(self):
+            return json.loads((self.results / "runs.json").read_text())
+
+        def files(self):
+            return {path.name: path.read_bytes() for path in sorted(self.results.iterdir())}
+
+    found = Toy()
+
+    def in_this_process(work, tasks, scheduler, folder):
+        for name, arguments in tasks.items():
+            found.done.append((name, [*getattr(arguments[0], "how", ())]))
+            yield name, work(*arguments)
+
+    monkeypatch.setattr(engine, "on_workers", in_this_process)
+    return found
 
 
-def test_every_run_has_a_row_and_a_record(path, tmp_path):
-    assert study.main([str(path)]) == 0
-    rows = pd.read_csv(tmp_path / "results/toy/runs.csv")
-    assert len(rows) == 8
-    assert not rows.duplicated(study.KEY).any()
-    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
-    assert {(one["variant"], one["settings"]["method"], one["settings"]["seed"]) for one in records} == set(
-        rows[["variant", "method", "seed"]].itertuples(index=False, name=None)
-    )
-    assert {one["settings"].get("freeze_norm_after") for one in records} == {None, 1}
-    assert {one["settings"]["network"] for one in records if one["variant"] == "MLP"} == {"mlp"}
-    assert all(one["settings"]["epochs"] == 2 and one["commit"] for one in records)
-    assert rows.loc[rows["variant"] == "LIF", "firing_rate"].between(0, 1).all()
-    assert rows["roughness_averaged"].notna().equals(rows["method"] == "ivon")
+def test_each_run_has_its_rows_in_the_file_s_order_and_a_record(toy):
+    assert toy.run() == 0
+    evaluation, sharpness = toy.table("evaluation.csv"), toy.table("sharpness.csv")
+    assert evaluation[grid.KEY].to_numpy().tolist() == [
+        ["tones", variant, method, seed] for variant in ("LIF", "MLP") for method in ("map", "ivon") for seed in (1, 2)
+    ]
+    assert list(sharpness) == [*grid.KEY, "group", "mean", "worst"]
+    lif = sharpness[sharpness["variant"] == "LIF"]
+    assert set(lif["group"]) == {"all", "weights", "norm", "leak", "readout"}
+    assert not lif.duplicated([*grid.KEY, "group"]).any()
+    records = toy.records()
+    assert [one["settings"]["network"] for one in records] == 4 * ["spiking"] + 4 * ["mlp"]
+    assert {one["settings"]["freeze_norm_after"] for one in records} == {None, 1}
+    for one in records:
+        assert one["measures"] == {"evaluation": toy_study.TOY["evaluation"]} | toy_study.TOY["measures"]
+        assert (toy.folder / "runs" / one["run"] / "run.json").exists()
+        assert one["settings"]["epochs"] == 2
+        assert {"commit", "machine", "versions", "seconds", "data", "finished"} <= one.keys()
 
 
-def test_a_row_holds_what_the_library_measures(path, toy_frames):
-    cell = study.cells(TOY, {})[1]
-    row, _ = study.measure(cell, {"evaluation": TOY["evaluation"]} | TOY["measures"])
-    run = experiment.train(toy_frames, cell.chosen)
-    evaluation = experiment.evaluate(run, toy_frames, 2, 5)
-    assert row["nll"] == evaluation.figures["nll"]
-    assert row["brier"] == pytest.approx(
-        summary(evaluation.probabilities, evaluation.labels, bins=5)["brier"], abs=1e-6
-    )
-    curves = landscape.sliced(run, toy_frames, **TOY["measures"]["slices"]).query("loss == 'averaged'")
-    of_lines = [slices.roughness(curve["nll"].to_numpy()) for _, curve in curves.groupby("direction")]
-    assert len(of_lines) == 2
-    assert row["roughness_averaged"] == pytest.approx(sum(of_lines) / 2)
+def test_rows_hold_what_the_library_measures(toy):
+    toy.run(**SMALL, measures={"progress": {}, "utterances": {"samples": 2, "bins": 5}})
+    (cell,) = toy.study(**SMALL).cells
+    frames = cell.place(toy.folder).frames(cell.setup)
+    run = runs.train(cell.setup, frames, toy.folder / "runs")
+    evaluation = runs.evaluate(run, frames, 2, 5)
+    row = toy.table("evaluation.csv").iloc[0]
+    assert {name: row[name] for name in evaluation.figures} == evaluation.figures
+    assert toy.table("progress.csv")["validation_loss"][0] == run.history["validation_loss"].min()
+    scores = metrics.utterance_scores(evaluation.probabilities, evaluation.labels)
+    of_utterances = toy.table("utterances.csv.gz")
+    assert len(of_utterances) == len(scores)
+    np.testing.assert_allclose(of_utterances["brier"], scores["brier"], rtol=1e-3)
 
 
-def test_nothing_is_computed_twice(path, tmp_path):
-    study.main([str(path)])
-    results = tmp_path / "results/toy/runs.csv"
-    before = {one: one.stat().st_mtime_ns for one in tmp_path.glob("runs/*/[!r]*")}
-    numbers = results.read_text()
-    assert before
-    assert study.main([str(path)]) == 0
-    assert {one: one.stat().st_mtime_ns for one in tmp_path.glob("runs/*/[!r]*")} == before
-    assert results.read_text() == numbers
+def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
+    toy.run()
+    before = toy.files()
+    shutil.rmtree(toy.folder / "runs")
+    assert toy.run() == 0
+    assert toy.done == []
+    assert toy.files() == before
 
 
-def test_what_the_results_hold_is_not_computed_again_even_where_no_run_is_stored(path, tmp_path, monkeypatch):
-    study.main([str(path)])
-    shutil.rmtree(tmp_path / "runs")
-    written = {name: (tmp_path / "results/toy" / name).read_text() for name in ("runs.csv", "runs.json")}
-    monkeypatch.setattr(study, "measure", None)
-    assert study.main([str(path)]) == 0
-    assert written == {name: (tmp_path / "results/toy" / name).read_text() for name in written}
+def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
+    study = toy_study.TOY | {"seed": [1], "method": ["map"]}
+    toy.run(**study)
+    before = toy.files()
+    later = study["measures"] | {"weight_rms": {}, "activity": None}
+    toy.run(**study | {"measures": later})
+    assert [how for _, how in toy.done] == 2 * [["weight_rms", "activity"]]
+    assert "trained again" not in capsys.readouterr().out
+    after = toy.files()
+    assert {name: after[name] for name in before if name != "runs.json"} == {
+        name: content for name, content in before.items() if name != "runs.json"
+    }
+    assert toy.table("weight_rms.csv")["longest_leaks"].isna().tolist() == [False, True]
+    assert toy.table("activity_layers.csv")[["variant", "layer"]].to_numpy().tolist() == [["LIF", 1]]
+    record = toy.records()[0]
+    assert set(record["measures"]) == {"evaluation", "progress", "sharpness", "weight_rms", "activity"}
+    assert set(record["later"]) == {"weight_rms", "activity"}
+    shutil.rmtree(toy.folder / "runs")
+    toy.run(**study | {"measures": later | {"weight_norms": {}}})
+    assert "2 runs are trained again to measure weight_norms" in capsys.readouterr().out
+    assert [how for _, how in toy.done] == 2 * [["weight_norms"]]
+    assert toy.files()["evaluation.csv"] == before["evaluation.csv"]
 
 
-def test_what_was_computed_otherwise_is_computed_again(path, tmp_path):
-    study.main([str(path)])
-    path.write_text(yaml.safe_dump(TOY | {"evaluation": {"samples": 3, "bins": 5}, "seed": [2]}))
-    assert study.main([str(path)]) == 0
-    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
-    assert len(records) == 4
-    assert {one["evaluation"]["samples"] for one in records} == {3}
+def test_what_has_other_settings_is_computed_again_and_no_more(toy):
+    toy.run()
+    sharper = toy_study.TOY["measures"] | {"sharpness": {"std": 0.5, "samples": 2, "examples": 10}}
+    before = toy.table("sharpness.csv")
+    toy.run(measures=sharper, seed=[2])
+    assert {tuple(how) for _, how in toy.done} == {("sharpness",)}
+    assert len(toy.done) == 4
+    assert set(toy.table("sharpness.csv")["seed"]) == set(toy.table("evaluation.csv")["seed"]) == {2}
+    assert (toy.table("sharpness.csv")["worst"].max() > before["worst"].max()).all()
+    toy.run(measures=sharper, seed=[2], common=toy_study.TOY["common"] | {"epochs": 1})
+    assert len(toy.done) == 4
+    assert {one["settings"]["epochs"] for one in toy.records()} == {1}
+    assert set(toy.table("progress.csv")["epoch"]) == {1}
 
 
-def test_what_was_chosen_is_what_is_trained_with(path, tmp_path):
-    assert study.main([str(path), "--tune"]) == 0
-    chosen = yaml.safe_load((tmp_path / "toy-chosen.yml").read_text())
-    assert set(chosen) == set(TOY["variants"])
-    assert "batch_size" not in chosen["LIF"]["map"]
-    trials = pd.read_csv(tmp_path / "results/toy/tuning.csv")
-    assert len(trials) == 4
-    chosen["LIF"]["map"]["learning_rate"] = 0.0123
-    (tmp_path / "toy-chosen.yml").write_text(yaml.safe_dump(chosen))
-    study.main([str(path)])
-    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
-    rates = {one["settings"]["learning_rate"] for one in records if one["run"].startswith("fsdd-map")}
-    assert 0.0123 in rates
+def test_a_record_from_before_a_setting_was_known_is_of_its_default(toy):
+    changes = SMALL | {"method": ["map", "temperature"]}
+    toy.run(**changes)
+    stored = toy.records()
+    for record in stored:
+        del record["settings"]["bidirectional"]
+        del record["settings"].get("bases", {"map": record["settings"]})["map"]["freeze_norm_after"]
+    (toy.results / "runs.json").write_text(json.dumps(stored))
+    toy.run(**changes)
+    assert toy.done == []
+    for record in stored:
+        record["settings"]["norm"] = "layer"
+    (toy.results / "runs.json").write_text(json.dumps(stored))
+    toy.run(**changes)
+    assert len(toy.done) == 2
 
 
-def fails_for_two(number):
-    if number == 2:
-        raise FloatingPointError("training diverged")
-    return number**2
+def test_other_recordings_make_other_runs(toy, tmp_path, tones):
+    toy.run(**SMALL)
+    other = shutil.copytree(tones, tmp_path / "other")
+    shutil.copy(other / "recordings/1_lucas_0.wav", other / "recordings/2_lucas_0.wav")
+    toy.run(**SMALL, sets={"tones": {"dataset": "fsdd", "data_root": str(other)}})
+    assert len(toy.done) == 1
+    assert len(toy.records()) == 1
 
 
-def test_one_that_fails_is_named_and_the_others_go_on(capsys):
-    done = dict(study.at_once(fails_for_two, [(1,), (2,), (3,)], "squares"))
-    assert done == {(1,): 1, (3,): 9}
-    assert "squares, 2: training diverged" in capsys.readouterr().err
+LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "samples": [1], "examples": 10}
 
 
-def test_a_study_that_lacks_a_run_says_so_by_its_status(path, monkeypatch, tmp_path):
-    def all_but_one(work, arguments, description):
-        yield from one_after_the_other(work, arguments[1:], description)
+def test_curves_are_of_the_first_seed_and_to_eight_digits(toy):
+    toy.run(variants=SMALL["variants"], measures={"angularity": LINES})
+    curves = toy.table("angularity_lines.csv.gz")
+    assert list(curves) == [*grid.KEY, "part", "direction", "samples", "alpha", "nll"]
+    assert set(curves["seed"]) == {1}
+    assert len(curves) == 2 * 9
+    assert len(toy.table("angularity.csv")) == 4
+    digits = gzip.decompress((toy.results / "angularity_lines.csv.gz").read_bytes()).decode().split("\n")[1]
+    assert len(digits.split(",")[-1].replace(".", "").lstrip("0")) <= 8
 
-    monkeypatch.setattr(study, "at_once", all_but_one)
-    assert study.main([str(path)]) == 1
-    assert len(pd.read_csv(tmp_path / "results/toy/runs.csv")) == 7
+
+def test_an_interrupted_study_goes_on(toy, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "RESULTS", toy.results.parent)
+    monkeypatch.setattr(toy, "results", toy.results.parent / "toy")
+    toy.study()
+    monkeypatch.setattr(engine.run, "__defaults__", (None, toy.folder))
+    whole = engine.on_workers
+
+    def interrupted(*given):
+        for count, one in enumerate(whole(*given)):
+            if count == 3:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(engine, "on_workers", interrupted)
+    assert command.main([str(toy.path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(toy.records()) == len(toy.table("progress.csv")) == 3
+    monkeypatch.setattr(engine, "on_workers", whole)
+    toy.done.clear()
+    assert command.main([str(toy.path)]) == 0
+    assert len(toy.done) == 5
+    assert len(toy.records()) == 8
+
+
+def test_a_set_that_cannot_be_read_is_named_and_the_others_go_on(toy, tmp_path, capsys):
+    toy.run(**SMALL)
+    sets = {"absent": {"dataset": "fsdd", "data_root": str(tmp_path)}, "tones": {"dataset": "fsdd"}}
+    assert toy.run(**SMALL | {"seed": [1, 2]}, sets=sets) == 2
+    assert "absent: " in capsys.readouterr().err
+    assert len(toy.done) == 1
+    assert toy.table("evaluation.csv")["set"].tolist() == ["tones", "tones"]
+
+
+def test_the_numbers_are_those_of_a_cluster_of_processes_of_which_one_is_killed(toy, tmp_path, capfd, monkeypatch):
+    """And of the runs that cannot be, each is named."""
+    changes = {"method": ["map", "sbnn"], "seed": [1], "common": {"epochs": 3, "hidden_sizes": [6], "num_frames": 20}}
+    study = toy.study(**changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "on_workers", ON_WORKERS)
+        patch.setattr(engine, "measure", toy_study.measure_but_die_once)
+        assert engine.run(study, tmp_path / "parallel", folder=tmp_path / "elsewhere") == 1
+    assert (tmp_path / "elsewhere/killed").exists()
+    assert "tones, MLP, sbnn, 1 failed: ValueError: sbnn has a network of its own" in capfd.readouterr().out
+    assert len(Results(study, tmp_path / "parallel").records) == 3
+    toy.run(variants={"LIF": toy_study.TOY["variants"]["LIF"]}, **changes)
+    for name in ("evaluation.csv", "progress.csv", "sharpness.csv"):
+        parallel = pd.read_csv(tmp_path / "parallel" / name)
+        there = parallel[parallel["variant"] == "LIF"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(there, toy.table(name), check_exact=True)
+
+
+# The grid
+
+
+def of_file(path, tones, chosen=None, **changes):
+    study = toy_study.write(path, tones, **changes)
+    if chosen is not None:
+        study.chosen_path.write_text(yaml.safe_dump(chosen))
+    return study
+
+
+def methods_of(study):
+    return {(cell.variant, cell.method): cell.setup.method for cell in study.cells}
+
+
+def test_later_settings_go_before_earlier_ones_and_reach_the_runs_that_a_method_is_derived_from(tmp_path, tones):
+    variants = {"plain": {}, "no dropout": {"dropout": 0.0, "network": "mlp"}}
+    common = {"hidden_sizes": [6], "batch_size": 10, "map": {"dropout": 0.3, "learning_rate": 0.01}}
+    chosen = {"map": {"dropout": 0.2, "weight_decay": 0.5, "batch_size": 99}}
+    found = methods_of(
+        of_file(tmp_path / "toy.yml", tones, chosen, method=["map", "temperature"], tuning={"set": "tones"},
+                variants=variants, common=common)
+    )  # fmt: skip
+    for variant, dropout in (("plain", 0.3), ("no dropout", 0.0)):
+        for method in (found[variant, "map"], found[variant, "temperature"].base("map")):
+            assert (method.dropout, method.learning_rate, method.weight_decay, method.batch_size) == (
+                dropout, 0.01, 0.5, 10,
+            )  # fmt: skip
+
+
+def test_chosen_settings_are_those_of_the_method_or_of_variant_and_method(tmp_path, tones):
+    by_method = {"map": {"learning_rate": 0.123}, "ivon": {"learning_rate": 0.5}}
+    by_variant = {"LIF": by_method, "MLP": {"map": {"learning_rate": 0.2}, "ivon": {"learning_rate": 0.6}}}
+    for chosen, of_mlp in ((by_method, 0.123), (by_variant, 0.2)):
+        (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump(chosen))
+        found = methods_of(of_file(tmp_path / "toy.yml", tones, tuning={"as": "other"}))
+        assert (found["LIF", "map"].learning_rate, found["MLP", "map"].learning_rate) == (0.123, of_mlp)
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen", "sentence"),
+    [
+        ({"tuning": {"as": "other"}}, None, "choose the settings first, with make tune STUDY=other"),
+        ({"tuning": {"as": "other"}}, {"map": {}}, "other-chosen.yml has no settings of ivon for 'LIF'"),
+        ({"tuning": {"as": "other"}}, {"RLIF": {"map": {}}}, "other-chosen.yml has no settings of map for 'LIF'"),
+        ({"method": ["ivon-mean"], "tuning": {"as": "other"}}, {"map": {}}, "has no settings of ivon for 'LIF'"),
+        ({"common": {"epoch": 3}}, None, "'epoch' is no setting of this run"),
+        ({"common": {"alpha": 0.1}}, None, "'alpha' is no setting of this run"),
+        ({"method": ["ivon-mean"], "common": {"alpha": 0.1}}, None, "'alpha' is no setting of this run"),
+    ],
+)
+def test_settings_that_are_missing_or_belong_to_nothing_are_refused(tmp_path, tones, changes, chosen, sentence):
+    if chosen is not None:
+        (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump(chosen))
+    with pytest.raises(ValueError, match=sentence):
+        _ = of_file(tmp_path / "toy.yml", tones, **changes).cells
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sets": None}, "'sets' must be a dict"),
+        ({"method": None}, "'method' must be a list"),
         ({"seed": 1}, "'seed' must be a list"),
-        ({"epochs": 3}, "'epochs' is not known"),
-        ({"tables": ["slices"]}, "there is no table 'slices'"),
+        ({"variants": ["LIF"]}, "'variants' must be a dict"),
+        ({"epochs": 3}, "'epochs' is not known; a study has sets"),
+        ({"measures": {"roughness": {}}}, "'roughness' is not known; the measures are"),
+        ({"method": ["adam"]}, "'adam' is not known; the methods are"),
     ],
 )
-def test_a_file_that_is_no_study_is_refused_in_one_sentence(path, change, sentence, capsys):
-    path.write_text(yaml.safe_dump(TOY | change))
-    assert study.main([str(path)]) == 1
+def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, sentence, capsys):
+    path = tmp_path / "toy.yml"
+    path.write_text(yaml.safe_dump({name: value for name, value in (toy_study.TOY | change).items() if value}))
+    assert command.main([str(path)]) == 1
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+    assert command.main([str(tmp_path / "absent.yml")]) == 1
+    assert "there is no study" in capsys.readouterr().err
 
 
-def test_a_study_that_is_not_there_is_named(tmp_path, capsys):
-    assert study.main([str(tmp_path / "absent.yml")]) == 1
-    assert "There is no study" in capsys.readouterr().err
+# What is committed
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "book/params").glob("*-chosen.yml")), ids=lambda path: path.stem)
-def test_the_committed_choices_are_the_best_trials(file):
-    name = file.stem.removesuffix("-chosen")
-    trials = pd.read_csv(ROOT / "data/results" / name / "tuning.csv")
-    chosen = yaml.safe_load(file.read_text())
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_committed_results_are_those_of_their_studies(name):
+    study = grid.named(name)
+    results = Results(study, tables.RESULTS / name)
+    cells = {cell.key: cell for cell in study.cells}
+    # Trainings that diverged have no results.
+    assert len(cells) - len(results.records) == {"neurons": 2, "readout": 3}.get(name, 0)
+    for key, record in results.records.items():
+        assert engine.is_of(record, cells[key].setup)
+        assert record["run"] == cells[key].setup.name_of(record["data"])
+        assert record["measures"] == study.measures
+    for table, of_runs in results.tables.items():
+        assert any(table == measure or table.startswith(f"{measure}_") for measure in study.measures)
+        if not tables.is_curve(table) and table not in ("sample_counts", "activity_layers"):
+            assert of_runs.keys() == results.records.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if (grid.FOLDER / f"{name}-chosen.yml").exists()])
+def test_the_committed_choices_are_the_best_trials(name):
+    study = grid.named(name)
+    trials = pd.read_csv(tables.RESULTS / name / "trials.csv", dtype={"variant": str})
     for (variant, method), of_pair in trials.groupby(["variant", "method"]):
         best = of_pair.query("state == 'COMPLETE'").nsmallest(1, "validation_nll").iloc[0]
-        for setting, value in chosen[variant][method].items():
+        for setting, value in study.chosen_for(variant, method).items():
             assert best[setting] == pytest.approx(value) if value is not None else pd.isna(best[setting])
 
 
-def test_the_scores_of_every_utterance_are_written_and_kept(path, tmp_path, toy_frames):
-    study.main([str(path)])
-    scores = tmp_path / "results/toy/utterances.csv.gz"
-    table = pd.read_csv(scores)
-    assert len(table) == 8 * len(toy_frames.part("test").labels)
-    rows = pd.read_csv(tmp_path / "results/toy/runs.csv").set_index(study.KEY)
-    means = table.groupby(study.KEY)[["nll", "brier"]].mean()
-    pd.testing.assert_frame_equal(means, rows[["nll", "brier"]].loc[means.index], rtol=1e-3)
-    before = scores.read_bytes()
-    shutil.rmtree(tmp_path / "runs")
-    study.main([str(path)])
-    assert scores.read_bytes() == before
+def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts():
+    listed = (tables.RESULTS / "sc-7-words-recordings.txt").read_text().splitlines()
+    assert listed == sorted(set(listed))
+    counts = Counter()
+    for path in listed:
+        word, speaker = path.removesuffix(".wav").partition("_nohash_")[0].split("/")
+        counts[word, sc.hashed_part(speaker, 10, 20)] += 1
+    parts = {"train": 350, "validation": 70, "test": 100}
+    words = ("bed", "cat", "down", "happy", "no", "up", "yes")
+    assert counts == {(word, part): number for word in words for part, number in parts.items()}
 
 
-def test_a_record_from_before_a_setting_was_known_is_of_its_default(path, tmp_path, monkeypatch):
-    path.write_text(yaml.safe_dump(TOY | {"method": ["map", "temperature"], "seed": [1]}))
-    study.main([str(path)])
-    records = tmp_path / "results/toy/runs.json"
-    stored = json.loads(records.read_text())
-    for record in stored:
-        del record["settings"]["bidirectional"]
-        del record["settings"].get("bases", {"map": record["settings"]})["map"]["freeze_norm_after"]
-    records.write_text(json.dumps(stored))
-    monkeypatch.setattr(study, "measure", None)
-    assert study.main([str(path)]) == 0
-    for record in stored:
-        record["settings"]["norm"] = "layer"
-    records.write_text(json.dumps(stored))
-    with pytest.raises(TypeError):  # it would compute them again
-        study.main([str(path)])
+def test_tables_are_ordered_as_the_study_and_its_records_are_shown():
+    rows = tables.load("hardware", "sharpness")
+    assert rows["method"].cat.categories.tolist() == grid.named("hardware").method
+    assert rows["method"].cat.ordered
+    assert rows["method"].is_monotonic_increasing
+    shown = tables.provenance_of("prior")
+    assert shown.columns.get_level_values("variant").tolist() == ["fitted", "0.01", "0.1", "1"]
+    assert shown.loc["seed"].unique().tolist() == ["1, 2, 3"]
+    assert shown.loc["prior_scale"].tolist() == ["None", "0.01", "0.1", "1.0"]
 
 
-def test_what_a_variant_changes_reaches_the_runs_that_a_method_is_made_of(path):
-    variants = {"plain": {}, "without dropout": {"dropout": 0.0, "network": "mlp"}}
-    common = TOY["common"] | {"map": {"dropout": 0.3, "learning_rate": 0.01}}
-    found = study.cells(TOY | {"variants": variants, "method": ["temperature"], "common": common}, {})
-    bases = {cell.variant: experiment.determined(cell.chosen)["bases"]["map"] for cell in found}
-    assert [bases["plain"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.3, 0.01, 10]
-    assert [bases["without dropout"][name] for name in ("dropout", "learning_rate", "batch_size")] == [0.0, 0.01, 10]
+# Table 1 of the sequence of notebooks
 
 
-def test_a_study_can_take_the_settings_chosen_for_another(path, tmp_path, capsys):
-    (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump({"LIF": {"map": {"learning_rate": 0.123}}}))
-    path.write_text(yaml.safe_dump(TOY | {"method": ["map"], "seed": [1], "tuning": {"as": "other"}}))
-    assert study.main([str(path)]) == 0
-    records = json.loads((tmp_path / "results/toy/runs.json").read_text())
-    rates = {record["variant"]: record["settings"]["learning_rate"] for record in records}
-    assert rates["LIF"] == 0.123 != rates["MLP"]
-    assert study.main([str(path), "--tune"]) == 1
-    assert "tune other.yml instead" in capsys.readouterr().err
+def test_a_row_of_table_1_takes_the_place_of_the_same_run_s(toy, tmp_path):
+    cell = toy.study(**SMALL).cells[0]
+    frames = cell.place(toy.folder).frames(cell.setup)
+    run = runs.train(cell.setup, frames, toy.folder / "runs")
+    for samples, bins in ((2, 5), (2, 7)):
+        rows = tables.write_table1({run: runs.evaluate(run, frames, samples, bins)}, tmp_path)
+    stored = pd.read_csv(tmp_path / "table1.csv")
+    assert list(stored) == [
+        *("dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
+    ]
+    pd.testing.assert_frame_equal(stored, rows)
+    (record,) = json.loads((tmp_path / "runs.json").read_text())
+    assert record["evaluation"]["bins"] == 7
+    assert record["validation_nll"] == run.validation_nll
+    assert Setup.from_record(record["settings"]) == cell.setup
+    (tmp_path / "table1.csv").write_text("dataset\nfsdd\n")
+    with pytest.raises(ValueError, match=r"table1\.csv is damaged or missing"):
+        tables.write_table1({run: runs.evaluate(run, frames, 2, 5)}, tmp_path)
 
 
-LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "counts": [1], "examples": 10}
-
-
-def test_a_measure_s_table_is_of_the_first_seed_and_is_kept(path, tmp_path, toy_frames):
-    path.write_text(yaml.safe_dump(TOY | {"tables": ["angularity"], "measures": {"angularity": LINES}}))
-    assert study.main([str(path)]) == 0
-    written = tmp_path / "results/toy/angularity.csv.gz"
-    table = pd.read_csv(written)
-    assert set(table["seed"]) == {1}
-    assert len(table) == 4 * 9  # of two variants and two methods the first direction
-    run = next((tmp_path / "runs").glob("fsdd-map-1-*"))
-    network = json.loads((run / "run.json").read_text())["settings"]["network"]
-    variant = {"spiking": "LIF", "mlp": "MLP"}[network]
-    expected = pd.read_csv(next(run.glob("angularity-*.csv"))).query("direction == 0")["nll"]
-    found = table[(table["variant"] == variant) & (table["method"] == "map")]["nll"]
-    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-7)
-    before = written.read_bytes()
-    shutil.rmtree(tmp_path / "runs")
-    study.main([str(path)])
-    assert written.read_bytes() == before
+def test_every_measure_s_tables_begin_with_its_name_and_say_how_they_are_stored():
+    assert not set(measures.TIMES) - measures.MEASURES.keys()
+    assert [tables.file_name(name) for name in ("progress", "utterances", "fine_slices_lines")] == [
+        *("progress.csv", "utterances.csv.gz", "fine_slices_lines.csv.gz")
+    ]

@@ -1,7 +1,7 @@
 """The fused pass on the CPU, compiled by numba and run on as many threads as torch uses.
 
-Each function takes tensors over [time, batch, units] and [units]; ``level`` and ``gain`` are dropout's (``kept`` in
-the package).
+Each function takes tensors over [time, batch, units] and [units]; ``level`` and ``gain`` are dropout's, by the
+hash of ``lib.network.survivors``.
 """
 
 import ctypes
@@ -115,7 +115,7 @@ compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 @numba.njit(inline="always")
 @no_type_check
 def _mixed(word):
-    """``mixed`` of the package. Casts keep numba, which widens to 64 bits, from losing the vector instructions."""
+    """``lib.network.mixed``. Casts keep numba, which widens to 64 bits, from losing the vector instructions."""
     word = np.uint32(word ^ (word >> np.uint32(16)))
     word = np.uint32(word * np.uint32(0x85EBCA6B))
     word = np.uint32(word ^ (word >> np.uint32(13)))

@@ -88,7 +88,7 @@ def _places(row, units):
 @triton.jit
 @no_type_check
 def _mixed(word):
-    """``mixed`` of the package."""
+    """``lib.network.mixed``."""
     word = (word ^ (word >> 16)) * 0x85EBCA6B
     word = (word ^ (word >> 13)) * 0xC2B2AE35
     return word ^ (word >> 16)
@@ -97,7 +97,7 @@ def _mixed(word):
 @triton.jit
 @no_type_check
 def _kept(row, seed, level):
-    """``kept`` of the package, for a row of these units."""
+    """``lib.network.survivors``, for a row of these units."""
     key = _mixed(row.to(tl.uint32) ^ seed.to(tl.uint32))
     return _mixed(_units().to(tl.uint32) * 0x9E3779B9 + key) >= level.to(tl.uint32)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib import provenance, runs
 from lib.setup import Setup
-from lib.study.grid import Cell, Study
+from lib.study.grid import Cell, Key, Study
 from lib.study.measures import MEASURES
 from lib.study.tables import Results, is_curve
 from lib.workers import run_all, workers
@@ -40,11 +40,13 @@ def run(study: Study, results: Path, scheduler: str | None = None, folder: Path 
         cell = tasks.pop(name).cell
         wanted = {table: rows for table, rows in tables.items() if not is_curve(table) or cell.seed == study.seed[0]}
         stored.put(cell.key, record, wanted)
-        stored.save(wanted)
+        stored.save()
+    if stored.changed:
+        stored.save()
     return len(tasks) + sum(cell.set in unread for cell in cells)
 
 
-def fingerprints(cells: list[Cell], folder: Path) -> tuple[dict[Cell, str], set[str]]:
+def fingerprints(cells: list[Cell], folder: Path) -> tuple[dict[Key, str], set[str]]:
     """Of each cell the fingerprint of its recordings, and the sets that cannot be read, which it names.
 
     Features are extracted here, once, before workers want them.

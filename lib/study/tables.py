@@ -30,6 +30,7 @@ class Results:
         self.study, self.folder = study, folder
         self.records: dict[Key, dict[str, Any]] = {}
         self.tables: dict[str, dict[Key, pd.DataFrame]] = {}
+        self.changed: set[str] = set()
         path = folder / "runs.json"
         if path.exists():
             with or_damaged(path, REMEDY):
@@ -47,17 +48,25 @@ class Results:
             for place, (column, value) in enumerate(zip(KEY, key, strict=True)):
                 rows.insert(place, column, value)
             self.tables.setdefault(name, {})[key] = rows
+            self.changed.add(name)
 
     def drop(self, key: Key) -> None:
-        for of_runs in (self.records, *self.tables.values()):
-            of_runs.pop(key, None)
+        self.records.pop(key, None)
+        for name, of_runs in self.tables.items():
+            if of_runs.pop(key, None) is not None:
+                self.changed.add(name)
 
-    def save(self, names: Iterable[str] | None = None) -> None:
-        """Write these tables, all by default, and then the records: a record never promises what is not there."""
-        for name in self.tables if names is None else names:
+    def save(self) -> None:
+        """Write the tables that were changed, and then the records: a record never promises what is not there."""
+        for name in self.changed:
+            path = self.folder / file_name(name)
             rows = [self.tables[name][key] for key in self._ordered(self.tables[name])]
-            with atomic_write(self.folder / file_name(name)) as aside:
-                _write(pd.concat([of_run for of_run in rows if len(of_run)] or rows[:1]), name, aside)
+            if rows:
+                with atomic_write(path) as aside:
+                    _write(pd.concat([of_run for of_run in rows if len(of_run)] or rows[:1]), aside)
+            else:
+                path.unlink(missing_ok=True)
+        self.changed.clear()
         write_json(self.folder / "runs.json", [self.records[key] for key in self._ordered(self.records)])
 
     def _ordered(self, keys: Iterable[Key]) -> list[Key]:
@@ -111,7 +120,7 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
     stored, records = folder / "table1.csv", folder / "runs.json"
     with exclusive(stored), exclusive(records):
         with or_damaged(stored, REMEDY):
-            kept = [pd.read_csv(stored, float_precision="round_trip")] if stored.exists() else []
+            kept = [pd.read_csv(stored)] if stored.exists() else []
             if kept and list(kept[0]) != TABLE1:
                 raise ValueError(f"its columns are not {', '.join(TABLE1)}")
         with or_damaged(records, REMEDY):
@@ -131,13 +140,13 @@ def _key_of(record: Mapping[str, Any]) -> Key:
 
 
 def _read(folder: Path, table: str) -> pd.DataFrame:
-    """Digit by digit: what is read and written again is the same file."""
     path = folder / file_name(table)
     with or_damaged(path, REMEDY):
-        return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+        names = dict.fromkeys(KEY[:3], str)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
 
 
-def _write(rows: pd.DataFrame, table: str, path: Path) -> None:
+def _write(rows: pd.DataFrame, path: Path) -> None:
     """Compressed tables, of many rows, to eight digits."""
     if path.suffix == ".gz":
         rows.to_csv(

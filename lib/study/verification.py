@@ -56,7 +56,7 @@ def verify(study: Study, results: Path, share: float | None = None, scheduler: s
 
 def chosen(stored: Results, share: float | None) -> list[Key]:
     """The runs to verify, evenly spread over the records: by default all of a small study, and a tenth of others."""
-    keys = list(stored.records)
+    keys = [key for key in stored.records if key[0] in stored.study.sets]
     if share is None:
         share = 1.0 if sum(record["seconds"] for record in stored.records.values()) <= WITHOUT_ASKING else 0.1
     if not 0 < share <= 1:

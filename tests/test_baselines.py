@@ -1,15 +1,17 @@
-"""Layers without spikes: numbers worked out by hand, slow loops from the equations, and PyTorch's own layers."""
+"""Non-spiking baselines: numbers worked out by hand, slow loops from the equations, and PyTorch's own layers."""
 
 import math
 
 import pytest
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch import nn
 
-from lib.networks import controls
-from lib.networks.controls import GATES, ControlLayer
+from lib.networks import baselines
+from lib.networks.baselines import GRU, MLP, RNN, LiGRU
+from lib.networks.options import add_bias, normaliser
 
+LAYERS = {"mlp": MLP, "rnn": RNN, "ligru": LiGRU, "gru": GRU}
 RECURRENT = ("rnn", "ligru", "gru")
 
 
@@ -39,13 +41,13 @@ def slow(kind, current, recurrent):
 
 
 def drawn(kind, time=9, batch=4, units=5):
-    current = torch.randn(time, batch, GATES[kind] * units, dtype=torch.float64)
-    return current, torch.randn(GATES[kind] * units, units, dtype=torch.float64)
+    current = torch.randn(time, batch, LAYERS[kind].gates * units, dtype=torch.float64)
+    return current, torch.randn(LAYERS[kind].gates * units, units, dtype=torch.float64)
 
 
 def test_rnn_by_hand():
     # sigmoid(0) = 1/2, then sigmoid(log 3 - 1 + 2/2) = 3/4.
-    outputs = controls.rnn(column(0, math.log(3) - 1), torch.full((1, 1), 2.0, dtype=torch.float64))
+    outputs = baselines.rnn(column(0, math.log(3) - 1), torch.full((1, 1), 2.0, dtype=torch.float64))
     torch.testing.assert_close(outputs, column(0.5, 0.75))
 
 
@@ -53,14 +55,14 @@ def test_ligru_by_hand():
     # From 0: z = 1/2, c = 4, y = 2. Then z = sigmoid(2 log(3) / 2) = 3/4, c = relu(1 - 2) = 0, y = 3/2.
     current = torch.tensor([[[0.0, 4.0]], [[0.0, 1.0]]], dtype=torch.float64)
     recurrent = torch.tensor([[math.log(3) / 2], [-1.0]], dtype=torch.float64)
-    torch.testing.assert_close(controls.ligru(current, recurrent), column(2, 1.5))
+    torch.testing.assert_close(baselines.ligru(current, recurrent), column(2, 1.5))
 
 
 def test_gru_by_hand():
     # From 0: z = 1/2, c = 0.8, y = 0.4. Then r = 3/4, c = tanh(artanh(0.5) - 0.3 + 3/4 of 0.4) = 0.5, z = 1/4 and
     # y = 0.4/4 + 3/4 of 0.5.
     current = [[[0.0, 5.0, math.atanh(0.8)]], [[-math.log(3), math.log(3), math.atanh(0.5) - 0.3]]]
-    outputs = controls.gru(
+    outputs = baselines.gru(
         torch.tensor(current, dtype=torch.float64), torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
     )
     torch.testing.assert_close(outputs, column(0.4, 0.475))
@@ -70,7 +72,7 @@ def test_gru_by_hand():
 @pytest.mark.parametrize(("time", "batch", "units"), [(9, 4, 5), (1, 3, 4), (6, 1, 1)])
 def test_outputs_and_gradients_are_those_of_a_slow_loop(kind, time, batch, units):
     current, recurrent = (tensor.requires_grad_() for tensor in drawn(kind, time, batch, units))
-    outputs, expected = getattr(controls, kind)(current, recurrent), slow(kind, current, recurrent)
+    outputs, expected = getattr(baselines, kind)(current, recurrent), slow(kind, current, recurrent)
     torch.testing.assert_close(outputs, expected)
     weights = torch.randn_like(expected)
     for ours, theirs in zip(
@@ -84,7 +86,7 @@ def test_outputs_and_gradients_are_those_of_a_slow_loop(kind, time, batch, units
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_gradients_are_those_of_finite_differences(kind):
     current, recurrent = (tensor.requires_grad_() for tensor in drawn(kind, time=4, batch=2, units=3))
-    assert torch.autograd.gradcheck(getattr(controls, kind), (current, recurrent))
+    assert torch.autograd.gradcheck(getattr(baselines, kind), (current, recurrent))
 
 
 def test_rnn_is_pytorch_s_with_its_tanh_stretched_to_a_sigmoid():
@@ -97,20 +99,7 @@ def test_rnn_is_pytorch_s_with_its_tanh_stretched_to_a_sigmoid():
         theirs.bias_ih_l0.zero_()
         theirs.bias_hh_l0.copy_(recurrent.sum(dim=1) / 4)
         expected = (1 + theirs(current, -torch.ones(1, 4, 5, dtype=torch.float64))[0]) / 2
-    torch.testing.assert_close(controls.rnn(current, recurrent), expected)
-
-
-def test_ligru_whose_gate_stays_open_is_pytorch_s_rnn_of_rectified_units():
-    current, recurrent = drawn("ligru")
-    current[..., :5], recurrent[:5] = -800, 0
-    recurrent /= 4
-    theirs = nn.RNN(5, 5, nonlinearity="relu", bias=False).double()
-    with torch.no_grad():
-        theirs.weight_ih_l0.copy_(torch.eye(5))
-        theirs.weight_hh_l0.copy_(recurrent[5:])
-        expected = theirs(current[..., 5:])[0]
-    assert expected.gt(0).any()
-    torch.testing.assert_close(controls.ligru(current, recurrent), expected)
+    torch.testing.assert_close(baselines.rnn(current, recurrent), expected)
 
 
 def test_gru_is_pytorch_s_where_the_reset_gate_s_place_makes_no_difference():
@@ -122,18 +111,20 @@ def test_gru_is_pytorch_s_where_the_reset_gate_s_place_makes_no_difference():
         theirs.weight_ih_l0.copy_(torch.cat([torch.eye(15).split(5)[gate] for gate in order]))
         theirs.weight_hh_l0.copy_(torch.cat([recurrent.split(5)[gate] for gate in order]))
         expected = theirs(current)[0]
-    torch.testing.assert_close(controls.gru(current, recurrent), expected)
+    torch.testing.assert_close(baselines.gru(current, recurrent), expected)
 
 
 def test_an_mlp_layer_is_a_sigmoid_of_its_linear_map():
-    layer, inputs = ControlLayer(3, 4, "mlp", 0.0, norm="none", bias=True), torch.randn(5, 2, 3)
+    layer, inputs = MLP(3, 4, 0.0), torch.randn(5, 2, 3)
+    layer.norm = nn.Identity()
+    add_bias(layer.linear)
     expected = expit(inputs.numpy() @ layer.linear.weight.detach().numpy().T + layer.linear.bias.detach().numpy())
     torch.testing.assert_close(layer(inputs).detach(), torch.from_numpy(expected))
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_each_gate_has_a_batch_norm_of_its_own_over_time_and_batch(kind):
-    layer = ControlLayer(3, 4, kind, 0.0).double()
+    layer = LAYERS[kind](3, 4, 0.0).double()
     with torch.no_grad():
         layer.norm.weight.uniform_(0.5, 2)
         layer.norm.bias.normal_()
@@ -146,9 +137,10 @@ def test_each_gate_has_a_batch_norm_of_its_own_over_time_and_batch(kind):
     torch.testing.assert_close(layer.norm.running_mean, 0.05 * mean)  # from 0, at the momentum of 0.05
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_each_gate_has_a_layer_norm_of_its_own(kind):
-    layer, inputs = ControlLayer(3, 4, kind, 0.0, norm="layer").double(), torch.randn(6, 5, 3, dtype=torch.float64)
+    layer, inputs = LAYERS[kind](3, 4, 0.0).double(), torch.randn(6, 5, 3, dtype=torch.float64)
+    layer.norm = normaliser("layer", 4 * layer.gates, layer.gates).double()
     parts = (inputs @ layer.linear.weight.T).split(4, dim=-1)
     current = torch.cat([
         (part - part.mean(-1, keepdim=True)) / (part.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
@@ -160,22 +152,15 @@ def test_each_gate_has_a_layer_norm_of_its_own(kind):
 
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_recurrent_maps_start_orthogonal(kind):
-    for square in ControlLayer(3, 7, kind, 0.0).recurrent.split(7):
+    for square in LAYERS[kind](3, 7).recurrent.split(7):
         torch.testing.assert_close(square @ square.T, torch.eye(7), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_dropout_is_that_of_training_alone(kind):
-    layer, inputs = ControlLayer(3, 40, kind, 0.5, norm="none"), torch.randn(6, 5, 3)
+    layer, inputs = LAYERS[kind](3, 40, 0.5), torch.randn(6, 5, 3)
+    layer.norm = nn.Identity()
     full = layer.eval()(inputs)
     dropped = layer.train()(inputs)
     torch.testing.assert_close(dropped, torch.where(dropped == 0, 0, 2 * full))
     assert 0.3 < (dropped == 0)[full != 0].float().mean() < 0.7
-
-
-def test_a_gate_shut_for_ever_keeps_what_there_was():
-    current, recurrent = drawn("gru")
-    recurrent[:5] = 0
-    current[3:, :, :5] = logit(1 - 1e-12)
-    outputs = controls.gru(current, recurrent)
-    torch.testing.assert_close(outputs[3:], outputs[2].expand(6, 4, 5))

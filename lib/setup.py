@@ -33,13 +33,11 @@ class Setup:
 
     def record(self) -> dict[str, Any]:
         """Every setting by its name, as ``run.json`` holds it and ``Setup.of`` takes it."""
-        named = {"dataset": self.dataset, "method": self.method.name, "seed": self.seed}
-        return named | {name: value for part in self._parts for name, value in part.as_dict().items()}
+        return self._named | {name: value for part in self._parts for name, value in part.as_dict().items()}
 
     def identity(self) -> dict[str, Any]:
         """The record without those later settings that have the value of the runs before them."""
-        before = {name: value for part in self._parts for name, value in part.before().items()}
-        return {name: value for name, value in self.record().items() if name not in before or value != before[name]}
+        return self._named | {name: value for part in self._parts for name, value in part.identity().items()}
 
     def name_of(self, data: str) -> str:
         """The name of the run's folder; ``data`` is the fingerprint of the recordings."""
@@ -51,6 +49,10 @@ class Setup:
     def copies(self) -> int:
         """How many changed copies of each training utterance there are."""
         return self.data.as_dict().get("augmented", 0)
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        return {"dataset": self.dataset, "method": self.method.name, "seed": self.seed}
 
     @property
     def _parts(self) -> tuple[Settings, ...]:

@@ -29,8 +29,8 @@ paper: $(ENVIRONMENT)
 ifeq ($(SPEECH),recorded)
 	$(MAKE) book PARAMS=book/params/paper.yml
 else ifeq ($(SPEECH),synthetic)
-	$(BIN)/python -m lib.synthesis synthetic-hd data/rehearsal/hd
-	$(BIN)/python -m lib.synthesis synthetic-sc data/rehearsal/sc
+	$(BIN)/python -m lib.datasets synthetic-hd data/rehearsal/hd --full
+	$(BIN)/python -m lib.datasets synthetic-sc data/rehearsal/sc --full
 	$(MAKE) book PARAMS="book/params/paper.yml book/params/rehearsal.yml"
 else
 	$(error SPEECH is recorded or synthetic, not $(SPEECH))

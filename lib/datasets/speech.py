@@ -2,20 +2,26 @@
 
 import math
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from lib import augmentation, features
 from lib.datasets.utterances import DataSettings, Utterance, Utterances
-from lib.features import Frames, Row
+from lib.features import Frames
 from lib.settings import optional, setting, whole
+
+NUM_MEL_BINS = 40
+
+Change = Callable[[Float32[np.ndarray, " samples"]], Float32[np.ndarray, " samples"]]
+Row = tuple[int, Change | None]  # the place of an utterance in its set, and what is done to its waveform
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,43 @@ class Speech(Utterances):
         """
         if snr is not None and math.isnan(snr):
             raise ValueError(f"snr = {snr} does not fit: it must be a number of dB, or minus infinity for noise alone")
-        changes: dict[str, Any] = {}
+        rate, rows = settings.filterbank_rate or self.sample_rate, [*self.variants(settings.augmented, snr)]
+        described = {"sample_rate": rate, "num_mel_bins": NUM_MEL_BINS, "frames": settings.num_frames}
+        described |= {"frame_length_ms": features.FRAME_LENGTH_MS, "frame_shift_ms": features.FRAME_SHIFT_MS}
         if settings.augmented:
-            changes |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
+            described |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
         if snr is not None:
-            changes |= {"snr": str(float(snr))}  # JSON has no infinity
-        return features.extract(
-            self, cache,
-            num_frames=settings.num_frames, sample_rate=settings.filterbank_rate,
-            rows=[*self.variants(settings.augmented, snr)], changes=changes,
+            described |= {"snr": str(float(snr))}  # JSON has no infinity
+        places, shape = np.array([place for place, _ in rows]), (settings.num_frames, NUM_MEL_BINS)
+        return self.cached(places, cache, described, shape, np.float32, partial(self.write, rows, *shape, rate))
+
+    def write(self, rows: list[Row], num_frames: int, num_mel_bins: int, rate: int, path: Path) -> None:
+        """Write the features of ``rows`` to ``path``; the filterbank takes the sample rate for ``rate``."""
+        measured = np.array([change is None and self.parts[place] == "train" for place, change in rows])
+        features.write_log_mels(
+            path, lambda row: self.waveform(*rows[row], rate), measured, sample_rate=rate, num_frames=num_frames,
+            num_mel_bins=num_mel_bins, description=f"features of {self.name}",
         )  # fmt: skip
 
+    def waveform(self, place: int, change: Change | None, rate: int) -> Float32[Tensor, " samples"]:
+        """Read an utterance and change it. Raises ``ValueError`` if it makes no frame at ``rate``."""
+        samples, _ = self.audio(place)
+        least = rate * features.FRAME_LENGTH_MS // 1000
+        if len(samples) < least:
+            raise ValueError(
+                f"{self.root / self.paths[place]} has {len(samples)} samples, fewer than one frame of "
+                f"{features.FRAME_LENGTH_MS} ms ({least}): take it out of the set or restore it"
+            )
+        return torch.from_numpy(samples if change is None else change(samples))
+
     def variants(self, copies: int, snr: float | None) -> Iterator[Row]:
-        """Yield each utterance and what is done to its waveform, in the order of the parts."""
+        """Yield the place of each utterance and what is done to its waveform, in the order of the parts."""
         training = np.flatnonzero(self.parts == "train").tolist()
         for copy in range(1 + copies):
             for index in training:
                 options = {"sample_rate": self.sample_rate, "utterance": self.paths[index], "copy": copy}
                 yield index, partial(augmentation.augmented, **options) if copy else None
-        for index in features.by_part(self.parts)[len(training) :]:
+        for index in self.by_part()[len(training) :]:
             noisy = snr is not None and self.parts[index] == "test"
             yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
 

@@ -16,7 +16,7 @@ from numpy.lib.format import write_array_header_1_0
 from tqdm import tqdm
 
 from lib.datasets.utterances import DataSettings, Utterances
-from lib.features import Frames, by_part, cached
+from lib.features import Frames
 from lib.files import or_damaged
 from lib.settings import real, setting
 
@@ -77,7 +77,7 @@ class SpikeTrains(Utterances):
         """
         if snr is not None:
             raise ValueError(f"{self.name!r} holds spikes and no waveforms: leave snr out")
-        number, bin_ms, places = settings.num_frames, float(settings.bin_ms), by_part(self.parts)
+        number, bin_ms, places = settings.num_frames, float(settings.bin_ms), self.by_part()
 
         def write(path: Path) -> None:
             progress = tqdm(total=len(places), desc=f"features of {self.name}", unit="utterance")
@@ -90,7 +90,7 @@ class SpikeTrains(Utterances):
                     progress.update(len(batch))
 
         described = {"frames": number, "bin_ms": bin_ms, "units": UNITS}
-        return cached(self, np.array(places), Path(cache), described, (number, UNITS), np.uint8, write)
+        return self.cached(np.array(places), Path(cache), described, (number, UNITS), np.uint8, write)
 
 
 def checked(times: Shaped[np.ndarray, " _"], units: Shaped[np.ndarray, " _"], row: int) -> Spikes:

@@ -2,21 +2,24 @@
 
 import errno
 import hashlib
+import json
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Int64, Shaped
 
-from lib.features import PARTS
-from lib.files import atomic_write, exclusive, explaining_os_errors
+from lib.features import PARTS, Frames
+from lib.files import atomic_write, check_space, exclusive, explaining_os_errors, or_damaged, write_json
 from lib.settings import TEXT, Settings, choice, optional, setting, whole
 
 CLOCK_TICK = 2  # seconds, of the coarsest file systems
@@ -126,6 +129,43 @@ class Utterances:
                 total.update(repr(what).encode())
                 changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
         return total.hexdigest(), changed / 1e9
+
+    def by_part(self) -> list[int]:
+        """Return the places of the training part's utterances, then of validation and test, each in their order."""
+        return np.concatenate([np.flatnonzero(self.parts == part) for part in PARTS]).tolist()
+
+    def cached(
+        self,
+        places: Int64[np.ndarray, " row"],
+        cache: Path,
+        settings: Mapping[str, Any],
+        shape: tuple[int, int],
+        dtype: type[np.generic],
+        write: Callable[[Path], None],
+    ) -> Frames:
+        """Map the features of the utterances at ``places``, which ``write`` writes where the cache lacks them.
+
+        ``settings`` are all that determines them beside the data; ``shape`` and ``dtype`` are those of one utterance's
+        features, [time, feature]. Raises ``ValueError`` if what lies in the cache is damaged.
+        """
+        parts = blake2b(" ".join(self.parts).encode(), digest_size=16).hexdigest()
+        settings = {"data": self.fingerprint(cache), "parts": parts, "order": PARTS} | dict(settings)
+        key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+        path, shape = cache / f"{self.name}-{key}.npy", (len(places), *shape)
+        # The settings are written last, so where they stand the features are whole.
+        if not (described := path.with_suffix(".json")).is_file():
+            with exclusive(path.with_suffix("")):
+                if not described.is_file():
+                    check_space(f"features of {self.name}", np.dtype(dtype).itemsize * math.prod(shape), cache)
+                    with atomic_write(path) as aside:
+                        write(aside)
+                    write_json(described, settings)
+        with or_damaged(path, f"delete {described} and run again"):
+            features = np.load(path, mmap_mode="c")
+            if features.shape != shape or features.dtype != dtype:
+                raise ValueError(f"it does not hold features of shape {shape}")
+        labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
+        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"])
 
 
 def digest_of(path: Path) -> bytes:

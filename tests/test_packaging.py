@@ -20,15 +20,19 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK_LINES = (ROOT / "requirements.txt").read_text().splitlines()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+LOCK = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
 NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
-ELSEWHERE = {"pipeline", "benchmark", "study.py", "tuning.py"}
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
+ON_COLAB = {
+    "h5py", "ipython", "matplotlib", "numba", "numpy", "pandas", "pyyaml", "requests", "scipy", "torch", "torchaudio",
+    "tqdm",
+}  # fmt: skip
 
 
 def locked(name: str, python: str, platform: str) -> list[Version]:
@@ -42,35 +46,51 @@ def locked(name: str, python: str, platform: str) -> list[Version]:
     }
     return [
         Version(next(iter(line.specifier)).version)
-        for line in map(Requirement, LOCK_LINES)
+        for line in LOCK
         if canonicalize_name(line.name) == canonicalize_name(name)
         and (line.marker is None or line.marker.evaluate(place))
     ]
 
 
-def imported(*trees: ast.AST) -> set[str]:
-    """Top-level modules that some Python imports, neither ours, the standard library's nor PyTorch's own Triton."""
+def modules(*trees: ast.AST) -> set[str]:
+    """What some Python imports, by dotted names; of ``from a import b`` both a and a.b."""
     names = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module.partition(".")[0])
-    return (
-        names
-        - sys.stdlib_module_names
-        - {"lib", "tests", "triton"}
-        - {path.stem for path in (ROOT / "tests").glob("*.py")}
-    )
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
-def parsed(folder: str) -> dict[Path, ast.AST]:
-    return {path: ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")}
-
-
-def distributions(modules: set[str]) -> set[str]:
+def distributions(*trees: ast.AST) -> set[str]:
+    """The packages of what some Python imports, neither ours, the standard library's nor PyTorch's own Triton."""
+    ours = {"lib", "tests", "triton", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    names = {name.partition(".")[0] for name in modules(*trees)} - sys.stdlib_module_names - ours
     known = packages_distributions()
-    return {canonicalize_name(known[module][0]) for module in modules}
+    return {canonicalize_name(known[name][0]) for name in names}
+
+
+def parsed(folder: str) -> list[ast.AST]:
+    return [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+
+
+def behind(*trees: ast.AST) -> dict[Path, ast.AST]:
+    """The files of the library that some Python imports, and those that they import."""
+    found: dict[Path, ast.AST] = {}
+    for name in modules(*trees):
+        places = [ROOT.joinpath(*name.split(".")[:end]) for end in range(1, name.count(".") + 2)]
+        for path in [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]:
+            if name.startswith("lib") and path.is_file():
+                found[path] = ast.parse(path.read_text())
+    return found
+
+
+def all_behind(*trees: ast.AST) -> list[ast.AST]:
+    found = behind(*trees)
+    while (more := found | behind(*found.values())).keys() != found.keys():
+        found = more
+    return [*found.values()]
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -83,41 +103,30 @@ def test_the_lock_holds_one_version_that_each_declaration_allows(python: str, pl
 
 
 def test_the_lock_pins_all_and_names_no_index_and_nothing_of_cuda() -> None:
-    for line in LOCK_LINES:
-        requirement = Requirement(line)
-        assert [specifier.operator for specifier in requirement.specifier] == ["=="], line
-        assert requirement.url is None, line
-        assert not re.match("nvidia|cuda|triton", requirement.name), line
+    for requirement in LOCK:
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="], requirement
+        assert requirement.url is None, requirement
+        assert not re.match("nvidia|cuda|triton", requirement.name), requirement
 
 
-def test_what_the_library_and_the_notebooks_import_is_declared() -> None:
-    declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
-    assert distributions(imported(*parsed("lib").values(), *CELLS)) <= declared
-
-
-def test_what_the_tests_import_is_declared() -> None:
-    declared = {canonicalize_name(requirement.name) for requirement in DECLARED + TESTED_WITH}
-    assert distributions(imported(*parsed("tests").values())) <= declared
+def test_what_is_imported_is_declared() -> None:
+    declared, tested = ({canonicalize_name(one.name) for one in some} for some in (DECLARED, TESTED_WITH))
+    assert distributions(*parsed("lib"), *CELLS) <= declared
+    assert distributions(*parsed("tests")) <= declared | tested
 
 
 def test_colab_is_given_what_it_lacks() -> None:
-    """What is not behind a notebook is run elsewhere; PyTorch is Colab's own."""
-    has = {
-        "h5py",
-        "ipython",
-        "matplotlib",
-        "numba",
-        "numpy",
-        "pandas",
-        "requests",
-        "scipy",
-        "torch",
-        "torchaudio",
-        "tqdm",
-    }
-    rooms = [tree for path, tree in parsed("lib").items() if not ELSEWHERE & set(path.parts)]
+    """What is not behind a notebook is run elsewhere."""
     (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
-    assert distributions(imported(*rooms, *CELLS)) - has == set(installed.split()[3:])
+    assert distributions(*all_behind(*CELLS), *CELLS) - ON_COLAB == set(installed.split()[3:])
+
+
+def test_every_room_has_its_place_in_the_order_of_imports() -> None:
+    (contract,) = PYPROJECT["tool"]["importlinter"]["contracts"]
+    assert (contract["type"], contract["containers"], contract["exhaustive"]) == ("layers", ["lib"], True)
+    placed = [name for layer in contract["layers"] for name in layer.split(" | ")]
+    rooms = {path.stem for path in (ROOT / "lib").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert sorted(placed) == sorted(rooms - {"__init__"})
 
 
 def test_torch_and_torchaudio_are_of_one_release() -> None:
@@ -137,13 +146,12 @@ def test_binder_builds_the_lock_with_the_cpu_build_of_torch() -> None:
     assert pip[-2:] == ["-r requirements.txt", "-e ."]
 
 
-def test_the_readme_points_at_what_exists() -> None:
-    text = (ROOT / "README.md").read_text()
-    targets = re.findall(r"\]\(([^)#]+)", text)
-    assert targets
-    for target in targets:
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_first_pages_are_short_and_point_at_what_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)", text):
         assert target.startswith("https://") or (ROOT / target).exists(), target
-    assert len(text.splitlines()) < 80
+    assert len(text.splitlines()) < 100
 
 
 # The Makefile, on a stand-in for Python
@@ -186,7 +194,7 @@ def test_the_environment_is_made_once_and_again_when_the_lock_changes(folder: Pa
     assert make(folder, "book", "PYTHON=./python3").returncode == 0
     first = calls(folder)
     assert [call.split()[0] for call in first] == ["./python3", "./python3", "pip", "pip", "python"]
-    assert first[-1] == "python -m lib.pipeline --params book/params/quick.yml"
+    assert first[-1] == "python -m lib.book --params book/params/quick.yml"
     assert make(folder, "book", "PYTHON=./python3").returncode == 0
     assert calls(folder) == first[-1:]
     (folder / ".venv/left-over").touch()
@@ -203,7 +211,7 @@ def test_a_broken_installation_is_not_taken_for_whole(folder: Path) -> None:
     assert calls(folder)[-1].startswith("pip install")
     program(folder / "programs/pip", "exit 0")
     assert make(folder, "book", "PYTHON=./python3").returncode == 0
-    assert calls(folder)[-1].startswith("python -m lib.pipeline")
+    assert calls(folder)[-1].startswith("python -m lib.book")
 
 
 @needs_make
@@ -218,7 +226,7 @@ def test_a_python_that_is_too_old_or_absent_is_refused_in_one_sentence(folder: P
 
 @needs_make
 def test_make_test_checks_the_cheap_first_and_stops_where_one_fails(folder: Path) -> None:
-    checks = ["ruff check", "ruff format --check", "lint-imports", "pytest tests", "pytest --nbval book"]
+    checks = ["ruff check", "ruff format --check", "lint-imports", "pytest -n 2 tests", "pytest -n 2 --nbval book"]
     assert make(folder, "test", "PYTHON=./python3").returncode == 0
     assert [call.rstrip() for call in calls(folder)[4:]] == checks
     program(folder / ".venv/bin/lint-imports", "exit 1")
@@ -227,18 +235,14 @@ def test_make_test_checks_the_cheap_first_and_stops_where_one_fails(folder: Path
 
 
 @needs_make
-def test_make_paper_runs_the_paper_s_settings(folder: Path) -> None:
+def test_make_paper_runs_the_paper_s_settings_and_can_be_rehearsed_on_synthetic_speech(folder: Path) -> None:
     assert make(folder, "paper", "PYTHON=./python3").returncode == 0
-    assert calls(folder)[-1] == "python -m lib.pipeline --params book/params/paper.yml"
-
-
-@needs_make
-def test_make_paper_can_be_rehearsed_on_synthetic_speech(folder: Path) -> None:
+    assert calls(folder)[-1] == "python -m lib.book --params book/params/paper.yml"
     assert make(folder, "paper", "SPEECH=synthetic", "PYTHON=./python3").returncode == 0
-    assert calls(folder)[-3:] == [
-        "python -m lib.synthesis synthetic-hd data/rehearsal/hd",
-        "python -m lib.synthesis synthetic-sc data/rehearsal/sc",
-        "python -m lib.pipeline --params book/params/paper.yml book/params/rehearsal.yml",
+    assert calls(folder) == [
+        "python -m lib.datasets synthetic-hd data/rehearsal/hd --full",
+        "python -m lib.datasets synthetic-sc data/rehearsal/sc --full",
+        "python -m lib.book --params book/params/paper.yml book/params/rehearsal.yml",
     ]
     refused = make(folder, "paper", "SPEECH=sythetic", "PYTHON=./python3")
     assert refused.returncode != 0

@@ -73,9 +73,10 @@ def disk_full_for(name):
             raise OSError("No space left on device")
         replace_file(source, target)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "replace", full)
-        yield
+        with pytest.raises(OSError, match="No space left"):
+            yield
 
 
 # Training

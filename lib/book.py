@@ -3,9 +3,9 @@
     python -m lib.book --params book/params/quick.yml [--results DIR] [--scheduler ADDRESS]
 
 A file of parameters lists data sets, methods and seeds. Its other keys are parameters that the notebooks declare, of
-which ``settings`` holds what all runs share; a method's own settings stand under its name. A mapping from data sets
-gives each its own value. On a Slurm cluster (or with ``SGECluster`` on an SGE one) whose nodes see this folder at the
-same place, each worker can be a job; in a Python that lives as long as they shall:
+which ``settings`` holds what all runs share; a method's own settings stand under its name. In both, and for
+``data_root``, a mapping from data sets gives each its own value. On a Slurm cluster (or with ``SGECluster`` on an SGE
+one) whose nodes see this folder at the same place, each worker can be a job; in a Python that lives as long as they do:
 
     from dask_jobqueue import SLURMCluster
     cluster = SLURMCluster(queue="night", cores=1, memory="8GB", walltime="12:00:00", n_workers=12)
@@ -35,7 +35,6 @@ from lib.workers import run_all, workers
 ROOT = Path(__file__).resolve().parents[1]
 AXES = {"dataset": str, "method": str, "seed": int}
 FOLDERS = ("data_root", "results_root")
-OF_RUNS = ("epochs", "hidden_sizes")  # settings of a run that the notebooks have parameters for
 SEQUENCE = {  # for each notebook, the axes that it is run along and the notebook that it builds on
     "01_data": (("dataset",), ""),
     "02_training": (("dataset", "method", "seed"), "01_data"),
@@ -76,6 +75,8 @@ def read_settings(*paths: Path) -> dict[str, Any]:
     Methods' own settings are moved into ``settings``. Raises ``FileNotFoundError``, or ``ValueError`` for what is no
     mapping with lists for the axes.
     """
+    from lib.methods import METHODS  # here, since torch takes seconds to import, which the workers do without
+
     settings: dict[str, Any] = {}
     for path in paths:
         if not path.is_file():
@@ -94,62 +95,32 @@ def read_settings(*paths: Path) -> dict[str, Any]:
         if set(kinds) != {kind} or len(set(values)) < len(values):
             raise ValueError(f"{where}: '{axis}' must be a list of {kind.__name__} values, at least one and none twice")
     shared = settings.pop("settings", {})
-    own = {name: settings.pop(name) for name in with_bases(*settings["method"]) if name in settings}
-    for name, section in {"settings": shared, **own}.items():
-        if not isinstance(section, dict):
-            raise ValueError(f"{where}: '{name}' must map settings to values, not be {section!r}")
-    of_sets = {name: settings.pop(name) for name in OF_RUNS if isinstance(settings.get(name), dict)}
-    return settings | {"settings": of_sets | shared | {name: section for name, section in own.items() if section}}
+    if not isinstance(shared, dict):
+        raise ValueError(f"{where}: 'settings' must map settings to values, not be {shared!r}")
+    sections = {name: settings.pop(name) for name in METHODS if name in settings}
+    return settings | {"settings": shared | {name: section for name, section in sections.items() if section}}
 
 
-def with_bases(*methods: str) -> dict[str, None]:
-    """Methods, each followed by those that it is derived from."""
-    from lib.methods import METHODS  # here, since torch takes seconds to import, which the workers do without
-
-    return dict.fromkeys(one for name in methods for one in (name, *getattr(METHODS.get(name), "bases", ())))
-
-
-def settings_of(settings: Mapping[str, Any], dataset: str, method: str | None) -> dict[str, Any]:
-    """The flat settings of one run, out of those of several data sets and methods, as 03 and 04 are given them.
-
-    A method's own take the place of what all share; those of the methods that it is derived from become its ``bases``.
-    """
-    bases = [base for base in with_bases(method) if base != method and base in settings] if method else []
-    own = of_set(settings, dataset) | of_set(settings.get(method, {}), dataset)
-    return own | ({"bases": {base: of_set(settings[base], dataset) for base in bases}} if bases else {})
-
-
-def of_set(section: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    """What a section says of one data set."""
-    return {
-        key: value[dataset] if isinstance(value, Mapping) else value
-        for key, value in section.items()
-        if not isinstance(value, Mapping) or dataset in value
-    }
-
-
-def check(settings: Mapping[str, Any], parameters: set[str]) -> None:
+def check(settings: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ``ValueError`` in one sentence for what no notebook can use, or no run."""
-    from lib.runs import setup
+    from lib.methods import METHODS
+    from lib.parameters import EvaluationSettings, SliceSettings
+    from lib.setup import setup_of
 
-    said = settings["settings"]
-    for key in settings:
-        if key not in parameters | {*AXES, "settings"}:
-            raise ValueError(
-                f"'{key}' is no notebook's parameter and no listed method; settings stand under 'settings'"
-            )
-    sections = {f"{name}.": said[name] for name in with_bases(*settings["method"]) if name in said}
-    sections["settings."] = {key: value for key, value in said.items() if f"{key}." not in sections}
-    sections[""] = {key: value for key, value in settings.items() if key not in (*AXES, "settings")}
-    for place, section in sections.items():
-        for key, value in section.items():
-            if key in AXES:
-                raise ValueError(f"'{place}{key}' cannot be set: it takes the values listed under '{key}'")
-            if isinstance(value, dict) and (strange := [name for name in value if name not in settings["dataset"]]):
-                raise ValueError(f"'{place}{key}' names {strange[0]!r}, which is not listed under 'dataset'")
-    shape = {key: settings[key] for key in OF_RUNS if key in settings}
+    parameters = {name for notebook in SEQUENCE for name in declared[notebook]}
+    for key, value in settings.items():
+        if key not in parameters | AXES.keys():
+            raise ValueError(f"'{key}' is no notebook's parameter and no method; settings stand under 'settings'")
+        if key == "data_root" and isinstance(value, dict) and (strange := [*value.keys() - {*settings["dataset"]}]):
+            raise ValueError(f"'{key}' names {strange[0]!r}, which is not listed under 'dataset'")
+    for kind in (EvaluationSettings, SliceSettings):
+        kind.from_mapping({name: settings[name] for name in kind.names() if name in settings})
+    network = {name: settings.get(name, declared["02_training"][name]) for name in ("epochs", "hidden_sizes")}
     for dataset, method, seed in itertools.product(*(settings[axis] for axis in AXES)):
-        setup(shape | settings_of(said, dataset, method) | {"dataset": dataset, "method": method, "seed": seed})
+        setup_of(settings["settings"], dataset=dataset, method=method, seed=seed, **network)
+    used = {one for method in settings["method"] for one in (method, *getattr(METHODS[method], "bases", ()))}
+    for name in METHODS.keys() & settings["settings"].keys() - used:
+        raise ValueError(f"'{name}' has settings, but no method listed under 'method' uses it")
 
 
 def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
@@ -173,7 +144,7 @@ def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) ->
     build on none. The book shows a notebook's default execution where it is among them, else the first. One that
     declares ``missing`` can do without some of the runs that it reads. Raises ``ValueError`` as ``check`` does.
     """
-    check(settings, {name for notebook in SEQUENCE for name in declared[notebook]})
+    check(settings, declared)
     steps: list[Step] = []
     for notebook, defaults in declared.items():
         axes, needed = SEQUENCE.get(notebook, ((), "01_data"))
@@ -184,7 +155,7 @@ def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) ->
             if notebook in SEQUENCE:
                 # An axis that it is not run along comes whole where its default is a list, else as its first value.
                 one = {axis: settings[axis][0] for axis in AXES if not isinstance(defaults.get(axis), list)} | along
-                parameters = parameters_of(notebook, defaults, settings | one, along)
+                parameters = parameters_of(defaults, settings | one, along)
             read = [it for it in steps if it.notebook == needed and it.along.items() <= (it.along | one).items()]
             after = tuple(step.name for step in read)
             enough = 0 if notebook not in SEQUENCE else 1 if "missing" in defaults else len(after)
@@ -192,26 +163,23 @@ def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) ->
     return steps
 
 
-def parameters_of(
-    notebook: str, defaults: Mapping[str, Any], settings: Mapping[str, Any], along: Mapping[str, Any]
-) -> dict[str, Any]:
+def parameters_of(defaults: Mapping[str, Any], settings: Mapping[str, Any], along: Mapping[str, Any]) -> dict[str, Any]:
     """What one execution is given: of all that is said, what its notebook declares and does not assume.
 
-    ``settings`` come to it whole where it takes several methods, as ``settings_of`` wants them, else flat.
+    ``settings`` come to it whole where it takes several methods, as ``setup_of`` wants them, else those of its own.
     """
-    values = dict(settings) if isinstance(settings["dataset"], list) else of_set(settings, settings["dataset"])
-    values["settings"] = settings["settings"]
-    if not isinstance(settings["method"], list):
-        flat = settings_of(settings["settings"], settings["dataset"], along.get("method"))
-        values |= flat | {"settings": {key: value for key, value in flat.items() if key not in defaults}}
+    from lib.methods import METHODS
+    from lib.setup import settings_for
+
+    values, root = dict(settings), settings.get("data_root")
+    if isinstance(root, dict) and not isinstance(settings["dataset"], list):
+        values["data_root"] = root.get(settings["dataset"])
+    if "method" in along:
+        values["settings"] = settings_for(settings["settings"], settings["dataset"], settings["method"])
+    elif "method" not in defaults:
+        values["settings"] = {name: value for name, value in settings["settings"].items() if name not in METHODS}
     given = {key: values[key] for key in defaults if key in values and values[key] != defaults[key]}
-    for key, value in given.items():
-        kinds = (float, int) if isinstance(defaults[key], float) else (type(defaults[key]),)
-        if key in FOLDERS:
-            given[key] = absolute(key, value)
-        elif key not in AXES and type(value) not in kinds:
-            raise ValueError(f"'{key}' must be of one kind with the {defaults[key]!r} of {notebook}, not {value!r}")
-    return given
+    return given | {key: absolute(key, given[key]) for key in FOLDERS if key in given}
 
 
 def absolute(key: str, folder: Any) -> str | dict[str, str]:

@@ -87,10 +87,11 @@ class SpikingLayer(nn.Module):
     groups: ClassVar[dict[str, str]] = {"linear": "weights", "norm": "norm", "leak": "leak"}
     kernel: ClassVar[str] = "lif"
     fires: ClassVar[bool] = True
+    bias: ClassVar[bool] = False  # of the linear map, before the norm, which has its own
 
     def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__()
-        self.linear = nn.Linear(num_inputs, num_units, bias=False)
+        self.linear = nn.Linear(num_inputs, num_units, bias=self.bias)
         self.norm = nn.BatchNorm1d(num_units, momentum=MOMENTUM)
         self.leak = self.spread("leak", num_units)
         self.dropout, self.outputs, self.bounded = dropout, num_units, True

@@ -33,13 +33,11 @@ class Setup:
 
     def record(self) -> dict[str, Any]:
         """Every setting by its name, as ``run.json`` holds it and ``Setup.of`` takes it."""
-        named = {"dataset": self.dataset, "method": self.method.name, "seed": self.seed}
-        return named | {name: value for part in self._parts for name, value in part.as_dict().items()}
+        return self._named | {name: value for part in self._parts for name, value in part.as_dict().items()}
 
     def identity(self) -> dict[str, Any]:
         """The record without those later settings that have the value of the runs before them."""
-        before = {name: value for part in self._parts for name, value in part.before().items()}
-        return {name: value for name, value in self.record().items() if name not in before or value != before[name]}
+        return self._named | {name: value for part in self._parts for name, value in part.identity().items()}
 
     def name_of(self, data: str) -> str:
         """The name of the run's folder; ``data`` is the fingerprint of the recordings."""
@@ -51,6 +49,10 @@ class Setup:
     def copies(self) -> int:
         """How many changed copies of each training utterance there are."""
         return self.data.as_dict().get("augmented", 0)
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        return {"dataset": self.dataset, "method": self.method.name, "seed": self.seed}
 
     @property
     def _parts(self) -> tuple[Settings, ...]:
@@ -105,9 +107,11 @@ def setup_of(settings: Mapping[str, Any], *, dataset: str, method: str, seed: in
 
 def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict[str, Any]:
     """What settings say of one data set and method; the sections of other methods are left out."""
-    flat, sections = {}, {}
+    kind, flat, sections = methods.get(method), {}, {}
     for name, value in settings.items():
-        if name in methods.METHODS:
+        # "dropout" is a method and a setting: a mapping that names no data set is the method's.
+        own = name in kind.takes() and (not isinstance(value, Mapping) or value.keys() & datasets.SETS.keys())
+        if name in methods.METHODS and not own:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{name!r} is a method: give its settings as a mapping, not {value!r}")
             sections[name] = settings_for(value, dataset, method)
@@ -118,7 +122,6 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
                 flat[name] = value[dataset]
         else:
             flat[name] = value
-    kind = methods.get(method)
     if issubclass(kind, methods.Derived):
         bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
         return flat | ({"bases": flat.get("bases", {}) | bases} if bases else {})

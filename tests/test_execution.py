@@ -27,12 +27,6 @@ from lib.pages import clean
 EXTRA = Step("extra", {}, {}, True, (), 0)
 
 
-@pytest.fixture(autouse=True)
-def library(monkeypatch):
-    for name, module in toy_book.stand_in().items():
-        monkeypatch.setitem(sys.modules, name, module)
-
-
 @pytest.fixture
 def cluster() -> Iterator[LocalCluster]:
     """A cluster of somebody else's: one worker in a process of its own."""

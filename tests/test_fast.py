@@ -176,27 +176,6 @@ def test_a_single_value_for_each_unit_is_refused_in_training(form):
 # Gradients that are known
 
 
-def test_gradients_are_the_leaky_sum_s_where_every_potential_is_near_the_threshold():
-    # Within the boxcar throughout, du/ds cancels the leak: ds_t/dI_t = 1 - leak, and nothing else.
-    # With the norm an identity (scale 1, shift 0, mean 0, variance 1) the current is the input, held at
-    # u = 0.9 by I_1 = 0.9 / (1 - leak) and I_t = 0.9.
-    leak = torch.tensor([0.85, 0.95], dtype=torch.float64)
-    layer = SpikingLayer(2, 2).double().eval()
-    layer.norm.eps = 1e-30  # 1 + eps is 1 in floating point
-    layer.leak.data.copy_(leak)
-    weighted = torch.full((5, 3, 2), 0.9, dtype=torch.float64)
-    weighted[0] = 0.9 / (1 - leak)
-    spikes, gradients, _ = run(fast.spikes, layer, weighted, 0.0, "sum")
-    assert not spikes.any()
-    # Each of the 5 * 3 spikes counts a third.
-    torch.testing.assert_close(gradients["input"], ((1 - leak) / 3).expand(5, 3, 2))
-    torch.testing.assert_close(gradients["norm.bias"], 5 * (1 - leak))
-    # Of the scale: sum of (1 - leak) I / 3 over 3 examples = 0.9 + 4 * 0.9 (1 - leak)
-    torch.testing.assert_close(gradients["norm.weight"], 0.9 + 3.6 * (1 - leak))
-    # Of the leak: u_{t-1} - I_t = 0 after the first step, where it is 0 - I_1.
-    torch.testing.assert_close(gradients["leak"], -0.9 / (1 - leak))
-
-
 def potentials_of(current, leak, window=None, reference=None):
     """Equations 1 and 2 step by step; with a window, spikes follow the potential inside it, from the reference on."""
     potentials, spikes = [torch.zeros_like(current[0])], [torch.zeros_like(current[0])]

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from lib import landscape, metrics, posteriors, runs, slices
 from lib.setup import Setup
-from lib.study.measures import CURVES, MEASURES
+from lib.study.measures import MEASURES
 from lib.study.measures.common import Place, unit_direction
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
@@ -110,7 +110,7 @@ def test_angularity_is_that_of_its_lines(measured, toy_frames, tmp_path):
     found = measured("angularity", "ivon", **one)
     lines = found["angularity_lines"]["nll"]
     assert set(found["angularity"].index) == {(part, count) for part in PARTS for count in (1, 3)}
-    expected = slices.roughness(lines["hidden", 0, 3].to_numpy())
+    expected = slices.roughness(lines.xs(("hidden", 3), level=("part", "samples")).to_numpy())
     assert found["angularity"].loc[("hidden", 3), "roughness"] == pytest.approx(expected)
     # At alpha 0 all lines of one number of samples meet in the loss of the averaged prediction.
     test, run = toy_frames.part("test"), run_of(tmp_path, toy_frames, "ivon")
@@ -166,7 +166,7 @@ def test_the_middle_row_of_a_surface_is_the_line(measured, method):
     assert surface.index.get_level_values("samples").max() == most
     assert found["loss_surface"]["range"].to_dict() == {most: np.ptp(surface[most])}
     line = measured("angularity", method, **LINES | {"directions": {"all": 1}})["angularity_lines"]["nll"]
-    np.testing.assert_allclose(surface.xs(0.0, level="beta")[most], line["all", 0, most], rtol=1e-5)
+    np.testing.assert_allclose(surface.xs(0.0, level="beta")[most], line.xs(most, level="samples"), rtol=1e-5)
 
 
 def test_fresh_noise_is_rougher_than_the_same(measured):
@@ -229,10 +229,12 @@ def test_sizes_are_those_of_the_weights_and_leaks_at_the_mean(measured, toy_fram
         assert 0 <= found["longest_leaks"] < 1
 
 
-def test_a_further_table_begins_with_its_measure_s_name(measured):
-    close = {"points": 9, "directions": 1, "radius": 0.1, "examples": 10}
-    for measure, how in {"activity": {}, "fine_slices": close}.items():
-        first, *further = measured(measure, "map", **how)
-        assert first == measure
-        assert all(name.startswith(f"{measure}_") for name in further)
-    assert further[0].endswith(CURVES)
+def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured, toy_frames, tmp_path):
+    how = {"samples": 2, "bins": 5}
+    expected = runs.evaluate(run_of(tmp_path, toy_frames, "ivon"), toy_frames, **how)
+    assert measured("evaluation", "ivon", **how).to_dict("records") == [expected.figures]
+    scores = metrics.utterance_scores(expected.probabilities, expected.labels)
+    pd.testing.assert_frame_equal(
+        measured("utterances", "ivon", **how), scores.drop(columns="mutual_information"),
+        rtol=1e-3, check_dtype=False, check_names=False,
+    )  # fmt: skip

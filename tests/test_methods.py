@@ -5,7 +5,6 @@ import inspect
 import json
 import math
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,41 +220,6 @@ def test_resuming_remembers_the_best_epoch_and_the_patience_used_up(method, inte
     assert_same_outcome(
         train(method, network_of(77, method=method), checkpoint=tmp_path / "checkpoint.pt", epochs=6), expected
     )
-
-
-def test_an_epoch_interrupted_half_way_is_run_again_from_its_start(method, tmp_path):
-    expected = train(method)
-    checkpoint, passes = tmp_path / "checkpoint.pt", []
-
-    def interrupt(*_):
-        passes.append(1)
-        if len(passes) == 10:  # each epoch trains three minibatches and validates with up to four samples
-            raise KeyboardInterrupt
-
-    network = network_of(method=method)
-    network.readout.register_forward_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(method, network, checkpoint=checkpoint)
-    assert checkpoint.exists()
-    assert_same_outcome(train(method, checkpoint=checkpoint), expected)
-
-
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(method, tmp_path, monkeypatch):
-    checkpoint = tmp_path / "checkpoint.pt"
-    write, written = Path.write_bytes, []
-
-    def full_disk(path, content):
-        write(path, content[: len(content) if len(written) < 2 else 4])
-        if len(written) == 2:
-            raise OSError("No space left on device")
-        written.append(path)
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        train(method, checkpoint=checkpoint)
-    monkeypatch.undo()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
-    assert_same_outcome(train(method, checkpoint=checkpoint), train(method))
 
 
 # Divergence and too little data
@@ -515,12 +479,6 @@ def test_the_prior_scale_of_empirical_bayes_has_the_least_divergence():
     means, stds = some_gaussians()
     found = minimize_scalar(lambda scale: float(kl_divergence(means, stds, scale)), bounds=(0.01, 10), method="bounded")
     assert float(best_prior_scale(means, stds)) == pytest.approx(found.x, rel=1e-4)
-
-
-def test_without_an_alpha_there_is_no_prior_and_the_spread_shrinks():
-    posterior, _ = train("bbb", alpha=0.0, epochs=20, patience=9)
-    kept, _ = train("bbb", alpha=10.0, epochs=20, patience=9)
-    assert posterior.std["readout.weight"].mean() < 0.05 < 0.06 < kept.std["readout.weight"].mean()
 
 
 # SWAG

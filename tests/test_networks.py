@@ -150,20 +150,6 @@ def test_evaluation_of_an_utterance_does_not_depend_on_its_batch(spiking_network
     assert not torch.allclose(together[0], together[1])
 
 
-def test_hidden_units_have_no_order(spiking_network, features):
-    network = spiking_network.eval()
-    shuffled, order = copy.deepcopy(network), torch.tensor([4, 1, 5, 0, 3, 2])
-    first, second = shuffled.layers
-    with torch.no_grad():
-        for tensor in (
-            first.linear.weight, first.leak, first.norm.weight, first.norm.bias,
-            first.norm.running_mean, first.norm.running_var,
-        ):  # fmt: skip
-            tensor.copy_(tensor[order].clone())
-        second.linear.weight.copy_(second.linear.weight[:, order].clone())
-    torch.testing.assert_close(shuffled(features), network(features))
-
-
 def test_what_comes_later_leaves_earlier_spikes_alone(spiking_network, features):
     network = spiking_network.eval()
     changed = features.clone()

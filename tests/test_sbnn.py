@@ -206,22 +206,6 @@ def test_a_step_is_adam_s_on_cross_entropy_the_auxiliary_loss_and_the_penalty():
 # The posterior
 
 
-def test_predictions_are_reproducible_and_stored_exactly_and_average_to_a_lower_loss(tmp_path):
-    network = network_of()
-    posterior, _ = train("sbnn", network)
-    predictions = [
-        posteriors.predict(network, given, VALIDATION.features, 8, torch.Generator().manual_seed(0))
-        for given in (posterior, posterior)
-    ]
-    posteriors.save(posterior, tmp_path / "posterior.pt")
-    loaded = posteriors.load(tmp_path / "posterior.pt")
-    predictions.append(posteriors.predict(network, loaded, VALIDATION.features, 8, torch.Generator().manual_seed(0)))
-    assert all(torch.equal(one, predictions[0]) for one in predictions)
-    assert not torch.equal(predictions[0][0], predictions[0][1])
-    correct = predictions[0][:, torch.arange(9), VALIDATION.labels]
-    assert -correct.mean(dim=0).log().mean() < -correct.log().mean()
-
-
 def test_the_spread_of_predictions_is_that_of_drawn_weights_where_the_approximation_is_exact():
     # One step and no recurrence: one draw of the weights and one of the spikes are the same thing. Two units, each by
     # its own weights, so that their spikes are independent; the readout's probabilities follow.

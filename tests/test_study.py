@@ -1,22 +1,20 @@
 """Studies: what they run, that each number is computed once, and that a run that fails does not stop the others."""
 
-import gzip
 import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import toy_study
 import yaml
 
-from lib import metrics, runs
+from lib import runs
 from lib.datasets import sc
 from lib.setup import Setup
 from lib.study import __main__ as command
-from lib.study import engine, grid, measures, tables
+from lib.study import engine, grid, tables
 from lib.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,21 +81,6 @@ def test_each_run_has_its_rows_in_the_file_s_order_and_a_record(toy):
         assert {"commit", "machine", "versions", "seconds", "data", "finished"} <= one.keys()
 
 
-def test_rows_hold_what_the_library_measures(toy):
-    toy.run(**SMALL, measures={"progress": {}, "utterances": {"samples": 2, "bins": 5}})
-    (cell,) = toy.study(**SMALL).cells
-    frames = cell.place(toy.folder).frames(cell.setup)
-    run = runs.train(cell.setup, frames, toy.folder / "runs")
-    evaluation = runs.evaluate(run, frames, 2, 5)
-    row = toy.table("evaluation.csv").iloc[0]
-    assert {name: row[name] for name in evaluation.figures} == evaluation.figures
-    assert toy.table("progress.csv")["validation_loss"][0] == run.history["validation_loss"].min()
-    scores = metrics.utterance_scores(evaluation.probabilities, evaluation.labels)
-    of_utterances = toy.table("utterances.csv.gz")
-    assert len(of_utterances) == len(scores)
-    np.testing.assert_allclose(of_utterances["brier"], scores["brier"], rtol=1e-3)
-
-
 def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
     toy.run()
     before = toy.files()
@@ -105,6 +88,10 @@ def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
     assert toy.run() == 0
     assert toy.done == []
     assert toy.files() == before
+    (toy.results / "progress.csv").unlink()
+    toy.run()
+    assert [how for _, how in toy.done] == 8 * [["progress"]]
+    assert toy.files()["progress.csv"] == before["progress.csv"]
 
 
 def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
@@ -175,15 +162,13 @@ def test_other_recordings_make_other_runs(toy, tmp_path, tones):
 LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "samples": [1], "examples": 10}
 
 
-def test_curves_are_of_the_first_seed_and_to_eight_digits(toy):
+def test_curves_are_of_the_first_seed(toy):
     toy.run(variants=SMALL["variants"], measures={"angularity": LINES})
     curves = toy.table("angularity_lines.csv.gz")
     assert list(curves) == [*grid.KEY, "part", "direction", "samples", "alpha", "nll"]
     assert set(curves["seed"]) == {1}
     assert len(curves) == 2 * 9
     assert len(toy.table("angularity.csv")) == 4
-    digits = gzip.decompress((toy.results / "angularity_lines.csv.gz").read_bytes()).decode().split("\n")[1]
-    assert len(digits.split(",")[-1].replace(".", "").lstrip("0")) <= 8
 
 
 def test_an_interrupted_study_goes_on(toy, monkeypatch, capsys):
@@ -390,10 +375,3 @@ def test_a_row_of_table_1_takes_the_place_of_the_same_run_s(toy, tmp_path):
     (tmp_path / "table1.csv").write_text("dataset\nfsdd\n")
     with pytest.raises(ValueError, match=r"table1\.csv is damaged or missing"):
         tables.write_table1({run: runs.evaluate(run, frames, 2, 5)}, tmp_path)
-
-
-def test_every_measure_s_tables_begin_with_its_name_and_say_how_they_are_stored():
-    assert not set(measures.TIMES) - measures.MEASURES.keys()
-    assert [tables.file_name(name) for name in ("progress", "utterances", "fine_slices_lines")] == [
-        *("progress.csv", "utterances.csv.gz", "fine_slices_lines.csv.gz")
-    ]

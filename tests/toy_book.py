@@ -5,14 +5,14 @@ Each toy notebook writes the parameters that it was given into the folder of res
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lib.book import main
 
 FOLDERS = 'data_root = None\nresults_root = "results"\nsettings = {}'
 NETWORK = "epochs = 30\nhidden_sizes = [\n    128,  # first\n    128,  # second\n]"
@@ -41,35 +41,6 @@ SETTINGS = {
     "map": {"learning_rate": 0.01},
     "ivon": {"learning_rate": 1},
 }
-OF_METHODS = {
-    "map": {"learning_rate", "dropout"},
-    "ivon": {"learning_rate", "dropout", "hess_init"},
-    "temperature": {"bases"},
-    "noise-ivon": {"bases"},
-}
-
-
-def setup(of_run: Mapping[str, Any]) -> None:
-    """Refuse what no run takes, in the place of ``lib.runs.setup``."""
-    name, method = of_run["dataset"], of_run["method"]
-    if name not in ("hd", "sc", "fsdd") or method not in OF_METHODS:
-        raise ValueError(f"there is no {name} or no {method}")
-    shared = {"dataset", "method", "seed", "epochs", "hidden_sizes", "split", "neuron"}
-    for key in of_run.keys() - OF_METHODS[method] - shared:
-        raise ValueError(f"{key} belongs to nothing")
-    if not isinstance(of_run.get("learning_rate", 0.1), int | float):
-        raise ValueError(f"learning_rate = {of_run['learning_rate']!r} does not fit")
-    for base, section in of_run.get("bases", {}).items():
-        setup({"dataset": name, "method": base, **section})
-
-
-def stand_in() -> dict[str, Any]:
-    """Modules in the place of the library of runs, which the toy notebooks do without."""
-    runs, methods = ModuleType("lib.runs"), ModuleType("lib.methods")
-    runs.setup = setup
-    bases = {"temperature": ("map",), "noise-ivon": ("map", "ivon")}
-    methods.METHODS = {name: SimpleNamespace(bases=bases.get(name, ())) for name in OF_METHODS}
-    return {"lib.runs": runs, "lib.methods": methods}
 
 
 def write_notebook(book: Path, stem: str, *cells: str, parameters: str | None = None) -> None:
@@ -120,8 +91,5 @@ def ran(root: Path) -> list[tuple[str, dict]]:
     return [json.loads(line) for line in (root / "results/ran.jsonl").read_text().splitlines()]
 
 
-if __name__ == "__main__":  # python toy_book.py ROOT ARGUMENT...: the command, with the stand-in
-    sys.modules |= stand_in()
-    from lib.book import main
-
+if __name__ == "__main__":  # python toy_book.py ROOT ARGUMENT...
     sys.exit(main(sys.argv[2:], Path(sys.argv[1])))

@@ -41,8 +41,7 @@ def make_tones(root: Path) -> Path:
 def write(path: Path, tones: Path, **changes) -> grid.Study:
     """The toy study, changed, in this file."""
     content = {name: value for name, value in (TOY | changes).items() if value is not None}
-    for of_set in content["sets"].values():
-        of_set.setdefault("data_root", str(tones))
+    content["sets"] = {name: {"data_root": str(tones)} | of_set for name, of_set in content["sets"].items()}
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return grid.read(path)
 

@@ -7,17 +7,9 @@ import pandas as pd
 from torch import nn
 
 from lib.features import Examples
-from lib.methods.base import (
-    Method,
-    batch_size,
-    defaults_of,
-    dropout,
-    freeze_norm_after,
-    learning_rate,
-    patience,
-    weight_decay,
-)
+from lib.methods.base import Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
 from lib.posteriors import PointMass
+from lib.settings import optional, setting, whole
 from lib.trainers import train_map
 
 DEFAULTS = defaults_of(train_map)
@@ -37,7 +29,7 @@ class Adam(Method):
     weight_decay: float = weight_decay(DEFAULTS["weight_decay"])
     dropout: float = dropout()
     patience: int = patience(DEFAULTS["patience"])
-    freeze_norm_after: int | None = freeze_norm_after(DEFAULTS["freeze_norm_after"])
+    freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), before=None)
 
     def train(
         self, network: nn.Module, training: Examples, validation: Examples, *, copies: int = 0, **loop

@@ -18,7 +18,7 @@ from lib.features import Examples
 from lib.network import SpikingClassifier
 from lib.networks import NetworkSettings, build
 from lib.posteriors import Posterior
-from lib.settings import Settings, optional, real, setting, whole
+from lib.settings import Settings, real, setting, whole
 from lib.trainers import Objective, likelihood
 
 
@@ -47,10 +47,6 @@ def patience(default: int) -> Any:
     return setting(default, whole(0), search=[2, 4, 6])
 
 
-def freeze_norm_after(default: int | None, search: list[int] | None = None) -> Any:
-    return setting(default, optional(whole(1)), search=search)
-
-
 @dataclass(frozen=True)
 class Method(Settings):
     """A way to a posterior. ``name`` is its name in records and files; the next three say how it is drawn.
@@ -63,7 +59,6 @@ class Method(Settings):
     colour: ClassVar[str]
     marker: ClassVar[str]
     keeps_last: ClassVar[bool] = False
-    shapes: ClassVar[tuple[str, ...]] = ("dropout",)  # the settings that shape the network, and are none of the loop's
 
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
@@ -109,8 +104,8 @@ class Method(Settings):
         raise NotImplementedError
 
     def trainer_settings(self) -> dict[str, Any]:
-        """The settings without those that shape the network."""
-        return {name: value for name, value in self.as_dict().items() if name not in self.shapes}
+        """The settings without dropout, which is the network's."""
+        return {name: value for name, value in self.as_dict().items() if name != "dropout"}
 
 
 @dataclass(frozen=True)

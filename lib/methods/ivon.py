@@ -7,18 +7,9 @@ import pandas as pd
 from torch import nn
 
 from lib.features import Examples
-from lib.methods.base import (
-    Method,
-    batch_size,
-    defaults_of,
-    dropout,
-    freeze_norm_after,
-    learning_rate,
-    patience,
-    weight_decay,
-)
+from lib.methods.base import Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
 from lib.posteriors import MeanFieldGaussian
-from lib.settings import real, setting
+from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
 
 DEFAULTS = defaults_of(train_ivon)
@@ -41,7 +32,7 @@ class IVON(Method):
     ess_factor: float = setting(DEFAULTS["ess_factor"], real(0, 1e9, above=True), search=(1.0, 30.0))
     hess_init: float = setting(DEFAULTS["hess_init"], real(0, 1e9, above=True), search=(0.1, 3.0))
     beta2: float = setting(DEFAULTS["beta2"], real(0, 1), search=[0.999, 0.9999, 0.99999])
-    freeze_norm_after: int | None = freeze_norm_after(DEFAULTS["freeze_norm_after"], search=[10, 20, 30])
+    freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
 
     def train(
         self, network: nn.Module, training: Examples, validation: Examples, *, copies: int = 0, **loop

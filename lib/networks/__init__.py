@@ -11,7 +11,7 @@ from torch import nn
 
 from lib.network import SpikingClassifier
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
-from lib.networks.options import NORMS, add_bias, both_directions, normaliser
+from lib.networks.options import NORMS, biased, both_directions, normaliser
 from lib.networks.readouts import NonSpikingSoftmaxReadout, SoftmaxReadout
 from lib.neurons import NEURONS
 from lib.settings import BOOLEAN, Settings, choice, setting, several, whole
@@ -52,21 +52,19 @@ class NetworkSettings(Settings):
 
 def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: float = 0.1) -> SpikingClassifier:
     """The network of some settings, its weights drawn from PyTorch's own generator."""
-    kind = NETWORKS[shape.network](shape)
+    kind, classifier = NETWORKS[shape.network](shape), SpikingClassifier
+    if shape.readout == "softmax":
+        classifier = SoftmaxReadout if kind.fires else NonSpikingSoftmaxReadout
+    if shape.bias:
+        kind = biased(kind)
+        classifier = classifier if classifier is SpikingClassifier else biased(classifier)
 
     def layer(num_inputs: int, num_units: int, dropout: float) -> nn.Module:
         made = kind(num_inputs, num_units, dropout)
         maps = made.linear.out_features
         made.norm = normaliser(shape.norm, maps, groups=maps // num_units)
-        if shape.bias:
-            add_bias(made.linear)
         return both_directions(made) if shape.bidirectional else made
 
-    classifier = SpikingClassifier
-    if shape.readout == "softmax":
-        classifier = SoftmaxReadout if kind.fires else NonSpikingSoftmaxReadout
     network = classifier(num_features, num_classes, shape.hidden_sizes, dropout, layer)
     network.norm = normaliser(shape.norm, network.norm.num_features)
-    if shape.bias:
-        add_bias(network.readout)
     return network

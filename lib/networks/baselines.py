@@ -21,11 +21,12 @@ class BaselineLayer(nn.Module):
     gates: ClassVar[int] = 1
     recurs: ClassVar[bool] = True
     fires: ClassVar[bool] = False
+    bias: ClassVar[bool] = False
     groups: ClassVar[dict[str, str]] = {"linear": "weights", "norm": "norm", "recurrent": "recurrent"}
 
     def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__()
-        self.linear = nn.Linear(num_inputs, self.gates * num_units, bias=False)
+        self.linear = nn.Linear(num_inputs, self.gates * num_units, bias=self.bias)
         self.norm = nn.BatchNorm1d(self.gates * num_units, momentum=MOMENTUM)
         self.dropout, self.outputs = dropout, num_units
         if self.recurs:

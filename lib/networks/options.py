@@ -1,7 +1,9 @@
 """What may be chosen of any network: the norm between linear maps and neurons, biases, and both directions of time.
 
-Each changes a layer after it was made, so that no network need know of it.
+No network need know of them.
 """
+
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -28,11 +30,10 @@ class Grouped(nn.ModuleList):
         return torch.cat([norm(part) for norm, part in zip(self, inputs.chunk(len(self), dim=-1), strict=True)], dim=-1)
 
 
-def add_bias(linear: nn.Linear) -> None:
-    """Give a linear map a bias, as ``nn.Linear`` draws it."""
-    if linear.bias is None:
-        bound = linear.in_features**-0.5
-        linear.bias = nn.Parameter(torch.empty(linear.out_features).uniform_(-bound, bound))
+@cache
+def biased(kind: type[nn.Module]) -> type[nn.Module]:
+    """The same kind of layer or readout, its linear map with a bias, and computed by the same kernel."""
+    return type(f"Biased{kind.__name__}", (kind,), {"bias": True, "kernel": vars(kind).get("kernel")})
 
 
 def both_directions(layer: nn.Module) -> nn.Module:

@@ -45,10 +45,11 @@ class SoftmaxReadout(SpikingClassifier):
     """A ``SpikingClassifier`` read out by the softmax of its classes' potentials."""
 
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
+    bias: ClassVar[bool] = False
 
     def make_readout(self, inputs: int, num_classes: int) -> None:
         self.norm = nn.BatchNorm1d(num_classes, momentum=MOMENTUM)
-        self.readout = nn.Linear(inputs, num_classes, bias=False)
+        self.readout = nn.Linear(inputs, num_classes, bias=self.bias)
         self.leak = nn.Parameter(torch.empty(num_classes).uniform_(*LEAK_RANGE))
 
     def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
@@ -60,9 +61,11 @@ class SoftmaxReadout(SpikingClassifier):
 class NonSpikingSoftmaxReadout(SpikingClassifier):
     """A classifier of layers without spikes, read out by a linear map of the softmax over their units."""
 
+    bias: ClassVar[bool] = False
+
     def make_readout(self, inputs: int, num_classes: int) -> None:
         self.norm = nn.BatchNorm1d(num_classes, momentum=MOMENTUM)
-        self.readout = nn.Linear(inputs, num_classes, bias=False)
+        self.readout = nn.Linear(inputs, num_classes, bias=self.bias)
 
     def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
         return self.norm(self.readout(softmax_over_units(train)))

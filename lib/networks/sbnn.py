@@ -119,9 +119,9 @@ class StochasticClassifier(SpikingClassifier):
         self._recorded: list[Response] | None = None
 
     def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
-        responses = self.responses(features)
-        if self._recorded is not None:
-            self._recorded.extend(responses)
+        if self._recorded is None:
+            return super().hidden_spikes(features)  # which calls the layers, and so their hooks
+        self._recorded.extend(responses := self.responses(features))
         return [response.spikes for response in responses]
 
     @contextmanager

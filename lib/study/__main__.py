@@ -25,7 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
             return tuning.tune(study, results, options.scheduler)
         lacking = engine.run(study, results, options.scheduler)
         if lacking:
-            print(f"{lacking} runs of {study.name} are not measured.", file=sys.stderr)
+            print(
+                f"{lacking} runs of {study.name} could not be measured, or compared with what is stored.",
+                file=sys.stderr,
+            )
         return int(lacking > 0)
     except KeyboardInterrupt:
         print("Interrupted: what is done is stored, and the same command goes on.", file=sys.stderr)

@@ -76,7 +76,8 @@ def missing(cell: Cell, stored: Results, prints: Mapping) -> Task | None:
         stored.drop(cell.key)
         record = None
     if record is not None:
-        how = {name: settings for name, settings in how.items() if record["measures"].get(name) != settings}
+        measured = {name: settings for name, settings in record["measures"].items() if name in stored.tables}
+        how = {name: settings for name, settings in how.items() if measured.get(name) != settings}
     return Task(cell, how, record) if how else None
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lib import provenance
 from lib.setup import Setup
@@ -48,8 +47,8 @@ def verify(study: Study, results: Path, share: float | None = None, scheduler: s
             return 2
         say_what_it_takes(tasks, stored)
         compared = {}
-        work = {name: (task, folder, stored.records[task.cell.key]["machine"]) for name, task in tasks.items()}
-        for name, tables in engine.on_workers(again, work, scheduler, folder):
+        work = {name: (task, folder) for name, task in tasks.items()}
+        for name, (_, tables) in engine.on_workers(engine.measure, work, scheduler, folder):
             compared[name] = compare(stored, tasks[name].cell.key, tables)
     return report(compared, len(tasks) - len(compared))
 
@@ -99,7 +98,9 @@ def say_what_it_takes(tasks: Mapping[str, Task], stored: Results) -> None:
         f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training took {minutes:.0f} minutes, and "
         f"measured: {', '.join(names)}."
     )
-    for said in sorted({line for record in records for line in elsewhere(record, provenance.here())}):
+    here = provenance.here()
+    here["machine"]["threads"] = 1  # a worker's
+    for said in sorted({line for record in records for line in elsewhere(record, here)}):
         print(f"Computed with {said}.")
     print(flush=True)
 
@@ -110,22 +111,12 @@ def elsewhere(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         f"{name} {value} (here {here[part].get(name)})"
         for part in ("machine", "versions")
         for name, value in record[part].items()
-        if name != "threads" and value != here[part].get(name)
+        if value != here[part].get(name)
     ]
     # Two states of the code that each differ from a commit need not be alike.
     if record["commit"] != here["commit"] or str(record["commit"]).endswith("-dirty"):
         said.append(f"commit {record['commit']} (here {here['commit']})")
     return said
-
-
-def again(task: Task, folder: Path, machine: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables of a run, with as many threads as then: the order in which numbers are added depends on it."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(machine.get("threads") or threads)
-        return engine.measure(task, folder)[1]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def compare(stored: Results, key: Key, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

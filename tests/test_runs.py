@@ -1,0 +1,309 @@
+"""Runs on disk: whole or absent, trained once, and found by what determined them, never by who ran last."""
+
+import json
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from toys import assert_same_outcome
+
+from lib import datasets, metrics, posteriors, runs
+from lib.datasets import downloads
+from lib.methods import METHODS, Derived
+from lib.methods.ensemble import MEMBERS
+from lib.methods.families import LowRankGaussian, NoisyNetwork
+from lib.posteriors import MeanFieldGaussian, Mixture, PointMass
+from lib.setup import Setup
+from lib.study.tables import write_table1
+
+FAMILIES = {
+    "temperature": PointMass, "dropout": NoisyNetwork, "ensemble": Mixture, "laplace": LowRankGaussian,
+    "ivon-mean": PointMass, "noise-ivon": MeanFieldGaussian, "noise-isotropic": MeanFieldGaussian,
+}  # fmt: skip
+TOY = {"dataset": "fsdd", "method": "map", "seed": 5, "num_frames": 20, "hidden_sizes": [6], "epochs": 2}
+WRITTEN = ["posterior.pt", "history.csv", "run.json"]  # in this order
+
+both = pytest.mark.parametrize("method", ["map", "ivon"])
+
+
+def setup(**changes):
+    return Setup.of(TOY | {"batch_size": 10} | changes)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def trained(toy_frames, root):
+    """Trains the run of the toy settings, changed."""
+    return lambda **changes: runs.train(setup(**changes), toy_frames, root)
+
+
+def entries(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def forbid_training(monkeypatch):
+    def train(*given):
+        raise AssertionError("this was computed before")
+
+    monkeypatch.setattr(runs, "_train", train)
+    monkeypatch.setattr(runs, "_derive", train)
+
+
+@contextmanager
+def disk_full_for(name):
+    replace_file = os.replace
+
+    def full(source, target):
+        if Path(target).name.endswith(name):
+            raise OSError("No space left on device")
+        replace_file(source, target)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "replace", full)
+        yield
+
+
+# Training
+
+
+@both
+def test_a_run_is_what_its_method_returns_in_a_folder_that_says_what_determined_it(trained, toy_frames, root, method):
+    run, asked = trained(method=method), setup(method=method)
+    assert re.fullmatch(rf"fsdd-{method}-5-[0-9a-f]{{8}}", str(run))
+    assert run.folder.parent == root
+    assert entries(run.folder) == sorted(WRITTEN)
+    parts = [toy_frames.part(name) for name in ("train", "validation")]
+    posterior, history = asked.method.train(runs.network_for(asked, toy_frames), *parts, epochs=2, seed=5)
+    assert_same_outcome((run.posterior, run.history.round(9)), (posterior, history.round(9)))
+    assert run.validation_nll == pytest.approx(history["validation_loss"].min())
+
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["settings"] == asked.record()
+    assert run.setup == asked
+    assert record["data"] == toy_frames.fingerprint
+    assert record["versions"]["ivon-opt"] == version("ivon-opt")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["finished"])
+    assert record["seconds"] == pytest.approx(run.history["seconds"].sum())
+    assert str(root.parent) not in json.dumps(record)
+
+
+@both
+def test_a_finished_run_is_not_trained_again(trained, root, monkeypatch, method):
+    first, before = trained(method=method), contents(root)
+    forbid_training(monkeypatch)
+    assert trained(method=method) == first
+    assert contents(root) == before
+
+
+@both
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_numbers(toy_frames, root, tmp_path, monkeypatch, method):
+    undisturbed = runs.train(setup(method=method), toy_frames, tmp_path / "undisturbed")
+    predict, calls = posteriors.predict, []
+
+    def interrupted(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posteriors, "predict", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(setup(method=method), toy_frames, root)
+    (folder,) = root.iterdir()
+    assert entries(folder) == [runs.CHECKPOINT]
+    assert runs.find(setup(method=method), toy_frames, root) is None
+
+    run = runs.train(setup(method=method), toy_frames, root)
+    assert entries(folder) == sorted(WRITTEN)
+    assert_same_outcome(*[(one.posterior, one.history) for one in (run, undisturbed)])
+
+
+@pytest.mark.parametrize("failing", WRITTEN)
+def test_a_run_that_cannot_be_written_is_not_finished_and_leaves_no_half(
+    trained, toy_frames, root, monkeypatch, failing
+):
+    with disk_full_for(failing):
+        trained()
+    (folder,) = root.iterdir()
+    assert entries(folder) == sorted([runs.CHECKPOINT, *WRITTEN[: WRITTEN.index(failing)]])
+    assert runs.find(setup(), toy_frames, root) is None
+    monkeypatch.setattr(posteriors, "predict", None)  # no epoch is trained again
+    assert entries(trained().folder) == sorted(WRITTEN)
+
+
+def test_a_network_starts_from_its_seed_and_leaves_torch_s_own_generator_alone(toy_frames):
+    before = torch.get_rng_state()
+    networks = [runs.network_for(setup(seed=seed), toy_frames, "cpu") for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    first, again, other = (torch.nn.utils.parameters_to_vector(network.parameters()) for network in networks)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+# Derived runs
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if issubclass(method, Derived)])
+def test_a_derived_run_is_stored_like_any_other_and_its_parts_are_the_runs_that_one_would_train(
+    trained, toy_frames, root, monkeypatch, method
+):
+    own = {"learning_rate": 0.011, "weight_decay": 0.001, "bases": {METHODS[method].bases[-1]: {"learning_rate": 0.02}}}
+    run = trained(method=method, **own)
+    assert isinstance(run.posterior, FAMILIES[method])
+    assert [one.setup.method.name for one in run.trained] == list(METHODS[method].bases)
+    assert run.record["seconds"] >= sum(one.record["seconds"] for one in run.trained)
+    assert len(run.history) == 2
+    assert runs.evaluate(run, toy_frames, 3, 5).figures["nll"] > 0
+    forbid_training(monkeypatch)
+    rates = dict.fromkeys(METHODS[method].bases, 0.011) | {METHODS[method].bases[-1]: 0.02}
+    for base, rate in rates.items():  # found, since it was trained
+        plain = trained(method=base, learning_rate=rate, weight_decay=0.001)
+        assert plain in run.trained
+    assert trained(method=method, **own) == runs.find(setup(method=method, **own), toy_frames, root) == run
+
+
+def test_ensembles_share_no_member_and_begin_with_the_run_of_their_seed(trained):
+    first, second = (trained(method="ensemble", seed=seed) for seed in (1, 2))
+    seeds = [member.setup.seed for run in (first, second) for member in run.trained]
+    assert (seeds[0], seeds[MEMBERS]) == (1, 2)
+    assert len(set(seeds)) == 2 * MEMBERS
+    for part, member in zip(first.posterior.components, first.trained, strict=True):
+        assert_same_outcome((part, member.history), (member.posterior, member.history))
+
+
+# Found again
+
+
+def test_a_run_is_found_by_its_settings_whoever_ran_last(trained, toy_frames, root):
+    """What a table says of some settings does not depend on which run was trained or touched last."""
+    asked = {"epochs": 1}, {"epochs": 2}
+    shorter, longer = (trained(**one) for one in asked)
+    tables = []
+    for last in (shorter, longer):
+        for run in (shorter, longer):
+            os.utime(run.folder / "run.json", (0, 2_000_000 if run == last else 1_000_000))
+        trained(epochs=last.setup.training.epochs)
+        assert [runs.find(setup(**one), toy_frames, root) for one in asked] == [shorter, longer]
+        found = runs.find(setup(epochs=1), toy_frames, root)
+        tables.append(write_table1({found: runs.evaluate(found, toy_frames, 2, 5)}, root))
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_where_there_are_only_others_they_are_listed_with_what_differs(trained, toy_frames, root):
+    others = [trained(), trained(epochs=1)]
+    with pytest.raises(ValueError, match="give the settings of one of these, or train the run") as refusal:
+        runs.find(setup(neuron="rlif"), toy_frames, root)
+    assert f"{others[0]} (with neuron 'lif')" in str(refusal.value)
+    assert f"{others[1]} (with neuron 'lif', epochs 1)" in str(refusal.value)
+    with pytest.raises(ValueError, match=f"with data '{toy_frames.fingerprint}'"):
+        runs.find(setup(), replace(toy_frames, fingerprint="1" * 32), root)
+    assert runs.find(setup(seed=55), toy_frames, root) is None
+    assert runs.find(setup(method="ivon"), toy_frames, root) is None
+    assert runs.find(setup(dataset="sc"), toy_frames, root) is None
+
+
+def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(trained, toy_frames, root, monkeypatch):
+    read = []
+    monkeypatch.setattr(runs, "load_frames", lambda setup, folder: read.append((setup.dataset, folder)) or toy_frames)
+    done = trained(seed=2)
+    shape = {name: TOY[name] for name in ("num_frames", "epochs", "hidden_sizes")} | {"batch_size": 10}
+    where = {"data_root": {"fsdd": "here"}, "results_root": root}
+    missing = ["fsdd-map-1", "fsdd-map-12", "sc-map-1", "sc-map-2", "sc-map-12"]
+    given = {"dataset": ["sc", "fsdd"], "method": "map", "seed": [1, 2, 12], "missing": missing}
+    assert [*runs.each(shape, **given, **where)] == [(done, toy_frames)]
+    assert read == [("fsdd", "here")]
+    given = {"dataset": "fsdd", "method": ["map", "ivon"], "seed": [1, 2]}
+    found = [run for run, _ in runs.each(shape, **given, **where)]
+    assert [(run.setup.method.name, run.setup.seed) for run in found] == [
+        ("map", 1),
+        ("map", 2),
+        ("ivon", 1),
+        ("ivon", 2),
+    ]
+    assert found[1] == done
+    forbid_training(monkeypatch)
+    assert [run for run, _ in runs.each(shape, **given, **where)] == found
+    with pytest.raises(ValueError, match="has these settings; there are"):  # another run is not trained in its place
+        next(runs.each(shape | {"neuron": "rlif"}, **given, **where))
+
+
+# Evaluation
+
+
+@both
+def test_an_evaluation_is_the_summary_of_the_averaged_predictions_and_made_once(
+    trained, toy_frames, monkeypatch, method
+):
+    run, test, count = trained(method=method), toy_frames.part("test"), 4 if method == "ivon" else 1
+    evaluation = runs.evaluate(run, toy_frames, samples=4, bins=7)
+    network, generator, predicted = run.network(toy_frames, "cpu").eval(), torch.Generator().manual_seed(5), []
+    for _ in range(count):
+        network.load_state_dict(run.posterior.sample(generator), strict=False)
+        predicted.append(network(test.features).softmax(-1).detach())
+    expected = metrics.summary(torch.stack(predicted), test.labels, bins=7) | {"examples": len(test.labels)}
+    assert evaluation.figures == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    torch.testing.assert_close(evaluation.probabilities, torch.stack(predicted).mean(dim=0))
+    assert torch.equal(evaluation.labels, test.labels)
+    assert (evaluation.figures["mutual_information"] > 0) == (method == "ivon")
+
+    stored = json.loads((run.folder / "test-4-samples-7-bins.json").read_text())
+    assert (stored["run"], stored["samples"], stored["bins"]) == (str(run), count, 7)
+    assert stored["versions"] == run.record["versions"]
+    monkeypatch.setattr(posteriors, "predict", None)
+    again = runs.evaluate(runs.Run(run.folder), toy_frames, samples=4, bins=7)
+    assert again.figures == evaluation.figures
+    assert torch.equal(again.probabilities, evaluation.probabilities)
+    with pytest.raises(TypeError):
+        runs.evaluate(run, toy_frames, samples=4, bins=8)
+
+
+@pytest.mark.parametrize("failing", [".npy", "bins.json"])
+def test_an_evaluation_that_cannot_be_written_is_made_again(trained, toy_frames, failing):
+    run = trained()
+    with disk_full_for(failing):
+        runs.evaluate(run, toy_frames, 2, 5)
+    assert not any(name.startswith(".") or name.endswith("bins.json") for name in entries(run.folder))
+    assert runs.evaluate(run, toy_frames, 2, 5).figures["examples"] == 20
+
+
+# Data
+
+
+def test_data_are_prepared_in_their_own_place_alone_and_features_extracted_once(tmp_path, monkeypatch):
+    made, small = [], partial(datasets.SETS["synthetic-hd"].make, utterances=240)
+    monkeypatch.setattr(runs, "DATA", tmp_path / "data")
+    dataset = replace(datasets.SETS["synthetic-hd"], make=lambda root: made.append(root) or small(root))
+    monkeypatch.setitem(datasets.SETS, "synthetic-hd", dataset)
+    asked = setup(dataset="synthetic-hd")
+    frames = runs.load_frames(asked)
+    assert frames.features.shape == (240, 20, 40)
+    assert made == [tmp_path / "data/synthetic-hd"]
+    own = tmp_path / "own"
+    (tmp_path / "data/synthetic-hd").rename(own)
+    before = contents(tmp_path / "data/features")
+    assert runs.load_frames(asked, str(own)).fingerprint == frames.fingerprint
+    assert contents(tmp_path / "data/features").items() >= before.items()
+    assert len(list((tmp_path / "data/features").glob("*.npy"))) == 1
+    assert runs.train(asked, frames) == runs.find(asked, frames, tmp_path / "data/runs")
+
+    monkeypatch.setattr(downloads, "fetch", lambda name, sources, root: made.append(root))
+    for folder in (tmp_path / "absent", None):
+        with pytest.raises(FileNotFoundError, match="does not hold the set 'fsdd'"):
+            runs.load_utterances(setup(), folder)
+    assert made[1:] == [tmp_path / "data/fsdd"]

@@ -60,6 +60,7 @@ HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
 SC_FILE = "sc/bed/00000008_nohash_0.wav"
 ZIP = b"PK\x05\x06" + bytes(18)  # an archive of nothing
 POSTERIOR, EVALUATION, CHECKPOINT = "runs/*/posterior.pt", "runs/*/test-2-*", "runs/*-2-*/checkpoint.pt"
+RECORD, HISTORY = stored("record"), stored("history")
 CODE = pickle.dumps(Code(), protocol=2)
 SPEECH = "does not decode as audio .*restore this file"
 ANEW = "checkpoint.pt is damaged; delete it, and training begins anew"
@@ -172,15 +173,15 @@ RUNS = [
     ("a posterior of another shape", tensors(POSTERIOR, lambda of: bias(torch.zeros(9))(of["mean"])), evaluate(3),
      "another network's .*: delete its folder, train again"),
     ("code as a posterior", holds(POSTERIOR, CODE), evaluate(3), f"not hold a whole posterior: {RETRAIN}"),
-    ("a record that is no JSON", cut("runs/*/run.json", 0.5), stored("record"), f"run.json is damaged.*; {RETRAIN}"),
-    ("a record of something else", holds("runs/*/run.json", "[1]"), stored("record"), f"run.json is damaged.*; {RETRAIN}"),
-    ("a record without settings", record(lambda of: of.pop("settings")), stored("record"), f"run.json is .*; {RETRAIN}"),
-    ("a record without a seed", record(lambda of: of["settings"].pop("seed")), stored("record"), f"run.json .*{RETRAIN}"),
+    ("a record that is no JSON", cut("runs/*/run.json", 0.5), RECORD, f"run.json is damaged.*; {RETRAIN}"),
+    ("a record of something else", holds("runs/*/run.json", "[1]"), RECORD, f"run.json is damaged.*; {RETRAIN}"),
+    ("a record without settings", record(lambda of: of.pop("settings")), RECORD, f"run.json is damaged.*; {RETRAIN}"),
+    ("a record of no seed", record(lambda of: of["settings"].pop("seed")), RECORD, f"run.json is damaged.*; {RETRAIN}"),
     ("another's record that is no JSON", cut("runs/*/run.json", 0.5), lambda world: find(world, epochs=3),
      f"run.json is damaged.*; {RETRAIN}"),
-    ("no history", removed("runs/*/history.csv"), stored("history"), f"history.csv .*; {RETRAIN}"),
-    ("a cut history", holds("runs/*/history.csv", "epoch,se"), stored("history"), f"history.csv .*; {RETRAIN}"),
-    ("bytes as a history", holds("runs/*/history.csv", b"\xff\x00"), stored("history"), f"history.csv .*; {RETRAIN}"),
+    ("no history", removed("runs/*/history.csv"), HISTORY, f"history.csv .*; {RETRAIN}"),
+    ("a cut history", holds("runs/*/history.csv", "epoch,se"), HISTORY, f"history.csv .*; {RETRAIN}"),
+    ("bytes as a history", holds("runs/*/history.csv", b"\xff\x00"), HISTORY, f"history.csv .*; {RETRAIN}"),
     ("a cut evaluation", cut(f"{EVALUATION}.json", 0.5), evaluate(), "json is damaged.*; delete it and evaluate again"),
     ("an evaluation without figures", holds(f"{EVALUATION}.json", "{}"), tabulate, "json is damaged.*; delete it"),
     ("cut predictions", cut(f"{EVALUATION}.npy", 0.5), evaluate(), "npy is damaged.*; delete it and .*evaluate again"),

@@ -30,8 +30,8 @@ NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.i
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 ON_COLAB = {
-    "h5py", "ipython", "matplotlib", "numba", "numpy", "pandas", "pyyaml", "requests", "scipy", "torch", "torchaudio",
-    "tqdm",
+    "dask", "distributed", "h5py", "ipython", "matplotlib", "numba", "numpy", "pandas", "psutil", "pyyaml", "requests",
+    "scipy", "torch", "torchaudio", "tqdm",
 }  # fmt: skip
 
 
@@ -75,21 +75,14 @@ def parsed(folder: str) -> list[ast.AST]:
     return [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
 
 
-def behind(*trees: ast.AST) -> dict[Path, ast.AST]:
-    """The files of the library that some Python imports, and those that they import."""
+def behind(new: list[ast.AST]) -> list[ast.AST]:
+    """The library's files that some Python imports, at once or at second hand."""
     found: dict[Path, ast.AST] = {}
-    for name in modules(*trees):
-        places = [ROOT.joinpath(*name.split(".")[:end]) for end in range(1, name.count(".") + 2)]
-        for path in [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]:
-            if name.startswith("lib") and path.is_file():
-                found[path] = ast.parse(path.read_text())
-    return found
-
-
-def all_behind(*trees: ast.AST) -> list[ast.AST]:
-    found = behind(*trees)
-    while (more := found | behind(*found.values())).keys() != found.keys():
-        found = more
+    while new:
+        places = [ROOT / name.replace(".", "/") for name in modules(*new) if name.startswith("lib.")]
+        files = {file for place in places for file in (place.with_suffix(".py"), *(place.glob("__init__.py")))}
+        added = {path: ast.parse(path.read_text()) for path in files - found.keys() if path.is_file()}
+        found, new = found | added, [*added.values()]
     return [*found.values()]
 
 
@@ -118,7 +111,23 @@ def test_what_is_imported_is_declared() -> None:
 def test_colab_is_given_what_it_lacks() -> None:
     """What is not behind a notebook is run elsewhere."""
     (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
-    assert distributions(*all_behind(*CELLS), *CELLS) - ON_COLAB == set(installed.split()[3:])
+    assert distributions(*behind(CELLS), *CELLS) - ON_COLAB == set(installed.split()[3:])
+
+
+def test_the_core_is_six_short_files_that_know_nothing_of_the_rooms_but_fast() -> None:
+    named = re.findall(r"^\| \[lib/(\w+)\.py\]\(lib/\1\.py\)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    core = ["features", "network", "posteriors", "trainers", "metrics", "slices"]
+    assert named[:6] == core
+    texts = {name: (ROOT / f"lib/{name}.py").read_text() for name in core}
+    for name, text in texts.items():
+        names = modules(ast.parse(text))
+        ours = {one.split(".")[1] for one in names if one.startswith("lib.")}
+        assert ours <= {*core, "files"} | ({"fast"} if name == "network" else set()), name
+        packages = {one.split(".")[0] for one in names} - sys.stdlib_module_names - {"lib"}
+        assert packages <= {"torch", "torchaudio", "numpy", "pandas", "soundfile", "ivon", "jaxtyping", "tqdm"}, name
+    lengths = [len(text.splitlines()) for text in texts.values()]
+    assert max(lengths) <= 260
+    assert sum(lengths) <= 1_250
 
 
 def test_every_room_has_its_place_in_the_order_of_imports() -> None:
@@ -190,7 +199,11 @@ def calls(folder: Path) -> list[str]:
 
 
 @needs_make
-def test_the_environment_is_made_once_and_again_when_the_lock_changes(folder: Path) -> None:
+def test_the_environment_is_made_whole_once_and_again_when_the_lock_changes(folder: Path) -> None:
+    program(folder / "programs/pip", "exit 1")
+    assert make(folder, "book", "PYTHON=./python3").returncode != 0
+    assert calls(folder)[-1].startswith("pip install")
+    program(folder / "programs/pip", "exit 0")
     assert make(folder, "book", "PYTHON=./python3").returncode == 0
     first = calls(folder)
     assert [call.split()[0] for call in first] == ["./python3", "./python3", "pip", "pip", "python"]
@@ -202,16 +215,6 @@ def test_the_environment_is_made_once_and_again_when_the_lock_changes(folder: Pa
     assert make(folder, "book", "PYTHON=./python3").returncode == 0
     assert calls(folder) == first
     assert not (folder / ".venv/left-over").exists()
-
-
-@needs_make
-def test_a_broken_installation_is_not_taken_for_whole(folder: Path) -> None:
-    program(folder / "programs/pip", "exit 1")
-    assert make(folder, "book", "PYTHON=./python3").returncode != 0
-    assert calls(folder)[-1].startswith("pip install")
-    program(folder / "programs/pip", "exit 0")
-    assert make(folder, "book", "PYTHON=./python3").returncode == 0
-    assert calls(folder)[-1].startswith("python -m lib.book")
 
 
 @needs_make

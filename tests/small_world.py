@@ -9,6 +9,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,6 +32,11 @@ TOY = {"dataset": "sc", "method": "map", "seed": 1, "num_frames": 20, "hidden_si
 World = Path
 
 
+def of_world(act: Callable) -> Callable:
+    """What is done or asked is said first and the world given later: ``removed("hd")(world)``."""
+    return wraps(act)(lambda *given, **named: lambda world: act(world, *given, **named))
+
+
 def make(world: World) -> None:
     """Recordings of every class by a speaker of each part, and what is computed from SC's."""
     for word in ("bed", "yes"):
@@ -49,79 +55,96 @@ def make(world: World) -> None:
     sound("fsdd/recordings/0_theo_0.wav", rate=8_000)(world)
     with patch.object(runs, "DATA", world):
         train()(world)
-        tabulate(world)
+        tabulate()(world)
 
 
 # What is asked for: the library's functions, on the world's folders.
 
 
-def load(name: str, root: str | None = None, **settings: Any) -> Callable:
-    return lambda world: datasets.load(name, world / (root or name), datasets.get(name).settings(**settings))
-
-
-def extract(name: str, snr: float | None = None, **settings: Any) -> Callable:
-    return lambda world: runs.load_frames(setup(dataset=name, **settings), world / name, snr)
+@of_world
+def load(world: World, name: str, root: str | None = None, **settings: Any) -> datasets.Utterances:
+    return datasets.load(name, world / (root or name), datasets.get(name).settings(**settings))
 
 
 def setup(**other: Any) -> Setup:
     return Setup.of(TOY | other)
 
 
-def train(**other: Any) -> Callable:
-    return lambda world: runs.train(setup(**other), extract("sc")(world), world / "runs")
+@of_world
+def extract(world: World, name: str, snr: float | None = None, **settings: Any) -> runs.Frames:
+    return runs.load_frames(setup(dataset=name, **settings), world / name, snr)
 
 
+@of_world
+def train(world: World, **other: Any) -> runs.Run:
+    return runs.train(setup(**other), extract("sc")(world), world / "runs")
+
+
+@of_world
 def find(world: World, **other: Any) -> runs.Run:
     return runs.find(setup(**other), extract("sc")(world), world / "runs")
 
 
-def stored(name: str) -> Callable:
-    return lambda world: getattr(find(world), name)
+@of_world
+def stored(world: World, name: str) -> Any:
+    return getattr(find()(world), name)
 
 
-def evaluate(samples: int = 2, bins: int = 5) -> Callable:
-    return lambda world: runs.evaluate(find(world), extract("sc")(world), samples, bins)
+@of_world
+def evaluate(world: World, samples: int = 2, bins: int = 5) -> runs.Evaluation:
+    return runs.evaluate(find()(world), extract("sc")(world), samples, bins)
 
 
+@of_world
 def tabulate(world: World) -> pd.DataFrame:
-    return tables.write_table1({find(world): evaluate()(world)}, world / "runs")
+    return tables.write_table1({find()(world): evaluate()(world)}, world / "runs")
 
 
-def each(**asked: Any) -> Callable:
+@of_world
+def each(world: World, **asked: Any) -> list:
     given = {"dataset": "sc", "method": "map", "seed": 1} | asked
-    return lambda world: list(runs.each({"num_frames": 20}, **given, results_root=world / "runs"))
+    return list(runs.each({"num_frames": 20}, **given, results_root=world / "runs"))
 
 
-def fetch(folders: tuple[str, ...] = ("http://127.0.0.1:9/",), space: int = 10**6, checksum: str = "") -> Callable:
+@of_world
+def fetch(world: World, checksum: str = "") -> None:
     """HD's archive into "new/hd"; its published checksum is that of what lies there, where no other is given."""
-
-    def ask(world):
-        archive = world / "new" / "hd.tar.gz"
-        known = checksum or f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
-        source = downloads.Source(folders, "hd.tar.gz", known, "train_filenames.txt", space)
-        downloads.fetch("hd", (source,), world / "new" / "hd")
-
-    return ask
+    archive = world / "new" / "hd.tar.gz"
+    known = checksum or f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
+    source = downloads.Source(("http://127.0.0.1:9/",), "hd.tar.gz", known, "train_filenames.txt", 10**6)
+    downloads.fetch("hd", (source,), world / "new" / "hd")
 
 
-def synthesise(root: str, **given: Any) -> Callable:
-    return lambda world: datasets.get("synthetic-hd").make(world / root, **given)
+@of_world
+def synthesise(world: World, root: str, **given: Any) -> None:
+    datasets.get("synthetic-hd").make(world / root, **given)
 
 
-def on_a_full_disk(ask: Callable, after: int = 0) -> Callable:
-    def asked(world):
-        with full_disk(after):
-            ask(world)
-
-    return asked
+@of_world
+def on_a_full_disk(world: World, ask: Callable, after: int = 0) -> None:
+    with full_disk(after):
+        ask(world)
 
 
-def with_little_room(ask: Callable) -> Callable:
-    def asked(world):
-        with patch.object(shutil, "disk_usage", return_value=shutil.disk_usage(world)._replace(free=1_000)):
-            ask(world)
+@of_world
+def with_little_room(world: World, ask: Callable) -> None:
+    with patch.object(shutil, "disk_usage", return_value=shutil.disk_usage(world)._replace(free=1_000)):
+        ask(world)
 
-    return asked
+
+@of_world
+def interrupted(world: World, ask: Callable, epochs: int) -> None:
+    """The user interrupts in the validation after so many epochs."""
+    predict, calls = posteriors.predict, []
+
+    def heed(*given):
+        calls.append(given)
+        if len(calls) > epochs:
+            raise KeyboardInterrupt
+        return predict(*given)
+
+    with patch.object(posteriors, "predict", heed):
+        ask(world)
 
 
 # What is wrong: changes of one file or folder of the world, whose name may be a pattern.
@@ -137,91 +160,86 @@ def nothing(world: World) -> None:
     """Nothing is wrong but what is asked for."""
 
 
-def removed(name: str) -> Callable:
-    def change(world):
-        path = path_in(world, name)
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return change
+@of_world
+def both(world: World, *changes: Callable) -> None:
+    for change in changes:
+        change(world)
 
 
-def emptied(name: str) -> Callable:
-    return both(removed(name), lambda world: (world / name).mkdir())
+@of_world
+def removed(world: World, name: str) -> None:
+    path = path_in(world, name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def holds(name: str, content: str | bytes) -> Callable:
-    return lambda world: path_in(world, name).write_bytes(content.encode() if isinstance(content, str) else content)
+@of_world
+def emptied(world: World, name: str) -> None:
+    shutil.rmtree(world / name)
+    (world / name).mkdir()
 
 
-def folder_instead(name: str) -> Callable:
-    def change(world):
-        path = path_in(world, name)
-        path.unlink()
-        (path / "inside").mkdir(parents=True)
-
-    return change
+@of_world
+def holds(world: World, name: str, content: str | bytes) -> None:
+    path_in(world, name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def mode(name: str, of: int) -> Callable:
-    return lambda world: path_in(world, name).chmod(of)
+@of_world
+def folder_instead(world: World, name: str) -> None:
+    (world / name).unlink()
+    (world / name / "inside").mkdir(parents=True)
 
 
-def link_to_nowhere(name: str) -> Callable:
-    return both(removed(name), lambda world: (world / name).symlink_to("nowhere"))
+@of_world
+def mode(world: World, name: str, of: int) -> None:
+    path_in(world, name).chmod(of)
 
 
-def cut(name: str, part: float) -> Callable:
-    def change(world):
-        path = path_in(world, name)
-        path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
-
-    return change
+@of_world
+def link_to_nowhere(world: World, name: str) -> None:
+    (world / name).unlink()
+    (world / name).symlink_to("nowhere")
 
 
-def lines(name: str, of: Callable[[list[str]], list[str]]) -> Callable:
-    def change(world):
-        path = path_in(world, name)
-        path.write_text("\n".join(of(path.read_text().splitlines())) + "\n")
-
-    return change
+@of_world
+def cut(world: World, name: str, part: float) -> None:
+    path = path_in(world, name)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
 
 
-def sound(name: str, rate: int = 16_000, seconds: float = 0.25, channels: int = 1, value: float = 0.1) -> Callable:
-    def change(world):
-        samples = np.full((int(rate * seconds), channels), value)
-        subtype = "FLOAT" if np.isnan(value) else "PCM_16"
-        soundfile.write(path_in(world, name), samples, rate, subtype=subtype)
-
-    return change
+@of_world
+def lines(world: World, name: str, of: Callable[[list[str]], list[str]]) -> None:
+    (world / name).write_text("\n".join(of((world / name).read_text().splitlines())) + "\n")
 
 
-def record(change: Callable[[dict], None], name: str = "runs/*/run.json") -> Callable:
-    def rewrite(world):
-        path = path_in(world, name)
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-
-    return rewrite
+@of_world
+def sound(
+    world: World, name: str, rate: int = 16_000, seconds: float = 0.25, channels: int = 1, value: float = 0.1
+) -> None:
+    samples = np.full((int(rate * seconds), channels), value)
+    soundfile.write(path_in(world, name), samples, rate, subtype="FLOAT" if np.isnan(value) else "PCM_16")
 
 
-def tensors(name: str, change: Callable[[dict], Any]) -> Callable:
-    def rewrite(world):
-        path = path_in(world, name)
-        content = torch.load(path, weights_only=True)
-        change(content)
-        torch.save(content, path)
-
-    return rewrite
+@of_world
+def record(world: World, change: Callable[[dict], Any]) -> None:
+    path = path_in(world, "runs/*/run.json")
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
-def archive(*members: tarfile.TarInfo) -> Callable:
-    def make(world):
-        with tarfile.open(path_in(world, "new/hd.tar.gz"), "w:gz") as tar:
-            for member in (tarfile.TarInfo("hd/train_filenames.txt"), *members):
-                tar.addfile(member)
+@of_world
+def tensors(world: World, name: str, change: Callable[[dict], Any]) -> None:
+    path = path_in(world, name)
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
 
-    return make
+
+@of_world
+def archive(world: World, *members: tarfile.TarInfo) -> None:
+    with tarfile.open(path_in(world, "new/hd.tar.gz"), "w:gz") as tar:
+        for member in (tarfile.TarInfo("hd/train_filenames.txt"), *members):
+            tar.addfile(member)
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:
@@ -230,38 +248,18 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return member
 
 
-def both(*changes: Callable) -> Callable:
-    def change(world):
-        for one in changes:
-            one(world)
-
-    return change
-
-
-def interrupted_training(epochs: int = 1) -> Callable:
-    """A training that the user interrupts in the validation after so many epochs: its checkpoint is there."""
-
-    def change(world):
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(train(seed=2), epochs)(world)
-
-    return change
+@of_world
+def interrupted_training(world: World) -> None:
+    """Its checkpoint is there."""
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(train(seed=2), 1)(world)
 
 
-def interrupted(ask: Callable, epochs: int) -> Callable:
-    def asked(world):
-        predict, calls = posteriors.predict, []
-
-        def heed(*given):
-            calls.append(given)
-            if len(calls) > epochs:
-                raise KeyboardInterrupt
-            return predict(*given)
-
-        with patch.object(posteriors, "predict", heed):
-            ask(world)
-
-    return asked
+@of_world
+def crowd(world: World) -> None:
+    """FSDD's recordings but for one, without sound."""
+    for digit, speaker, index in [*itertools.product(range(10), fsdd.SPEAKERS, range(50))][1:]:
+        (world / f"fsdd/recordings/{digit}_{speaker}_{index}.wav").touch()
 
 
 class Code:
@@ -269,9 +267,3 @@ class Code:
 
     def __reduce__(self):
         return (open, ("code-was-run", "w"))
-
-
-def crowd(world: World) -> None:
-    """FSDD's recordings but for one, without sound."""
-    for digit, speaker, index in [*itertools.product(range(10), fsdd.SPEAKERS, range(50))][1:]:
-        (world / f"fsdd/recordings/{digit}_{speaker}_{index}.wav").touch()

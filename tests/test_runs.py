@@ -79,7 +79,9 @@ def disk_full_for(name):
 
 
 @both
-def test_a_run_is_what_its_method_returns_in_a_folder_that_says_what_determined_it(trained, toy_frames, root, method):
+def test_a_run_is_what_its_method_returns_with_a_record_and_trained_once(
+    trained, toy_frames, root, monkeypatch, method
+):
     run, asked = trained(method=method), setup(method=method)
     assert re.fullmatch(rf"fsdd-{method}-5-[0-9a-f]{{8}}", str(run))
     assert run.folder.parent == root
@@ -98,14 +100,10 @@ def test_a_run_is_what_its_method_returns_in_a_folder_that_says_what_determined_
     assert record["seconds"] == pytest.approx(run.history["seconds"].sum())
     assert str(root.parent) not in json.dumps(record)
 
-
-@both
-def test_a_finished_run_is_not_trained_again(trained, root, monkeypatch, method):
-    first = trained(method=method)
-    before = {path: path.read_bytes() for path in first.folder.iterdir()}
+    before = {path: path.read_bytes() for path in run.folder.iterdir()}
     forbid_training(monkeypatch)
-    assert trained(method=method) == first
-    assert {path: path.read_bytes() for path in first.folder.iterdir()} == before
+    assert trained(method=method) == run
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
 @both
@@ -133,9 +131,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_numbers(toy_frames, roo
 
 
 @pytest.mark.parametrize("failing", WRITTEN)
-def test_a_run_that_cannot_be_written_is_not_finished_and_leaves_no_half(
-    trained, toy_frames, root, monkeypatch, failing
-):
+def test_a_run_that_cannot_be_written_is_not_finished(trained, toy_frames, root, monkeypatch, failing):
     with disk_full_for(failing):
         trained()
     (folder,) = root.iterdir()
@@ -157,9 +153,7 @@ def test_a_network_starts_from_its_seed_and_leaves_torch_s_own_generator_alone(t
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if issubclass(method, Derived)])
-def test_a_derived_run_is_stored_like_any_other_and_its_parts_are_the_runs_that_one_would_train(
-    trained, toy_frames, root, monkeypatch, method
-):
+def test_a_derived_run_s_parts_are_the_runs_that_one_would_train(trained, toy_frames, root, monkeypatch, method):
     own = {"learning_rate": 0.011, "weight_decay": 0.001, "bases": {METHODS[method].bases[-1]: {"learning_rate": 0.02}}}
     run = trained(method=method, **own)
     assert isinstance(run.posterior, FAMILIES[method])
@@ -210,9 +204,8 @@ def test_where_there_are_only_others_they_are_listed_with_what_differs(trained, 
     assert f"{others[1]} (with neuron 'lif', epochs 1)" in str(refusal.value)
     with pytest.raises(ValueError, match=f"with data '{toy_frames.fingerprint}'"):
         runs.find(setup(), replace(toy_frames, fingerprint="1" * 32), root)
-    assert runs.find(setup(seed=55), toy_frames, root) is None
-    assert runs.find(setup(method="ivon"), toy_frames, root) is None
-    assert runs.find(setup(dataset="sc"), toy_frames, root) is None
+    for other in ({"seed": 55}, {"method": "ivon"}, {"dataset": "sc"}):
+        assert runs.find(setup(**other), toy_frames, root) is None
 
 
 def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(trained, toy_frames, root, monkeypatch):
@@ -227,12 +220,8 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
     assert read == [("fsdd", "here")]
     given = {"dataset": "fsdd", "method": ["map", "ivon"], "seed": [1, 2]}
     found = [run for run, _ in runs.each(shape, **given, **where)]
-    assert [(run.setup.method.name, run.setup.seed) for run in found] == [
-        ("map", 1),
-        ("map", 2),
-        ("ivon", 1),
-        ("ivon", 2),
-    ]
+    names = [f"{run.setup.method.name} {run.setup.seed}" for run in found]
+    assert names == ["map 1", "map 2", "ivon 1", "ivon 2"]
     assert found[1] == done
     forbid_training(monkeypatch)
     assert [run for run, _ in runs.each(shape, **given, **where)] == found
@@ -244,9 +233,7 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
 
 
 @both
-def test_an_evaluation_is_the_summary_of_the_averaged_predictions_and_made_once(
-    trained, toy_frames, monkeypatch, method
-):
+def test_an_evaluation_is_of_the_averaged_predictions_and_made_once(trained, toy_frames, monkeypatch, method):
     run, test, count = trained(method=method), toy_frames.part("test"), 4 if method == "ivon" else 1
     evaluation = runs.evaluate(run, toy_frames, samples=4, bins=7)
     network, generator, predicted = run.network(toy_frames, "cpu").eval(), torch.Generator().manual_seed(5), []

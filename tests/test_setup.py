@@ -191,14 +191,11 @@ def test_a_mapping_s_sections_are_of_methods_and_its_values_of_data_sets():
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [
-        ({"seed": 2}, "seed is given twice: leave it out of settings"),
-        ({"epochs": 2}, "epochs is given twice"),
-        ({"map": 3}, "'map' is a method: give its settings as a mapping, not 3"),
-        ({"split": {"timit": "x"}}, "split is given for 'timit', which is no data set: hd, sc"),
-        ({"map": {"ess_factor": 2.0}}, "'ess_factor' is no setting of this run"),
-    ],
-)
+    [({"seed": 2}, "seed is given twice: leave it out of settings"), ({"epochs": 2}, "epochs is given twice"),
+     ({"map": 3}, "'map' is a method: give its settings as a mapping, not 3"),
+     ({"split": {"timit": "x"}}, "split is given for 'timit', which is no data set: hd, sc"),
+     ({"map": {"ess_factor": 2.0}}, "'ess_factor' is no setting of this run")],
+)  # fmt: skip
 def test_a_mapping_that_no_run_can_use_is_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         setup_of(settings, dataset="fsdd", method="map", seed=1, epochs=3)

@@ -13,12 +13,12 @@ import yaml
 from lib import runs
 from lib.datasets import sc
 from lib.setup import Setup
+from lib.study import FOLDER, KEY, engine, named, tables
 from lib.study import __main__ as command
-from lib.study import engine, grid, tables
 from lib.study.tables import Results
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = sorted(path.stem for path in grid.FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
 SMALL, ON_WORKERS = toy_study.SMALL, engine.on_workers
 
 
@@ -64,13 +64,13 @@ def toy(monkeypatch, tmp_path, tones):
 def test_each_run_has_its_rows_in_the_file_s_order_and_a_record(toy):
     assert toy.run() == 0
     evaluation, sharpness = toy.table("evaluation.csv"), toy.table("sharpness.csv")
-    assert evaluation[grid.KEY].to_numpy().tolist() == [
+    assert evaluation[KEY].to_numpy().tolist() == [
         ["tones", variant, method, seed] for variant in ("LIF", "MLP") for method in ("map", "ivon") for seed in (1, 2)
     ]
-    assert list(sharpness) == [*grid.KEY, "group", "mean", "worst"]
+    assert list(sharpness) == [*KEY, "group", "mean", "worst"]
     lif = sharpness[sharpness["variant"] == "LIF"]
     assert set(lif["group"]) == {"all", "weights", "norm", "leak", "readout"}
-    assert not lif.duplicated([*grid.KEY, "group"]).any()
+    assert not lif.duplicated([*KEY, "group"]).any()
     records = toy.records()
     assert [one["settings"]["network"] for one in records] == 4 * ["spiking"] + 4 * ["mlp"]
     assert {one["settings"]["freeze_norm_after"] for one in records} == {None, 1}
@@ -165,7 +165,7 @@ LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "samples": [1], "
 def test_curves_are_of_the_first_seed(toy):
     toy.run(variants=SMALL["variants"], measures={"angularity": LINES})
     curves = toy.table("angularity_lines.csv.gz")
-    assert list(curves) == [*grid.KEY, "part", "direction", "samples", "alpha", "nll"]
+    assert list(curves) == [*KEY, "part", "direction", "samples", "alpha", "nll"]
     assert set(curves["seed"]) == {1}
     assert len(curves) == 2 * 9
     assert len(toy.table("angularity.csv")) == 4
@@ -306,7 +306,7 @@ def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, se
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_committed_results_are_those_of_their_studies(name):
-    study = grid.named(name)
+    study = named(name)
     results = Results(study, tables.RESULTS / name)
     cells = {cell.key: cell for cell in study.cells}
     # Trainings that diverged have no results.
@@ -321,9 +321,9 @@ def test_the_committed_results_are_those_of_their_studies(name):
             assert of_runs.keys() == results.records.keys()
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if (grid.FOLDER / f"{name}-chosen.yml").exists()])
+@pytest.mark.parametrize("name", [name for name in STUDIES if (FOLDER / f"{name}-chosen.yml").exists()])
 def test_the_committed_choices_are_the_best_trials(name):
-    study = grid.named(name)
+    study = named(name)
     trials = pd.read_csv(tables.RESULTS / name / "trials.csv", dtype={"variant": str})
     for (variant, method), of_pair in trials.groupby(["variant", "method"]):
         best = of_pair.query("state == 'COMPLETE'").nsmallest(1, "validation_nll").iloc[0]
@@ -345,7 +345,7 @@ def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts()
 
 def test_tables_are_ordered_as_the_study_and_its_records_are_shown():
     rows = tables.load("hardware", "sharpness")
-    assert rows["method"].cat.categories.tolist() == grid.named("hardware").method
+    assert rows["method"].cat.categories.tolist() == named("hardware").method
     assert rows["method"].cat.ordered
     assert rows["method"].is_monotonic_increasing
     shown = tables.provenance_of("prior")

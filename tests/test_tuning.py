@@ -13,8 +13,8 @@ import yaml
 from lib import runs
 from lib.methods import METHODS, Derived
 from lib.setup import Setup
+from lib.study import ONE, engine, read, tables, tuning
 from lib.study import __main__ as command
-from lib.study import engine, grid, tables, tuning
 
 SMALL = {"dataset": "fsdd", "hidden_sizes": [6], "epochs": 2, "batch_size": 10}
 TRAINED = [name for name, method in METHODS.items() if not issubclass(method, Derived)]
@@ -106,12 +106,12 @@ def test_what_trials_choose_is_what_is_trained_with(variants, monkeypatch, tmp_p
     assert list(chosen) == (["map"] if variants is None else list(variants))
     trials = pd.read_csv(tmp_path / "results/trials.csv", dtype={"variant": str})
     assert list(trials)[:5] == ["variant", "method", "trial", "state", "validation_nll"]
-    assert len(trials) == 2 * len(variants or [grid.ONE])
+    assert len(trials) == 2 * len(variants or [ONE])
     for variant, of_variant in trials.groupby("variant"):
         best = of_variant.nsmallest(1, "validation_nll").iloc[0]
         assert study.chosen_for(variant, "map")["learning_rate"] == best["learning_rate"]
     with pytest.raises(ValueError, match="has no settings of ivon"):  # of which no trial was asked
-        _ = grid.read(path).cells
+        _ = read(path).cells
     found = toy_study.write(path, tones, **changes | {"method": ["map", "temperature"]}).cells[-1].setup.method
     assert found.base("map").learning_rate == best["learning_rate"]
 

@@ -10,7 +10,7 @@ import toy_study
 
 from lib import provenance
 from lib.study import __main__ as command
-from lib.study import engine, tables, verification
+from lib.study import engine, read, tables, verification
 
 CHANGES = {"variants": {"LIF": {}}, "seed": [1, 2, 3]}
 LINES = {"directions": {"all": 1}, "points": 9, "radius": 0.5, "samples": [1, 2], "examples": 10}
@@ -98,7 +98,7 @@ def test_each_number_has_its_verdict(toy, capsys):
 def test_a_share_of_the_runs_is_spread_over_them(toy, capsys):
     assert verify(toy, "--share", "0.3") == 0
     assert "2 of 6 runs are computed anew" in capsys.readouterr().out
-    stored = tables.Results(toy_study.grid.read(toy / "toy.yml"), toy / "toy")
+    stored = tables.Results(read(toy / "toy.yml"), toy / "toy")
     assert [key[2:] for key in verification.chosen(stored, 0.3)] == [("map", 1), ("ivon", 1)]
     assert len(verification.chosen(stored, None)) == 6
     for record in stored.records.values():
@@ -167,7 +167,7 @@ def test_what_was_otherwise_is_said():
     ],
 )
 def test_a_verdict(toy, again, verdict):
-    study = toy_study.grid.read(toy / "toy.yml")
+    study = read(toy / "toy.yml")
     stored = tables.Results(study, toy / "empty")
     for seed, number in ((1, 1.0), (2, 2.0), (3, 3.0)):
         stored.put(("tones", "LIF", "map", seed), {}, {"loss": pd.DataFrame({"nll": [number]})})

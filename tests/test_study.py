@@ -151,16 +151,6 @@ def test_other_recordings_make_other_runs(toy, tmp_path, tones):
     assert len(toy.done) == len(toy.records()) == 1
 
 
-def test_curves_are_of_the_first_seed(toy):
-    lines = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "samples": [1], "examples": 10}
-    toy.run(variants=SMALL["variants"], measures={"angularity": lines})
-    curves = toy.table("angularity_lines.csv.gz")
-    assert list(curves) == [*KEY, "part", "direction", "samples", "alpha", "nll"]
-    assert set(curves["seed"]) == {1}
-    assert len(curves) == 2 * 9
-    assert len(toy.table("angularity.csv")) == 4
-
-
 def test_an_interrupted_study_goes_on(toy, monkeypatch, capsys):
     monkeypatch.setattr(command.tables, "RESULTS", toy.results)
     monkeypatch.setattr(engine.run, "__defaults__", (None, toy.folder))

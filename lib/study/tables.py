@@ -37,7 +37,7 @@ class Results:
             with or_damaged(path, REMEDY):
                 self.records = {_key_of(record): record for record in json.loads(path.read_text(encoding="utf-8"))}
             # The trials are of no run.
-            for table in {path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"}:
+            for table in sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"}):
                 self.tables[table] = dict(list(_read(folder, table).groupby(KEY, sort=False)))
 
     def put(self, key: Key, record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:

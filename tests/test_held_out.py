@@ -9,7 +9,7 @@ from test_datasets import hd_root, load  # noqa: F401
 
 from lib import datasets
 from lib.datasets import fsdd, hd
-from lib.datasets.held_out import HELD_OUT
+from lib.datasets.dataset import HELD_OUT
 from lib.features import PARTS
 
 SPEAKERS = ("anna", "bert", "theo", "yves")

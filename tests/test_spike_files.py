@@ -11,8 +11,8 @@ import torch
 from test_datasets import load
 
 from lib import datasets
-from lib.datasets import hd, sc, shd, ssc
-from lib.datasets.held_out import HELD_OUT
+from lib.datasets import hd, sc, shd_ssc
+from lib.datasets.dataset import HELD_OUT
 from lib.datasets.spikes import SpikeSettings, SpikeTrains, counts, gather
 from lib.features import PARTS
 
@@ -116,7 +116,7 @@ def test_utterances_read_together_are_those_read_singly(root):
 
 def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
     words = sc.WORDS[::-1]
-    for seed, file_name in enumerate(ssc.FILES.values()):
+    for seed, file_name in enumerate(shd_ssc.SSC_FILES.values()):
         utterances = [([0.5], [seed], label, f"speaker{seed}".encode()) for label in range(35)]
         write(tmp_path / file_name, utterances, keys=words)
     loaded = load("ssc", tmp_path)
@@ -125,17 +125,15 @@ def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
     assert [loaded.part(part).spikes(3)[1].item() for part in PARTS] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("name", "module"), [("shd", shd), ("ssc", ssc)])
-def test_a_whole_set_is_held_to_its_published_counts(tmp_path, monkeypatch, name, module):
-    published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in module.FILES}
-    for part, file_name in module.FILES.items():
-        utterances = [([0.1], [1], n % 2, [0, 10][n // 4]) for n in range(published[part])]
-        write(tmp_path / file_name, utterances, keys=("yes", "no"))
-    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published)
-    assert len(load(name, tmp_path)) == sum(published.values())
-    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published | {"test": 5})
+@pytest.mark.parametrize("name", ["shd", "ssc"])
+def test_a_whole_set_is_held_to_its_published_counts(tmp_path, name):
+    read = datasets.get(name).read
+    published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in read.keywords["files"]}
+    for part, file_name in read.keywords["files"].items():
+        write(tmp_path / file_name, [([0.1], [1], n % 2, 0) for n in range(published[part])], keys=("yes", "no"))
+    assert len(read(name, "official", tmp_path, published=published)) == sum(published.values())
     with pytest.raises(ValueError, match=r"other counts than published: test 4 \(published: 5\)"):
-        load(name, tmp_path)
+        read(name, "official", tmp_path, published=published | {"test": 5})
 
 
 def test_the_fingerprint_is_of_the_files_and_of_which_utterances(root, tmp_path):
@@ -226,7 +224,7 @@ def test_the_user_reads_one_sentence(root, tmp_path, fault):
 
 def toy(path, utterances):
     write(path / "toy.h5", utterances)
-    return gather("toy", "toy", path, {"train": "toy.h5"}, hd.CLASS_NAMES)
+    return gather("toy", "toy", path, {"train": "toy.h5"}, hd.CLASS_NAMES, {"train": 1})
 
 
 def test_counts_worked_out_by_hand(tmp_path):

@@ -14,12 +14,11 @@ import soundfile
 from test_datasets import load
 
 from lib import synthesis
-from lib.datasets import SETS, hd, sc, shd, synthetic_hd, synthetic_sc, synthetic_shd
+from lib.datasets import SETS, hd, sc, shd_ssc, synthetic_hd, synthetic_sc
 from lib.datasets.__main__ import main
 from lib.datasets.spikes import UNITS
 from lib.synthesis import cochlea, sound
-from lib.synthesis.espeak import espeak
-from lib.synthesis.sound import Recording, Speaker, generator, utter
+from lib.synthesis.sound import Recording, Speaker, espeak, generator, utter
 
 SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140, "synthetic-shd": 240}
 
@@ -120,16 +119,15 @@ def test_full_hd_has_the_published_counts_of_each_list():
 
 
 def test_full_shd_has_its_own_counts_of_hds_recordings():
-    recordings, lists = synthetic_shd.plan(None, seed=0)
-    assert [len(lists[f"{part}_filenames.txt"]) for part in shd.FILES] == [*shd.PUBLISHED_COUNTS.values()]
-    assert {recording.path for recording in recordings} == {
-        recording.path for recording in synthetic_hd.plan(None, 0)[0]
-    }
+    recordings, lists = synthetic_hd.plan(None, 0, shd_ssc.SHD_COUNTS)
+    assert [len(lists[hd.LISTS[part]]) for part in shd_ssc.SHD_FILES] == [*shd_ssc.SHD_COUNTS.values()]
+    whole, _ = synthetic_hd.plan(None, 0)
+    assert {recording.path for recording in recordings} == {recording.path for recording in whole}
 
 
 def test_full_sc_has_the_published_counts_under_both_splits():
     recordings, lists = synthetic_sc.plan(None, seed=0)
-    speakers = {recording.path: sc.FILE_NAME.fullmatch(Path(recording.path).name)[1] for recording in recordings}
+    speakers = {recording.path: recording.path.split("/")[1].partition("_")[0] for recording in recordings}
     assert len(speakers) == len(recordings) == 105_829
     assert len(set(speakers.values())) == 2_618
     for split, below in (("official", 20), ("70-10-20", 30)):
@@ -188,7 +186,7 @@ def test_blocks_said_side_by_side_are_the_same_each_time(tmp_path, monkeypatch, 
 def test_all_voices_are_there(tmp_path):
     voices = [*synthetic_hd.VOICES, *sound.FEMALE, *sound.MALE]
     with espeak(tmp_path) as say:
-        for accent in (*sound.ACCENTS, "de"):
+        for accent in (*sound.SETTINGS["accents"], "de"):
             for variant in voices:
                 assert len(say("eins", f"{accent}+{variant}", 170, 50, 50)) > 2_000
 
@@ -274,7 +272,7 @@ def tone(word, voice, rate, pitch, pitch_range):
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_a_tone_keeps_its_frequency_and_length(monkeypatch, rate):
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
+    monkeypatch.setitem(sound.SETTINGS, "snr_db", (200, 200))
     samples = utter(tone, Recording("a.wav", FLAT, "en", "word", rate, rate), generator(0, "a"))
     heard = np.flatnonzero(np.abs(samples) > 100)
     assert abs((heard[-1] - heard[0]) / rate - 0.3) < 0.002
@@ -284,11 +282,11 @@ def test_a_tone_keeps_its_frequency_and_length(monkeypatch, rate):
 
 @pytest.mark.parametrize("snr_db", [0, 20])
 def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
-    monkeypatch.setattr(sound, "LEVEL_DB", (-20, -20))
+    monkeypatch.setitem(sound.SETTINGS, "level_db", (-20, -20))
     recording = Recording("a.wav", FLAT, "en", "word", 16_000, 16_000)
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
+    monkeypatch.setitem(sound.SETTINGS, "snr_db", (200, 200))
     clean = utter(tone, recording, generator(0, "a")) / 32_767
-    monkeypatch.setattr(sound, "SNR_DB", (snr_db, snr_db))
+    monkeypatch.setitem(sound.SETTINGS, "snr_db", (snr_db, snr_db))
     noisy = utter(tone, recording, generator(0, "a")) / 32_767
     heard = slice(*np.flatnonzero(np.abs(clean) > 0.01)[[0, -1]])
 
@@ -300,9 +298,9 @@ def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
 
 
 def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
-    monkeypatch.setattr(sound, "NOISE_EXPONENT", (1, 1))
-    monkeypatch.setattr(sound, "SNR_DB", (-20, -20))
-    monkeypatch.setattr(sound, "LEVEL_DB", (-40, -40))
+    monkeypatch.setitem(sound.SETTINGS, "noise_exponent", (1, 1))
+    monkeypatch.setitem(sound.SETTINGS, "snr_db", (-20, -20))
+    monkeypatch.setitem(sound.SETTINGS, "level_db", (-40, -40))
     noise = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 160_000), generator(0, "a")).astype(float)
     power = np.abs(np.fft.rfft(noise)) ** 2  # ten lines for each Hz
     octaves = [power[10 * low : 20 * low].mean() for low in (250, 2_000, 4_000)]
@@ -323,7 +321,7 @@ def test_the_microphone_tilts_by_so_many_decibels_an_octave_and_its_waves_go_thr
 
 
 def test_a_word_longer_than_the_recording_is_cut(monkeypatch):
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
+    monkeypatch.setitem(sound.SETTINGS, "snr_db", (200, 200))
     samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 3_200), generator(0, "a"))
     assert len(samples) == 3_200
     assert (np.abs(samples.reshape(10, 320)).max(axis=1) > 100).all()

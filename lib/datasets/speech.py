@@ -3,6 +3,7 @@
 import math
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,10 +50,8 @@ class Speech(Utterances):
         Raises ``ValueError`` if the file does not decode, is cut short, is not mono, or has another rate than the set.
         """
         path = self.root / self.paths[index]
-        try:
+        with decoding(path):
             waveform, sample_rate = soundfile.read(path, dtype="float32")
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
         if len(waveform) < samples_promised(path):
             raise ValueError(f"{path} is cut short, its header promises more samples than it has: restore this file")
         if sample_rate != self.sample_rate:
@@ -116,6 +115,15 @@ class Speech(Utterances):
             yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
 
 
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Raise ``ValueError`` that names ``path`` where the block finds that it does not decode."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
+
+
 def samples_promised(path: Path) -> int:
     """How many samples the header of a PCM WAV file speaks of; 0 for another file. libsndfile reads what is there."""
     try:
@@ -136,19 +144,8 @@ def assemble(
     if not found:
         raise ValueError(f"{root} holds no recordings of {name!r}: restore its files and lists")
     if sample_rate is None:
-        path = root / found[0].path
-        try:
-            sample_rate = soundfile.info(path).samplerate
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
-    return Speech(
-        name=name,
-        split=split,
-        root=root,
-        class_names=class_names,
-        paths=tuple(utterance.path for utterance in found),
-        labels=np.array([utterance.label for utterance in found], dtype=np.int64),
-        speakers=np.array([utterance.speaker for utterance in found], dtype=str),
-        parts=np.array([utterance.part for utterance in found], dtype=str),
-        sample_rate=sample_rate,
-    )
+        with decoding(root / found[0].path):
+            sample_rate = soundfile.info(root / found[0].path).samplerate
+    paths, labels, speakers, parts = zip(*found, strict=True)
+    arrays = np.array(labels, dtype=np.int64), np.array(speakers), np.array(parts)
+    return Speech(name, split, root, class_names, paths, *arrays, sample_rate)

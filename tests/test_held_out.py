@@ -96,13 +96,12 @@ def test_the_published_counts_are_those_of_the_whole_set(root, monkeypatch):
 
 def test_a_language_has_a_short_name(hd_root):  # noqa: F811
     rest, held_out = (load("hd", hd_root, split=split) for split in ("without german", "held-out german"))
+    flattered = load("hd", hd_root, split="held-out german", validation="test")
     assert rest.class_names == held_out.class_names == hd.CLASS_NAMES[:10]
-    assert all("english" in path for path in rest.paths)
-    assert all("german" in path for path in held_out.part("test").paths)
-    assert len(held_out.part("test")) == 10
+    assert all("english" in path for path in (*rest.paths, *flattered.part("validation").paths))
+    for loaded in (held_out, flattered):
+        assert len(loaded.part("test")) == 10
+        assert all("german" in path for path in loaded.part("test").paths)
     assert load("hd", hd_root, split="without english").class_names == hd.CLASS_NAMES[10:]
     with pytest.raises(ValueError, match="has to leave two classes or more"):
         load("hd", hd_root, split="without english, german")
-    flattered = load("hd", hd_root, split="held-out german", validation="test")
-    assert all("english" in path for path in flattered.part("validation").paths)
-    assert all("german" in path for path in flattered.part("test").paths)

@@ -81,16 +81,14 @@ class Speech(Utterances):
             described |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
         if snr is not None:
             described |= {"snr": str(float(snr))}  # JSON has no infinity
-        places, shape = np.array([place for place, _ in rows]), (settings.num_frames, NUM_MEL_BINS)
-        return self.cached(places, cache, described, shape, np.float32, partial(self.write, rows, *shape, rate))
-
-    def write(self, rows: list[Row], num_frames: int, num_mel_bins: int, rate: int, path: Path) -> None:
-        """Write the features of ``rows`` to ``path``; the filterbank takes the sample rate for ``rate``."""
         measured = np.array([change is None and self.parts[place] == "train" for place, change in rows])
-        features.write_log_mels(
-            path, lambda row: self.waveform(*rows[row], rate), measured, sample_rate=rate, num_frames=num_frames,
-            num_mel_bins=num_mel_bins, description=f"features of {self.name}",
+        shape = {"num_frames": settings.num_frames, "num_mel_bins": NUM_MEL_BINS}
+        write = partial(
+            features.write_log_mels, waveform=lambda row: self.waveform(*rows[row], rate), measured=measured,
+            sample_rate=rate, **shape, description=f"features of {self.name}",
         )  # fmt: skip
+        places = np.array([place for place, _ in rows])
+        return self.cached(places, cache, described, tuple(shape.values()), np.float32, write)
 
     def waveform(self, place: int, change: Change | None, rate: int) -> Float32[Tensor, " samples"]:
         """Read an utterance and change it. Raises ``ValueError`` if it makes no frame at ``rate``."""

@@ -148,13 +148,10 @@ def estimates(case: Case) -> dict[str, tuple[Float[Tensor, "cases parameters"], 
     def without_noise(excess: Tensor, deviation: Tensor) -> Tensor:
         return boxcar_of_means((excess > 0).to(excess.dtype), excess, deviation)
 
-    found = {
-        name: (
-            of_patterns(lambda some, pattern, own=carrier: _forced(some, case, pattern, own)[0].sum()),
-            probabilities,
-        )
-        for name, carrier in CARRIERS.items()
-    }
+    found = {}
+    for name, carrier in CARRIERS.items():
+        gradients = of_patterns(lambda some, pattern, carrier=carrier: _forced(some, case, pattern, carrier)[0].sum())
+        found[name] = gradients, probabilities
     found["score function"] = (losses - probabilities @ losses)[:, None] * of_patterns(log_probability), probabilities
     surrogate = grad(lambda some: _loss(some, case, 1, without_noise).sum())(parameters)
     found["boxcar, no noise"] = _flat(surrogate)[None], torch.ones_like(probabilities[:1])

@@ -99,6 +99,8 @@ def test_a_language_has_a_short_name(hd_root):  # noqa: F811
     flattered = load("hd", hd_root, split="held-out german", validation="test")
     assert rest.class_names == held_out.class_names == hd.CLASS_NAMES[:10]
     assert all("english" in path for path in (*rest.paths, *flattered.part("validation").paths))
+    # The order that a fingerprint of utterances has.
+    assert list(dict.fromkeys(flattered.parts.tolist())) == ["train", "test", "validation"]
     for loaded in (held_out, flattered):
         assert len(loaded.part("test")) == 10
         assert all("german" in path for path in loaded.part("test").paths)

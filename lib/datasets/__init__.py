@@ -1,6 +1,6 @@
 """Recordings and their spikes on disk, in the layouts in which their publishers give them out.
 
-Each set is a file of its own that says all about it; to add one, write its file and add it to the list.
+A set's file says all about it (SHD and SSC share theirs); to add one, write its file and add it to the list.
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ from lib import synthesis
 from lib.datasets import downloads
 from lib.datasets.downloads import Source
 from lib.datasets.utterances import DataSettings, Utterances, check_trainable
-from lib.features import PARTS, Frames
+from lib.features import Frames
 
 HOLDING_OUT = ("without ", "held-out ")
 HELD_OUT = -1  # the label of an utterance whose class the rest does not have
@@ -81,7 +81,8 @@ class DataSet:
         utterances = self.read(self.name, self.default_split if holds_out else split, root)
         if settings.validation == "test":
             train, test = (np.flatnonzero(utterances.parts == part) for part in ("train", "test"))
-            parts = np.repeat(PARTS, [len(train), len(test), len(test)])
+            # In this order, which the fingerprints of stored runs have.
+            parts = np.repeat(["train", "test", "validation"], [len(train), len(test), len(test)])
             utterances = replace(utterances.chosen(np.concatenate([train, test, test])), parts=parts)
         elif self.validation_speakers:
             moved = (utterances.parts == "train") & np.isin(utterances.speakers, self.validation_speakers)

@@ -15,7 +15,7 @@ from lib.fast import cpu
 from lib.network import SpikingLayer, lif, lif_potential, survivors
 from lib.networks import NORMS, normaliser
 from lib.neurons import NEURONS
-from lib.neurons.steps import without_self
+from lib.neurons.rlif import without_self
 from lib.neurons.stochastic import SLOPES, SMALLEST_VARIANCE, Response, bernoulli_spike, stochastic_lif
 
 

@@ -2,10 +2,10 @@
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib import trainers
 from lib.features import Examples
@@ -17,7 +17,7 @@ from lib.trainers import Objective
 
 
 @dataclass(frozen=True)
-class SWAG(Method):
+class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keeps_last=True):
     """As Adam; after ``swag_from`` epochs at the rate ``swag_learning_rate``, each epoch's weights collected.
 
     Adam goes on, where the paper has SGD. The posterior is the last epoch's, of all weights collected: half their
@@ -25,12 +25,6 @@ class SWAG(Method):
     collected, and then of the posterior so far. Training raises ``ValueError`` for fewer than two epochs to collect
     from. Where Adam has a setting too, the value is Adam's; the others are customary ones.
     """
-
-    name: ClassVar = "swag"
-    label: ClassVar = "SWAG"
-    colour: ClassVar = "#C8CA69"
-    marker: ClassVar = "^"
-    keeps_last: ClassVar = True
 
     batch_size: int = batch_size(16)
     learning_rate: float = learning_rate(0.0047)
@@ -58,13 +52,6 @@ class SWAG(Method):
             if collecting:
                 optimizer.param_groups[0]["lr"] = self.swag_learning_rate
 
-        def step(features: Tensor, labels: Tensor) -> Tensor:
-            optimizer.zero_grad()
-            loss, logits = objective(network, features, labels)
-            loss.backward()
-            optimizer.step()
-            return logits
-
         def posterior() -> Posterior:
             if collecting:
                 iterates.collect({name: weights.detach() for name, weights in network.named_parameters()})
@@ -74,7 +61,7 @@ class SWAG(Method):
             return LowRankGaussian(mean, *iterates.deviations())
 
         return trainers.Method(
-            optimizer, step, posterior, begin_epoch,
+            optimizer, partial(trainers.descend, optimizer, network, objective), posterior, begin_epoch,
             stored=lambda: vars(iterates), restore=lambda stored: vars(iterates).update(stored), keeps_last=True,
         )  # fmt: skip
 

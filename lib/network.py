@@ -42,8 +42,6 @@ def lif_potential(
 
 
 def _lif_step(leak: Float[Tensor, " units"], threshold: float) -> Callable[..., tuple[Tensor, Tensor]]:
-    """A step of ``lif``, for ``over_time``."""
-
     def advance(step, potential, spike):
         potential = leak * (potential - spike) + (1 - leak) * step  # equation 1
         return potential, fire(potential, threshold)  # equation 2
@@ -149,10 +147,7 @@ class SpikingLayer(nn.Module):
         return weighted * factor + (norm.bias - mean * factor)
 
     def move_statistics(self, mean: Float[Tensor, " units"], variance: Float[Tensor, " units"], examples: int) -> None:
-        """Move batch norm's running statistics by a batch's, its variance made unbiased, as ``nn.BatchNorm1d`` does.
-
-        Raises ``ValueError`` for a single example.
-        """
+        """Move batch norm's running statistics, as ``nn.BatchNorm1d`` does; ``ValueError`` for a single example."""
         if examples < 2:
             raise ValueError("batch statistics need more than one value for each unit: train on larger batches")
         self.norm.running_mean.lerp_(mean, self.norm.momentum)

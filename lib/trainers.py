@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +54,19 @@ def train_map(
 ) -> tuple[PointMass, pd.DataFrame]:
     """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-    step = partial(descend, optimizer, network, objective)
+
+    def step(features: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss, logits = objective(network, features, labels)
+        loss.backward()
+        optimizer.step()
+        return logits
+
     method = Method(optimizer, step, posterior=lambda: PointMass(network_state(network)))
     return fit(
         method, network, training, validation, epochs=epochs, batch_size=batch_size, patience=patience, seed=seed,
         freeze_norm_after=freeze_norm_after, checkpoint=checkpoint, after_epoch=after_epoch,
     )  # fmt: skip
-
-
-def descend(
-    optimizer: torch.optim.Optimizer, network: nn.Module, objective: Objective, features: Tensor, labels: Tensor
-) -> Tensor:
-    """One update by a minibatch's gradient; its logits."""
-    optimizer.zero_grad()
-    loss, logits = objective(network, features, labels)
-    loss.backward()
-    optimizer.step()
-    return logits
 
 
 def train_ivon(

@@ -4,10 +4,8 @@ import copy
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from lib import posteriors
 from lib.methods.families import LowRankGaussian, NoisyNetwork
@@ -295,17 +293,6 @@ def test_dropped_spikes_are_dropped_for_each_sample_and_batch_anew(spiking_netwo
     monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
     predicted = predict(spiking_network, NoisyNetwork(PointMass(state)), features, 5, seed(1))
     assert len(predicted.flatten(0, 1).unique(dim=0)) == 30
-
-
-def test_a_noisy_network_s_predictions_average_to_the_expectation_over_its_masks():
-    # Dropout of 1/2 on two features of one: logits [s, 0] with s = 0, 2, 2 or 4, each with probability 1/4.
-    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(2, 2))
-    state = {"2.weight": torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "2.bias": torch.zeros(2)}
-    count = 4_000
-    predicted = predict(network, NoisyNetwork(PointMass(state)), torch.ones(1, 2, 1), count, seed(1))
-    expected = (0.5 + 2 / (1 + np.exp(-2)) + 1 / (1 + np.exp(-4))) / 4
-    # A probability's standard deviation is at most 1/2.
-    assert float(predicted[:, 0, 0].mean()) == pytest.approx(expected, abs=5 * 0.5 / count**0.5)
 
 
 # States and files

@@ -2,10 +2,9 @@
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lib import trainers
 from lib.features import Examples
@@ -52,6 +51,13 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             if collecting:
                 optimizer.param_groups[0]["lr"] = self.swag_learning_rate
 
+        def step(features: Tensor, labels: Tensor) -> Tensor:
+            optimizer.zero_grad()
+            loss, logits = objective(network, features, labels)
+            loss.backward()
+            optimizer.step()
+            return logits
+
         def posterior() -> Posterior:
             if collecting:
                 iterates.collect({name: weights.detach() for name, weights in network.named_parameters()})
@@ -61,7 +67,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             return LowRankGaussian(mean, *iterates.deviations())
 
         return trainers.Method(
-            optimizer, partial(trainers.descend, optimizer, network, objective), posterior, begin_epoch,
+            optimizer, step, posterior, begin_epoch,
             stored=lambda: vars(iterates), restore=lambda stored: vars(iterates).update(stored), keeps_last=True,
         )  # fmt: skip
 

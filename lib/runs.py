@@ -187,8 +187,14 @@ def each(
     """The run of each of the data sets, methods and seeds: found, or trained where there is none such at all.
 
     ``data_root`` may be a mapping from data sets to folders. Those that are ``missing``, each named as in "hd-ivon-2",
-    are left out. ``settings`` and ``named`` are as ``setup_of`` takes them. Raises ``ValueError`` as ``find`` does.
+    are left out. ``settings`` and ``named`` are as ``setup_of`` takes them. Raises ``ValueError`` as ``find`` does, and
+    where no run is asked for or a folder is given for what is no data set.
     """
+    for name, asked in {"dataset": dataset, "method": method, "seed": seed}.items():
+        if not as_list(asked):
+            raise ValueError(f"no {name} is given: give one or more")
+    for name in data_root.keys() - datasets.SETS.keys() if isinstance(data_root, Mapping) else ():
+        raise ValueError(f"data_root names {name!r}, which is no data set: the sets are {', '.join(datasets.SETS)}")
     for one in as_list(dataset):
         pairs = itertools.product(as_list(method), as_list(seed))
         there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]

@@ -107,9 +107,11 @@ def setup_of(settings: Mapping[str, Any], *, dataset: str, method: str, seed: in
 
 def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict[str, Any]:
     """What settings say of one data set and method; the sections of other methods are left out."""
-    flat, sections = {}, {}
+    kind, flat, sections = methods.get(method), {}, {}
     for name, value in settings.items():
-        if name in methods.METHODS:
+        # "dropout" is a method and a setting: a mapping that names no data set is the method's.
+        own = name in kind.takes() and (not isinstance(value, Mapping) or value.keys() & datasets.SETS.keys())
+        if name in methods.METHODS and not own:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{name!r} is a method: give its settings as a mapping, not {value!r}")
             sections[name] = settings_for(value, dataset, method)
@@ -120,7 +122,6 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
                 flat[name] = value[dataset]
         else:
             flat[name] = value
-    kind = methods.get(method)
     if issubclass(kind, methods.Derived):
         bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
         return flat | ({"bases": flat.get("bases", {}) | bases} if bases else {})

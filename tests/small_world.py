@@ -3,8 +3,8 @@
 Recordings in the layouts of HD, SC and FSDD, SC's features, and a run that was trained, evaluated and put into a table.
 """
 
-import functools
 import hashlib
+import itertools
 import json
 import shutil
 import tarfile
@@ -20,13 +20,13 @@ import soundfile
 import torch
 from full_disk import full_disk
 
-from lib import datasets, downloads, experiment, features, posteriors, settings, synthesis, tables
-from lib.pipeline.planning import notebooks_of, plan, read_defaults, read_settings
+from lib import datasets, posteriors, runs
+from lib.datasets import downloads, fsdd
+from lib.setup import Setup
+from lib.study import tables
 
-ROOT = Path(__file__).parents[1]
 SC_SPEAKERS = {"train": "00000008", "other": "00000009", "validation": "00000007", "test": "00000002"}
-HD_SPEAKERS = {"train": "00", "validation": "10", "test": "04"}
-CHOSEN = {"dataset": "sc", "method": "map", "seed": 1, "num_frames": 20, "hidden_sizes": [4], "epochs": 2}
+TOY = {"dataset": "sc", "method": "map", "seed": 1, "num_frames": 20, "hidden_sizes": [4], "epochs": 2}
 
 World = Path
 
@@ -40,71 +40,56 @@ def make(world: World) -> None:
         names = [f"{word}/{SC_SPEAKERS[part]}_nohash_0.wav" for word in ("bed", "yes")]
         (world / "sc" / name).write_text("\n".join(names) + "\n")
     listed = {"train": [], "test": []}
-    for part, speaker in HD_SPEAKERS.items():
-        for language in ("english", "german"):
-            for digit in range(10):
-                name = f"lang-{language}_speaker-{speaker}_trial-0_digit-{digit}.flac"
-                sound(f"hd/audio/{name}")(world)
-                listed["test" if part == "test" else "train"].append(name)
+    for speaker, language, digit in itertools.product(("00", "10", "04"), ("english", "german"), range(10)):
+        name = f"lang-{language}_speaker-{speaker}_trial-0_digit-{digit}.flac"
+        sound(f"hd/audio/{name}")(world)
+        listed["test" if speaker == "04" else "train"].append(name)
     for part, names in listed.items():
         (world / "hd" / f"{part}_filenames.txt").write_text("\n".join(names) + "\n")
     sound("fsdd/recordings/0_theo_0.wav", rate=8_000)(world)
-    extract("sc")(world)
-    with patch.object(experiment, "DATA", world):
-        run = train()(world)
-        tables.write({run: evaluate()(world)}, chosen(world))
+    with patch.object(runs, "DATA", world):
+        train()(world)
+        tabulate(world)
 
 
 # What is asked for: the library's functions, on the world's folders.
 
 
-def load(name: str, split: str | None = None, root: str | None = None, validation: str | None = None) -> Callable:
-    return lambda world: datasets.load(name, split, world / (root or name), validation)
+def load(name: str, root: str | None = None, **settings: Any) -> Callable:
+    return lambda world: datasets.load(name, world / (root or name), datasets.get(name).settings(**settings))
 
 
-def extract(name: str, **settings: Any) -> Callable:
-    return lambda world: features.extract(load(name)(world), world / "features", **{"frames": 20, **settings})
+def extract(name: str, snr: float | None = None, **settings: Any) -> Callable:
+    return lambda world: runs.load_frames(setup(dataset=name, **settings), world / name, snr)
 
 
-def chosen(world: World, **other: Any) -> dict[str, Any]:
-    return CHOSEN | {"data_root": world / "sc", "results_root": world / "runs"} | other
-
-
-def frames(world: World, **other: Any) -> features.Frames:
-    return experiment.load_frames(chosen(world, **other), "sc")
+def setup(**other: Any) -> Setup:
+    return Setup.of(TOY | other)
 
 
 def train(**other: Any) -> Callable:
-    return lambda world: experiment.train(frames(world), chosen(world, **other))
+    return lambda world: runs.train(setup(**other), extract("sc")(world), world / "runs")
 
 
-def find(world: World) -> experiment.Run:
-    return experiment.find(frames(world), chosen(world))
+def find(world: World, **other: Any) -> runs.Run:
+    return runs.find(setup(**other), extract("sc")(world), world / "runs")
 
 
-def history(world: World) -> pd.DataFrame:
-    return find(world).history
+def stored(name: str) -> Callable:
+    return lambda world: getattr(find(world), name)
 
 
 def evaluate(samples: int = 2, bins: int = 5) -> Callable:
-    return lambda world: experiment.evaluate(find(world), frames(world), samples, bins)
+    return lambda world: runs.evaluate(find(world), extract("sc")(world), samples, bins)
 
 
 def tabulate(world: World) -> pd.DataFrame:
-    return tables.write({find(world): evaluate()(world)}, chosen(world))
+    return tables.write_table1({find(world): evaluate()(world)}, world / "runs")
 
 
-def notebook(name: str, **parameters: Any) -> Callable:
-    return lambda world: settings.checked(parameters, name)
-
-
-@functools.cache
-def declared() -> dict[str, dict[str, Any]]:
-    return {stem: read_defaults(ROOT / "book" / f"{stem}.ipynb") for stem in notebooks_of(ROOT)}
-
-
-def plan_from(name: str) -> Callable:
-    return lambda world: plan(read_settings(world / name), declared())
+def each(**asked: Any) -> Callable:
+    given = {"dataset": "sc", "method": "map", "seed": 1} | asked
+    return lambda world: list(runs.each({"num_frames": 20}, **given, results_root=world / "runs"))
 
 
 def fetch(folders: tuple[str, ...] = ("http://127.0.0.1:9/",), space: int = 10**6, checksum: str = "") -> Callable:
@@ -113,15 +98,14 @@ def fetch(folders: tuple[str, ...] = ("http://127.0.0.1:9/",), space: int = 10**
     def ask(world):
         archive = world / "new" / "hd.tar.gz"
         known = checksum or f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"
-        source = downloads.Source(folders, "hd.tar.gz", "hd.tar.gz", known, "train_filenames.txt", space)
-        with patch.dict(downloads.SOURCES, hd=source):
-            downloads.fetch("hd", world / "new" / "hd")
+        source = downloads.Source(folders, "hd.tar.gz", known, "train_filenames.txt", space)
+        downloads.fetch("hd", (source,), world / "new" / "hd")
 
     return ask
 
 
-def synthesise(name: str, root: str, **settings: Any) -> Callable:
-    return lambda world: synthesis.make(name, world / root, **settings)
+def synthesise(root: str, **given: Any) -> Callable:
+    return lambda world: datasets.get("synthetic-hd").make(world / root, **given)
 
 
 def on_a_full_disk(ask: Callable, after: int = 0) -> Callable:
@@ -287,10 +271,7 @@ class Code:
         return (open, ("code-was-run", "w"))
 
 
-def crowd(folder: Path) -> None:
+def crowd(world: World) -> None:
     """FSDD's recordings but for one, without sound."""
-    for speaker in datasets.fsdd.SPEAKERS:
-        for digit in range(10):
-            for index in range(50):
-                (folder / f"{digit}_{speaker}_{index}.wav").touch()
-    (folder / "0_george_0.wav").unlink()
+    for digit, speaker, index in [*itertools.product(range(10), fsdd.SPEAKERS, range(50))][1:]:
+        (world / f"fsdd/recordings/{digit}_{speaker}_{index}.wav").touch()

@@ -18,20 +18,21 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import torch
 from tqdm import tqdm
 
-from lib import downloads, experiment, tables
+from lib import datasets, runs
+from lib.setup import setup_of
+from lib.study import tables
 
-LIB = str(Path(experiment.__file__).parent)
+LIB = str(Path(runs.__file__).parent)
 STEPS = ("unpacking", "features", "training", "evaluation")
-CHOSEN = {
-    "dataset": "fsdd",
+SETTINGS = {
     "split": "official",
-    "seed": 3,
     "num_frames": 20,
     "hidden_sizes": [16],
     "batch_size": 6,
@@ -47,23 +48,22 @@ OF_METHOD = {
 
 def command(folder: Path, archive: Path, method: str, begin: Callable[[str], None]) -> None:
     """All steps; whatever is lost or kept in a life lies in ``folder``."""
-    experiment.DATA = folder
-    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
-    source = downloads.SOURCES["fsdd"]._replace(archive=archive.name, checksum=f"sha256:{checksum}", space=2_000_000)
-    downloads.SOURCES["fsdd"] = source
+    runs.DATA = folder
+    checksum, fsdd = hashlib.sha256(archive.read_bytes()).hexdigest(), datasets.SETS["fsdd"]
+    source = fsdd.sources[0]._replace(archive=archive.name, checksum=f"sha256:{checksum}", space=2_000_000)
+    datasets.SETS["fsdd"] = replace(fsdd, sources=(source,))
     if not folder.exists():
         folder.mkdir()
         shutil.copy(archive, folder)
-    chosen = CHOSEN | OF_METHOD[method] | {"method": method}
+    setup = setup_of(SETTINGS | OF_METHOD[method], dataset="fsdd", method=method, seed=3)
     begin("unpacking")
-    downloads.fetch("fsdd", folder / "fsdd")
+    datasets.get("fsdd").prepare(folder / "fsdd")
     begin("features")
-    frames = experiment.load_frames(chosen, "fsdd")
+    frames = runs.load_frames(setup, folder / "fsdd")
     begin("training")
-    run = experiment.train(frames, chosen)
+    run = runs.train(setup, frames)
     begin("evaluation")
-    evaluation = experiment.evaluate(run, frames, samples=3, bins=5)
-    tables.write({run: evaluation}, chosen)
+    tables.write_table1({run: runs.evaluate(run, frames, samples=3, bins=5)}, folder / "runs")
 
 
 class Moments:

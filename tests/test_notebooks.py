@@ -1,115 +1,128 @@
-"""The notebooks against the library: their parameters, and a whole run of the book at a toy size."""
+"""The notebooks against the library: their parameters, and a whole run of the sequence at a toy size."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pandas as pd
 import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from toy_study import make_tones
 
-from lib import experiment, settings
-from lib.pipeline.__main__ import main
-from lib.pipeline.planning import SEQUENCE, plan, read_defaults, read_settings
+from lib import datasets, pages
+from lib.book import SEQUENCE, main, plan, read_defaults, read_settings
+from lib.parameters import NOTEBOOKS, check
+from lib.setup import setup_of
+from lib.study.tables import TABLE1
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-TOY = {"num_frames": 100, "hidden_sizes": [8, 8], "epochs": 2, "samples": 2, "points": 5, "directions": 1}
+DECLARED = read_defaults(ROOT)
+TRAINED = {"hidden_sizes": [8, 8], "epochs": 2, "settings": {"num_frames": 20, "batch_size": 10}}
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tones(tmp_path_factory.mktemp("tones"))
+
+
+def run(stem: str, folder: Path, **parameters: Any) -> str:
+    """Run a notebook as its user would; the outputs as text."""
+    given = {"data_root": str(folder / "tones"), "results_root": str(folder / "runs")} | parameters
+    executed = papermill.execute_notebook(
+        BOOK / f"{stem}.ipynb", folder / f"{stem}.ipynb", given, kernel_name="python3", progress_bar=False
+    )
+    return str([cell.outputs for cell in executed.cells if cell.cell_type == "code"])
+
+
+def posteriors(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_ino for path in folder.glob("*/posterior.pt")}
+
+
+# Parameters
 
 
 @pytest.mark.parametrize("stem", SEQUENCE)
-def test_a_notebook_declares_the_parameters_it_is_checked_for(stem: str) -> None:
-    declared = read_defaults(BOOK / f"{stem}.ipynb")
-    assert set(declared) == set(settings.NOTEBOOKS[stem])
-    assert settings.checked(declared, stem) == declared
+def test_a_notebook_declares_the_parameters_that_it_is_checked_for(stem: str) -> None:
+    assert tuple(sorted(DECLARED[stem])) == tuple(sorted(NOTEBOOKS[stem]))
+    cells = [cell.source for cell in nbformat.read(BOOK / f"{stem}.ipynb", 4).cells if cell.cell_type == "code"]
+    check(stem, cells[1:3])
+    assert f'parameters.check("{stem}")' in cells[2]
 
 
-def test_quick_settings_are_the_defaults_spelled_out() -> None:
+def test_quick_parameters_are_the_notebooks_defaults_and_put_none_into_them() -> None:
     quick = read_settings(BOOK / "params/quick.yml")
-    for method in quick["method"]:
-        defaults = settings.DEFAULTS[method]
-        assert quick.pop(method) == {name: value for name, value in defaults.items() if value is not None}
-    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in SEQUENCE}
-    for stem, parameters in declared.items():
-        for name in ("dataset", "method", "seed"):
-            values = parameters[name] if isinstance(parameters[name], list) else quick[name]
-            assert values == quick[name], f"{stem} {name}"
-        for name in parameters.keys() & quick.keys() - {"dataset", "method", "seed"}:
-            assert parameters[name] == quick[name], f"{stem} {name}"
-    shared = {name: value for name, value in settings.RUN_DEFAULTS.items() if value is not None}
-    assert {name: quick[name] for name in shared} == shared
+    steps = plan(quick, DECLARED)
+    shown = {step.notebook: step.parameters for step in steps if step.shown and step.notebook in SEQUENCE}
+    assert shown == {stem: {} for stem in SEQUENCE}
+    for name in quick.keys() - {"dataset", "method", "seed"}:
+        assert quick[name] in [defaults.get(name) for defaults in DECLARED.values()], name
 
 
-def test_what_the_book_shows_of_the_quick_run_has_no_parameters_put_in() -> None:
-    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in SEQUENCE}
-    steps = plan(read_settings(BOOK / "params/quick.yml"), declared)
-    assert [step.notebook for step in steps if step.shown] == list(SEQUENCE)
-    assert not any(step.parameters for step in steps if step.shown)
+@pytest.mark.parametrize("files", [["paper.yml"], ["paper.yml", "rehearsal.yml"]], ids=str)
+def test_the_paper_s_parameters_give_setups_of_its_size(files: list[str]) -> None:
+    settings = read_settings(*(BOOK / "params" / name for name in files))
+    trainings = [step for step in plan(settings, DECLARED) if step.notebook == "02_training"]
+    assert len(trainings) == 2 * 2 * 3
+    batch_sizes = set()
+    for step in trainings:
+        given = DECLARED["02_training"] | step.parameters | step.along
+        named = {name: given[name] for name in ("dataset", "method", "seed", "epochs", "hidden_sizes")}
+        setup = setup_of(given["settings"], **named)
+        assert (setup.training.epochs, list(setup.network.hidden_sizes)) == (30, [512, 512])
+        assert (setup.data.split or datasets.get(setup.dataset).default_split) in ("official", "70-10-20")
+        batch_sizes.add((setup.dataset.removeprefix("synthetic-"), setup.method.name, setup.method.batch_size))
+    assert batch_sizes == {("hd", "map", 128), ("sc", "map", 128), ("hd", "ivon", 16), ("sc", "ivon", 32)}
 
 
-def test_the_paper_settings_are_ones_that_the_notebooks_take() -> None:
-    declared = {stem: read_defaults(BOOK / f"{stem}.ipynb") for stem in SEQUENCE}
-    for step in plan(read_settings(BOOK / "params/paper.yml"), declared):
-        settings.checked(declared[step.notebook] | step.parameters | step.along, step.notebook)
+# Runs
 
 
-def test_the_whole_sequence_runs_at_a_toy_size_and_is_not_computed_twice(tmp_path: Path) -> None:
-    root = tmp_path / "repository"
+def test_the_whole_sequence_runs_at_a_toy_size(tmp_path: Path, tones: Path, monkeypatch) -> None:
+    root, results = tmp_path / "repository", tmp_path / "results"
     shutil.copytree(BOOK, root / "book")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, root)
-    chosen = TOY | {"dataset": ["synthetic-hd"], "method": ["map", "ivon"], "seed": [1]}
-    params, results = tmp_path / "toy.yml", tmp_path / "results"
-    params.write_text(yaml.safe_dump(chosen))
-    assert main(["--params", str(params), "--results", str(results)], root=root) == 0
-    assert (root / "_build/html/index.html").is_file()
+    chapters = [{"file": f"book/{stem}"} for stem in SEQUENCE]
+    (root / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/intro", "chapters": chapters}))
+    shutil.copy(ROOT / "_config.yml", root)
+    monkeypatch.setattr(pages, "render", lambda source, html: None)  # the pages are built in test_book
+    params = tmp_path / "toy.yml"
+    asked = {"dataset": ["fsdd"], "method": ["map", "ivon"], "seed": [1], "data_root": {"fsdd": str(tones)}}
+    asked |= TRAINED | {"samples": 2, "points": 5, "directions": 1, "ivon": {"hess_init": 0.5}}
+    params.write_text(yaml.safe_dump(asked))
+    assert main(["--params", str(params), "--results", str(results)], root) == 0
+    assert len(list((root / "_build/executed").iterdir())) == 1 + 2 + 1 + 1
     table = pd.read_csv(results / "table1.csv")
-    assert list(table.columns) == experiment.TABLE
-    assert next(iter(table.itertuples(index=False, name=None)))[:3] == ("synthetic-hd", "ivon", 1)
-    assert len(table) == 2
-    posteriors = {path: path.stat().st_mtime_ns for path in results.glob("*/posterior.pt")}
-    assert len(posteriors) == 2
-    papermill.execute_notebook(
-        BOOK / "02_training.ipynb",
-        tmp_path / "again.ipynb",
-        {name: chosen[name] for name in ("num_frames", "hidden_sizes", "epochs")} | {"results_root": str(results)},
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    assert {path: path.stat().st_mtime_ns for path in results.glob("*/posterior.pt")} == posteriors
+    assert list(table.columns) == TABLE1
+    assert table[["dataset", "method", "seed"]].to_numpy().tolist() == [["fsdd", "ivon", 1], ["fsdd", "map", 1]]
+    assert len(posteriors(results)) == 2
 
-    lacking = ["sc-map-1", "sc-ivon-1", "synthetic-hd-ivon-1"]
-    evaluation = papermill.execute_notebook(
-        BOOK / "03_evaluation.ipynb",
-        tmp_path / "lacking.ipynb",
-        {name: chosen[name] for name in ("seed", "num_frames", "samples")}
-        | {"dataset": ["sc", "synthetic-hd"], "missing": lacking, "results_root": str(results)},
-        kernel_name="python3",
-        progress_bar=False,
-    )
-    outputs = str([cell.outputs for cell in evaluation.cells if cell.cell_type == "code"])
-    assert f"Missing here, since there are no such runs: {', '.join(lacking)}" in outputs
+
+def test_a_run_of_the_second_notebook_is_found_again_by_the_third_and_no_other_is(tmp_path: Path, tones: Path) -> None:
+    (tmp_path / "tones").symlink_to(tones)
+    one = {"dataset": "fsdd", "method": "map", "seed": 3}
+    own = TRAINED | {"settings": TRAINED["settings"] | {"learning_rate": 0.01}}
+    run("02_training", tmp_path, **one, **own)
+    (trained,) = posteriors(tmp_path / "runs").items()
+    missing = ["fsdd-map-4", "fsdd-ivon-3", "fsdd-ivon-4"]
+    asked = {"dataset": ["fsdd"], "method": ["map", "ivon"], "seed": [3, 4], "missing": missing, "samples": 2}
+    outputs = run("03_evaluation", tmp_path, **asked, **own)
+    assert f"Missing here, since there are no such runs: {', '.join(missing)}" in outputs
     assert "'rows': 1" in outputs
-    assert len(list(results.glob("*/posterior.pt"))) == 2
+    assert [*posteriors(tmp_path / "runs").items()] == [trained]
+    with pytest.raises(PapermillExecutionError, match=r"there are .* \(with learning_rate 0\.01\): give the settings"):
+        run("03_evaluation", tmp_path, **asked, **TRAINED)
+    assert [*posteriors(tmp_path / "runs").items()] == [trained]
 
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
-    [
-        ({"epoch": 3}, "unknown parameter 'epoch'"),
-        ({"seed": "one"}, "seed = 'one' does not fit"),
-        ({"method": "map", "ess_factor": 2.0}, "map takes no ess_factor"),
-        ({"dataset": "sc", "data_root": "nowhere"}, "nowhere"),
-    ],
-)
+    [({"epoch": 3}, "unknown parameter 'epoch': 02_training takes dataset"),
+     ({"data_root": "nowhere"}, "nowhere does not hold the set 'fsdd'")],
+)  # fmt: skip
 def test_a_notebook_refuses_what_it_does_not_take(tmp_path: Path, parameters: dict, sentence: str) -> None:
     with pytest.raises(PapermillExecutionError, match=sentence):
-        papermill.execute_notebook(
-            BOOK / "02_training.ipynb",
-            tmp_path / "out.ipynb",
-            parameters | {"results_root": str(tmp_path / "results")},
-            kernel_name="python3",
-            progress_bar=False,
-        )
-    assert not (tmp_path / "results").exists()
+        run("02_training", tmp_path, **{"dataset": "fsdd", "method": "map"} | parameters)
+    assert not (tmp_path / "runs").exists()

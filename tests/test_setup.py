@@ -1,6 +1,8 @@
 """Setups: each setting belongs to a part of the run and is checked once; what is added later renames no run."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -83,6 +85,23 @@ def test_what_belongs_to_nothing_or_does_not_fit_is_refused_in_one_sentence(give
     with pytest.raises(ValueError, match=told) as refusal:
         Setup.of(ASKED | given)
     assert "\n" not in str(refusal.value)
+
+
+OF_OTHER_KINDS = [
+    {"epochs": "ten"}, {"epochs": 3.0}, {"dropout": True}, {"hidden_sizes": 128}, {"split": 3}, {"bias": 1},
+    {"method": ["map", "ivon"]}, {"dataset": ["fsdd", "sc"]}, {"seed": [1, 2]},
+]  # fmt: skip
+
+
+def test_a_value_of_another_kind_is_refused_in_one_sentence_where_annotations_are_not_checked():
+    program = (
+        f"from lib.setup import setup_of\nfor change in {OF_OTHER_KINDS}:\n    try:\n"
+        f"        setup_of({{}}, **{ASKED | {'seed': 1}} | change)\n    except ValueError as refusal:\n"
+        "        print(refusal)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    for change, sentence in zip(OF_OTHER_KINDS, told.splitlines(), strict=True):
+        assert repr(*change.values()) in sentence
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -21,7 +21,7 @@ SETS = {one.name: one for one in (HD, SC, FSDD, SHD, SSC, SYNTHETIC_HD, SYNTHETI
 
 def get(name: str) -> DataSet:
     """Return the set of this name, or raise ``ValueError`` with the names that there are."""
-    if name not in SETS:
+    if name not in [*SETS]:  # a list of names is none of them, and has no hash
         raise ValueError(f"no data set is called {name!r}: the sets are {', '.join(SETS)}")
     return SETS[name]
 

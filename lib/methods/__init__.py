@@ -33,6 +33,6 @@ METHODS: dict[str, type[Method]] = {
 
 def get(name: str) -> type[Method]:
     """The method of this name. Raises ``ValueError`` that lists the names for another."""
-    if name not in METHODS:
+    if name not in [*METHODS]:  # a list of names is none of them, and has no hash
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     return METHODS[name]

@@ -139,7 +139,10 @@ def read(path: Path) -> Study:
     """The study that a file describes. Raises ``ValueError`` or ``FileNotFoundError`` where it does not."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for name, kind in (NEEDED | OPTIONAL).items():
         wanted = name in NEEDED or (isinstance(content, dict) and name in content)
         if not isinstance(content, dict) or (wanted and not isinstance(content.get(name), kind)):

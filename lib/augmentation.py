@@ -11,8 +11,8 @@ number of its copy alone.
 
 import functools
 import threading
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pyroomacoustics
@@ -38,22 +38,12 @@ DELAY = pyroomacoustics.constants.get("frac_delay_length") // 2
 SIMULATING = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to a waveform, from the first to the last; None leaves a step out."""
-
-    inverted: bool = False
-    noise: float | None = None  # standard deviation, relative to the signal's
-    gain_db: float | None = None
-    room: int | None = None
-
-
 def augmented(
     waveform: Float32[np.ndarray, " samples"], sample_rate: int, utterance: str, copy: int
 ) -> Float32[np.ndarray, " samples"]:
     """A copy of an utterance, the same whenever its name and its number are; ``sample_rate`` in Hz."""
     generator = generator_of(f"{copy} {utterance}")
-    return apply(draw(generator), waveform, sample_rate, generator)
+    return apply(waveform, sample_rate, generator, **draw(generator))
 
 
 def in_noise(waveform: Float32[np.ndarray, " samples"], snr: float, utterance: str) -> Float32[np.ndarray, " samples"]:
@@ -72,36 +62,37 @@ def generator_of(name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "little"))
 
 
-def draw(generator: np.random.Generator) -> Augmentation:
-    """Each step by its chance, and uniformly within its range."""
-    chances = generator.random(4) < tuple(SETTINGS["chances"].values())
-    drawn = generator.uniform(*SETTINGS["noise"]), generator.uniform(*SETTINGS["gain_db"])
-    noise, gain_db, room = (*drawn, int(generator.integers(SETTINGS["rooms"])))
-    inverted, noisy, quieter, reverberant = chances
-    return Augmentation(
-        inverted=bool(inverted),
-        noise=noise if noisy else None,
-        gain_db=gain_db if quieter else None,
-        room=room if reverberant else None,
-    )
+def draw(generator: np.random.Generator) -> dict[str, Any]:
+    """The steps that are taken, each by its chance and uniformly within its range, as ``apply`` takes them."""
+    taken = generator.random(4) < tuple(SETTINGS["chances"].values())
+    noise, gain_db = generator.uniform(*SETTINGS["noise"]), generator.uniform(*SETTINGS["gain_db"])
+    steps = {"inverted": True, "noise": noise, "gain_db": gain_db, "room": int(generator.integers(SETTINGS["rooms"]))}
+    return {name: value for (name, value), own in zip(steps.items(), taken, strict=True) if own}
 
 
 def apply(
-    augmentation: Augmentation,
     waveform: Float32[np.ndarray, " samples"],
     sample_rate: int,
     generator: np.random.Generator,
+    *,
+    inverted: bool = False,
+    noise: float | None = None,
+    gain_db: float | None = None,
+    room: int | None = None,
 ) -> Float32[np.ndarray, " samples"]:
-    """The waveform after all steps, as long as it was: what would still sound in the room after its end is cut."""
-    if augmentation.inverted:
+    """The waveform after all steps in this order, None being none; ``noise`` is relative to its standard deviation.
+
+    It is as long as it was: what would still sound in the room after its end is cut.
+    """
+    if inverted:
         waveform = -waveform
-    if augmentation.noise is not None:
-        deviation = augmentation.noise * waveform.std()
+    if noise is not None:
+        deviation = noise * waveform.std()
         waveform = waveform + deviation * generator.standard_normal(len(waveform), dtype=np.float32)
-    if augmentation.gain_db is not None:
-        waveform = waveform * np.float32(10 ** (augmentation.gain_db / 20))
-    if augmentation.room is not None:
-        sounding = fftconvolve(waveform, impulse_response(augmentation.room, sample_rate))
+    if gain_db is not None:
+        waveform = waveform * np.float32(10 ** (gain_db / 20))
+    if room is not None:
+        sounding = fftconvolve(waveform, impulse_response(room, sample_rate))
         waveform = sounding[DELAY : DELAY + len(waveform)]
     return waveform
 
@@ -133,9 +124,8 @@ def simulated(room: int, sample_rate: int) -> Float32[np.ndarray, " samples"]:
     # Threads that share the images out would change the sum's last digits.
     pyroomacoustics.constants.set("num_threads", 1)
     absorption, reflections = pyroomacoustics.inverse_sabine(seconds, sides)
-    shoebox = pyroomacoustics.ShoeBox(
-        sides, fs=sample_rate, materials=pyroomacoustics.Material(absorption), max_order=reflections
-    )
+    walls = pyroomacoustics.Material(absorption)
+    shoebox = pyroomacoustics.ShoeBox(sides, fs=sample_rate, materials=walls, max_order=reflections)
     shoebox.add_source(mouth)
     shoebox.add_microphone(microphone)
     shoebox.compute_rir()

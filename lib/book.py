@@ -19,9 +19,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import papermill
@@ -43,8 +42,7 @@ SEQUENCE = {  # for each notebook, the axes that it is run along and the noteboo
 }
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One execution of one notebook."""
 
     notebook: str  # its stem in book/
@@ -157,8 +155,8 @@ def plan(settings: Mapping[str, Any], declared: Mapping[str, dict[str, Any]]) ->
                 one = {axis: settings[axis][0] for axis in AXES if not isinstance(defaults.get(axis), list)} | along
                 parameters = parameters_of(defaults, settings | one, along)
             read = [it for it in steps if it.notebook == needed and it.along.items() <= (it.along | one).items()]
+            enough = 0 if notebook not in SEQUENCE else 1 if "missing" in defaults else len(read)
             after = tuple(step.name for step in read)
-            enough = 0 if notebook not in SEQUENCE else 1 if "missing" in defaults else len(after)
             steps.append(Step(notebook, along, parameters, along == shown, after, enough))
     return steps
 
@@ -201,17 +199,18 @@ def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     by_name = {step.name: step for step in steps}
-    tasks = {name: (root, step.notebook, name, step.parameters) for name, step in by_name.items()}
-    after = {name: step.after for name, step in by_name.items()}
+
+    def task(step: Step, **further: Any) -> tuple:
+        return root, step.notebook, step.name, step.parameters | further
 
     def without(name: str, failed: list[str]) -> tuple | None:
-        """The arguments of a step where some that it comes after have failed; None where it cannot do without."""
+        """The task of a step where some that it comes after have failed; None where it cannot do without."""
         step = by_name[name]
         if len(step.after) - len(failed) < step.enough:
             return None
-        missing = {"missing": [one.partition("-")[2] for one in failed]} if step.enough else {}
-        return root, step.notebook, name, step.parameters | missing
+        return task(step, missing=[one.partition("-")[2] for one in failed]) if step.enough else task(step)
 
+    tasks, after = {step.name: task(step) for step in steps}, {step.name: step.after for step in steps}
     undone, costs, shared = {}, [], root / "_build/reports"
     with workers(scheduler, len(steps)) as client:
         for name, outcome in run_all(client, pages.execute, tasks, after, shared=shared, without=without):
@@ -231,8 +230,7 @@ def make(params: list[Path], results: Path | None, scheduler: str | None, root: 
     work: waiting for hours, to put another book in its place, is not what was asked for.
     """
     settings = read_settings(*params) | ({"results_root": str(results)} if results else {})
-    steps = plan(settings, read_defaults(root))
-    build = root / "_build"
+    steps, build = plan(settings, read_defaults(root)), root / "_build"
     busy = f"another run of the book is at work in {build}; wait for its end, or use another checkout"
     with exclusive(build / "html", refusal=busy):
         print(f"{len(steps)} notebooks to run.", flush=True)

@@ -5,6 +5,7 @@ steps. An estimator has a gradient for each pattern, and its mean and its varian
 Gradients are those of the hidden layers' parameters, as the readout's is exact in any estimator.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -31,21 +32,21 @@ Parameters = Mapping[str, Tensor]
 Carrier = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def importance_weighted(slope: Slope) -> Carrier:
-    """The carrier that gives drawn spikes this slope by their score (``neurons.stochastic``)."""
-    return lambda spikes, excess, deviation: differentiable(spikes, excess / deviation, slope)
-
-
 def boxcar_of_means(spikes: Tensor, excess: Tensor, deviation: Tensor) -> Tensor:
     """The surrogate derivative of the paper, at the mean potential."""
     return differentiable(spikes, excess, lambda above, _: boxcar(above, threshold=0.0))
 
 
+def with_slope(slope: Slope, spikes: Tensor, excess: Tensor, deviation: Tensor) -> Tensor:
+    """Give drawn spikes this slope by their score (``neurons.stochastic``)."""
+    return differentiable(spikes, excess / deviation, slope)
+
+
 CARRIERS: dict[str, Carrier] = {
-    "straight-through": importance_weighted(straight_through),
-    "trapezoid": importance_weighted(trapezoid),
-    "relaxed, width 1": importance_weighted(partial(relaxed, width=1.0)),
-    "relaxed, width 4": importance_weighted(partial(relaxed, width=4.0)),
+    "straight-through": partial(with_slope, straight_through),
+    "trapezoid": partial(with_slope, trapezoid),
+    "relaxed, width 1": partial(with_slope, partial(relaxed, width=1.0)),
+    "relaxed, width 4": partial(with_slope, partial(relaxed, width=4.0)),
     "boxcar, drawn spikes": boxcar_of_means,
 }
 
@@ -76,22 +77,17 @@ def compare(
     more than 2^16 patterns of spikes.
     """
     rows = []
-    for deviation in deviations:
-        for seed in seeds:
-            case = random_case(deviation, seed, hidden_sizes, time, features, classes)
-            exact = exact_gradient(case)
-            scale = exact.norm()
-            for estimator, (gradients, weights) in estimates(case).items():
-                mean = weights @ gradients
-                rows.append(
-                    {
-                        "deviation": deviation, "seed": seed, "estimator": estimator,
-                        "bias": float((mean - exact).norm() / scale),
-                        "variance": float(weights @ (gradients - mean).square().sum(dim=1) / scale**2),
-                        "cosine": float(mean @ exact / (mean.norm() * scale)),
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
+    for deviation, seed in itertools.product(deviations, seeds):
+        case = random_case(deviation, seed, hidden_sizes, time, features, classes)
+        exact = exact_gradient(case)
+        scale = exact.norm()
+        for estimator, (gradients, weights) in estimates(case).items():
+            mean = weights @ gradients
+            bias = (mean - exact).norm() / scale
+            variance = weights @ (gradients - mean).square().sum(dim=1) / scale**2
+            cosine = mean @ exact / (mean.norm() * scale)
+            rows.append((deviation, seed, estimator, float(bias), float(variance), float(cosine)))
+    return pd.DataFrame(rows, columns=["deviation", "seed", "estimator", "bias", "variance", "cosine"])
 
 
 def random_case(
@@ -101,12 +97,10 @@ def random_case(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = StochasticClassifier(features, classes, hidden_sizes, deviation=deviation).double()
-        with torch.no_grad():
-            network.readout.weight.mul_(READOUT_GAIN)
-            for layer in network.layers:
-                layer.gain.fill_(GAIN)
-        utterance = torch.randn(time, features, dtype=torch.float64)
-        return Case(network.requires_grad_(False), utterance, torch.randint(classes, ()))
+        network.requires_grad_(False).readout.weight.mul_(READOUT_GAIN)
+        for layer in network.layers:
+            layer.gain.fill_(GAIN)
+        return Case(network, torch.randn(time, features, dtype=torch.float64), torch.randint(classes, ()))
 
 
 def patterns(case: Case) -> Float[Tensor, "patterns spikes"]:
@@ -151,12 +145,15 @@ def estimates(case: Case) -> dict[str, tuple[Float[Tensor, "cases parameters"], 
         # d log Phi(x) is phi(x) / Phi(x) dx, twice the trapezoid's slope: only this line's gradient is of use.
         return (2 * trapezoid(scores, torch.ones_like(scores)).detach() * scores).sum()
 
+    def without_noise(excess: Tensor, deviation: Tensor) -> Tensor:
+        return boxcar_of_means((excess > 0).to(excess.dtype), excess, deviation)
+
     found = {}
     for name, carrier in CARRIERS.items():
         gradients = of_patterns(lambda some, pattern, carrier=carrier: _forced(some, case, pattern, carrier)[0].sum())
         found[name] = gradients, probabilities
     found["score function"] = (losses - probabilities @ losses)[:, None] * of_patterns(log_probability), probabilities
-    surrogate = grad(lambda some: _loss(some, case, 1, _without_noise).sum())(parameters)
+    surrogate = grad(lambda some: _loss(some, case, 1, without_noise).sum())(parameters)
     found["boxcar, no noise"] = _flat(surrogate)[None], torch.ones_like(probabilities[:1])
     return found
 
@@ -178,10 +175,6 @@ def _forced(
 
     losses = _loss(parameters, case, len(listed), fire)
     return losses, torch.cat(scores, dim=1)
-
-
-def _without_noise(excess: Tensor, deviation: Tensor) -> Tensor:
-    return boxcar_of_means((excess > 0).to(excess.dtype), excess, deviation)
 
 
 def _loss(parameters: Parameters, case: Case, copies: int, fire: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

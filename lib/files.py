@@ -14,10 +14,8 @@ from tempfile import TemporaryDirectory
 from filelock import FileLock, Timeout
 
 # What the system may refuse in a folder, by error number, in words.
-FULL = dict.fromkeys(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    "the disk of {} is full, or your share of it; make room and run again",
-)
+ROOM = "the disk of {} is full, or your share of it; make room and run again"
+FULL = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), ROOM)
 IN_THE_WAY = FULL | {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "{} cannot be written to; give another folder"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is no folder; move away what is there, or give another folder"),

@@ -7,7 +7,7 @@ A change of a state leaves the state alone and returns another, so that any samp
 import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,8 @@ LOWEST = 0.05
 
 def weight_matrices(network: nn.Module) -> list[str]:
     """The names of the weights between units; the recurrent ones and the readout's are among them."""
-    return [
-        name
-        for name, parameter in network.named_parameters()
-        if parameter.ndim == 2 and name.rpartition(".")[2] in ("weight", "recurrent")
-    ]
+    matrices = [name for name, parameter in network.named_parameters() if parameter.ndim == 2]
+    return [name for name in matrices if name.rpartition(".")[2] in ("weight", "recurrent")]
 
 
 def mismatched(
@@ -56,8 +53,8 @@ def mismatched(
     if not level >= 0:
         raise ValueError(f"a mismatch has a level of 0 or more, not {level}")
     if what == "weights":
-        weights = {name: state[name] * _factors(state[name], level, generator) for name in weight_matrices(network)}
-        return dict(state) | weights
+        names = weight_matrices(network)
+        return dict(state) | {name: state[name] * _factors(state[name], level, generator) for name in names}
     used = _as_used(state, network)
     if what == "thresholds":
         return _with_thresholds(used, network, level, generator)
@@ -70,8 +67,9 @@ def without_clamping(network: nn.Module) -> nn.Module:
     Within the ranges it computes the same.
     """
     network = copy.deepcopy(network)
-    for layer in _spiking_layers(network).values():
-        layer.bounded = False
+    for layer in network.modules():
+        if isinstance(layer, SpikingLayer):
+            layer.bounded = False
     return network
 
 
@@ -83,12 +81,10 @@ def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) 
     """
     if not bits >= 2:
         raise ValueError(f"symmetric levels need 2 bits or more, not {bits}")
-    changed = dict(state)
-    if bits < math.inf:
-        for name in names:
-            steps = 2 ** (bits - 1) - 1
-            largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
-            changed[name] = (state[name] / largest * steps).round() / steps * largest
+    changed, steps = dict(state), 2 ** (bits - 1) - 1
+    for name in names if bits < math.inf else ():
+        largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
+        changed[name] = (state[name] / largest * steps).round() / steps * largest
     return changed
 
 
@@ -107,12 +103,10 @@ def dropping_spikes(network: nn.Module, probability: float, generator: torch.Gen
         arrives = torch.rand(train.shape, generator=generator, device=generator.device) >= probability
         return train * arrives.to(train.device)
 
-    handles = [layer.register_forward_hook(lose) for layer in network.layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in network.layers:
+            hooks.callback(layer.register_forward_hook(lose).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def perturbed(posterior: Posterior, change: Change) -> Posterior:
@@ -145,9 +139,7 @@ class _Perturbed(Posterior):
         return [self.change(state, generator) for state in self.posterior.draws(samples, generator)]
 
 
-def _with_leaks(
-    state: Mapping[str, Tensor], network: nn.Module, of_time: bool, level: float, generator: torch.Generator
-) -> State:
+def _with_leaks(state: State, network: nn.Module, of_time: bool, level: float, generator: torch.Generator) -> State:
     """``of_time`` says whether the factors are those of the leaks' time constants."""
     changed = dict(state)
     for prefix, layer in _neurons(network).items():
@@ -158,9 +150,7 @@ def _with_leaks(
     return changed
 
 
-def _with_thresholds(
-    state: Mapping[str, Tensor], network: nn.Module, level: float, generator: torch.Generator
-) -> State:
+def _with_thresholds(state: State, network: nn.Module, level: float, generator: torch.Generator) -> State:
     """A neuron with the threshold theta that is reset by theta is one with 1 whose currents are divided by theta.
 
     Its potential over theta is the other's. So its norm's gain and bias are divided (without a norm its weights and
@@ -173,20 +163,16 @@ def _with_thresholds(
         of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
         for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
             if (tensor := state.get(prefix + name)) is not None:
-                rows = theta.view(-1, *[1] * (tensor.ndim - 1))
-                changed[prefix + name] = tensor / rows
+                changed[prefix + name] = tensor / theta.view(-1, *[1] * (tensor.ndim - 1))
     return changed
 
 
-def _spiking_layers(network: nn.Module) -> dict[str, SpikingLayer]:
-    """By what their parameters' names begin with."""
-    return {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
-
-
 def _neurons(network: nn.Module) -> dict[str, SpikingLayer]:
-    if layers := _spiking_layers(network):
-        return layers
-    raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
+    """The spiking layers by what their parameters' names begin with."""
+    layers = {f"{name}.": layer for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)}
+    if not layers:
+        raise ValueError("the network has no spiking neurons with leaks and thresholds of their own")
+    return layers
 
 
 def _as_used(state: Mapping[str, Tensor], network: nn.Module) -> State:

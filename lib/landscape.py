@@ -73,10 +73,10 @@ def parameter_groups(network: nn.Module) -> dict[str, list[str]]:
     for layer_name, layer in network.layers.named_children():
         for name, _ in layer.named_parameters():
             first = name.partition(".")[0]
-            group = next((group for pattern, group in layer.groups.items() if fnmatchcase(first, pattern)), None)
-            if group is None:
+            found = [group for pattern, group in layer.groups.items() if fnmatchcase(first, pattern)]
+            if not found:
                 raise ValueError(f"{type(layer).__name__} has no group for its parameter {name!r}: name it in `groups`")
-            groups.setdefault(group, []).append(f"layers.{layer_name}.{name}")
+            groups.setdefault(found[0], []).append(f"layers.{layer_name}.{name}")
     groups["readout"] = [name for name, _ in parameters_of(network, "readout")]
     return groups
 
@@ -199,10 +199,8 @@ def surrogate_alignment(
         ]
         # Where a parameter has no effect in evaluation mode, its gradient is zero.
         gradients = torch.autograd.grad(torch.stack(losses).mean(), list(leaves.values()), materialize_grads=True)
-    surrogate = sum(
-        float((gradient.cpu().double() * direction[name].double()).sum())
-        for name, gradient in zip(leaves, gradients, strict=True)
-    )
+    pairs = zip(direction.values(), gradients, strict=True)
+    surrogate = sum(float((gradient.cpu().double() * along.double()).sum()) for along, gradient in pairs)
     alphas = np.array([*steps, *(-step for step in steps)])
     above, below = np.split(deterministic_loss(network, state, direction, alphas, batches), 2)
     return Slopes(surrogate, (above - below) / (2 * np.asarray(steps)))

@@ -30,7 +30,7 @@ def lif(
     Equations 1 and 2, with the baseline's reset by subtraction and input gain. The gradient passes through every use
     of a spike, the reset too, by the boxcar.
     """
-    return _integrate(current, leak, threshold)[0]
+    return over_time(_lif_step(leak, threshold), current)[0]
 
 
 @torch.no_grad()
@@ -38,17 +38,30 @@ def lif_potential(
     current: Float[Tensor, "time batch units"], leak: Float[Tensor, " units"], threshold: float = 1.0
 ) -> Float[Tensor, "time batch units"]:
     """The membrane potentials behind ``lif``, before each reset."""
-    return _integrate(current, leak, threshold)[1]
+    return over_time(_lif_step(leak, threshold), current)[1]
 
 
-def _integrate(current: Tensor, leak: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    potential = spike = torch.zeros_like(current[:1])
-    spikes, potentials = [], []
-    for step in current.split(1):
+def _lif_step(leak: Float[Tensor, " units"], threshold: float) -> Callable[..., tuple[Tensor, Tensor]]:
+    def advance(step, potential, spike):
         potential = leak * (potential - spike) + (1 - leak) * step  # equation 1
-        spike = fire(potential, threshold)  # equation 2
-        spikes.append(spike)
-        potentials.append(potential)
+        return potential, fire(potential, threshold)  # equation 2
+
+    return advance
+
+
+def over_time(
+    advance: Callable[..., tuple[Tensor, ...]], current: Float[Tensor, "time batch units"], memories: int = 0
+) -> tuple[Float[Tensor, "time batch units"], Float[Tensor, "time batch units"]]:
+    """Spikes of neurons that start from rest, and their potentials before each reset.
+
+    ``advance(current, potential, spike, *memory)`` takes a time step's current, and the state that the step before has
+    left, to the next state of the same form; ``memories`` counts what another neuron has beside the first two.
+    """
+    state, spikes, potentials = (torch.zeros_like(current[:1]),) * (2 + memories), [], []
+    for step in current.split(1):
+        state = advance(step, *state)
+        potentials.append(state[0])
+        spikes.append(state[1])
     return torch.cat(spikes), torch.cat(potentials)
 
 
@@ -134,10 +147,7 @@ class SpikingLayer(nn.Module):
         return weighted * factor + (norm.bias - mean * factor)
 
     def move_statistics(self, mean: Float[Tensor, " units"], variance: Float[Tensor, " units"], examples: int) -> None:
-        """Move batch norm's running statistics by a batch's, its variance made unbiased, as ``nn.BatchNorm1d`` does.
-
-        Raises ``ValueError`` for a single example.
-        """
+        """Move batch norm's running statistics, as ``nn.BatchNorm1d`` does; ``ValueError`` for a single example."""
         if examples < 2:
             raise ValueError("batch statistics need more than one value for each unit: train on larger batches")
         self.norm.running_mean.lerp_(mean, self.norm.momentum)

@@ -224,17 +224,15 @@ def to_dict(posterior: Posterior) -> dict:
 
 def from_dict(stored: Mapping) -> Posterior:
     """The inverse of ``to_dict``. Raises ``ValueError`` for what is not a stored posterior."""
-    if stored.get("family") not in FAMILIES:
-        raise ValueError(
-            f"{stored.get('family')!r} is not a family of posteriors: expected one of {', '.join(FAMILIES)}"
-        )
+    if (kind := stored.get("family")) not in FAMILIES:
+        raise ValueError(f"{kind!r} is not a family of posteriors: expected one of {', '.join(FAMILIES)}")
     fields = {}
     for name, value in stored.items():
         if isinstance(value, list):
             fields[name] = tuple(from_dict(part) for part in value)
         elif name != "family":
             fields[name] = from_dict(value) if "family" in value else value
-    return FAMILIES[stored["family"]](**fields)
+    return FAMILIES[kind](**fields)
 
 
 def store(tensors: dict, path: Path) -> None:

@@ -119,10 +119,12 @@ def load_utterances(setup: Setup, data_root: str | Path | None = None) -> Uttera
     return datasets.load(setup.dataset, Path(data_root), setup.data)
 
 
-def load_frames(setup: Setup, data_root: str | Path | None = None, snr: float | None = None) -> Frames:
+def load_frames(
+    setup: Setup, data_root: str | Path | None = None, snr: float | None = None, cache: Path | None = None
+) -> Frames:
     """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
     utterances = load_utterances(setup, data_root)
-    return datasets.get(setup.dataset).frames(utterances, setup.data, DATA / "features", snr)
+    return datasets.get(setup.dataset).frames(utterances, setup.data, cache or DATA / "features", snr)
 
 
 def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.Module:
@@ -132,6 +134,16 @@ def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.M
         torch.manual_seed(setup.seed)
         sizes = frames.features.shape[-1], len(frames.class_names)
         return setup.method.network(setup.network, *sizes).to(device)
+
+
+def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
+    """The posterior of a setup whose method trains, and the history; ``how`` is as the method's ``train`` takes it."""
+    penalty = setup.training.firing_rate_penalty
+    return setup.method.train(
+        network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
+        epochs=setup.training.epochs, seed=setup.seed, copies=setup.copies,
+        objective=firing_rate_penalty(penalty) if penalty else likelihood, **how,
+    )  # fmt: skip
 
 
 def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: str | None = None) -> Run:
@@ -214,13 +226,7 @@ def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> No
     """Train, from the checkpoint where there is one, and put the run into its folder."""
     if fast:
         fast.keep_freed_memory()
-    penalty = setup.training.firing_rate_penalty
-    objective = firing_rate_penalty(penalty) if penalty else likelihood
-    posterior, history = setup.method.train(
-        network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
-        epochs=setup.training.epochs, seed=setup.seed, objective=objective, checkpoint=folder / CHECKPOINT,
-        copies=setup.copies,
-    )  # fmt: skip
+    posterior, history = fit(setup, frames, device, checkpoint=folder / CHECKPOINT)
     posteriors.save(posterior, folder / "posterior.pt")
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)

@@ -60,7 +60,7 @@ TEXT = Range(lambda value: isinstance(value, str) and value != "", "a name")
 FOLDER = Range(lambda value: isinstance(value, str | Path) and str(value) != "", "a folder")
 
 
-def setting(default: Any, of: Range, *, search: list | tuple[float, float] | None = None, before: Any = ABSENT) -> Any:
+def setting(default: Any, of: Range, *, search: Any = ABSENT, before: Any = ABSENT) -> Any:
     """A field of ``Settings``.
 
     ``search`` is what trials try: a list of choices, or the two ends of a range on a logarithmic scale. A setting that
@@ -100,20 +100,17 @@ class Settings:
     @classmethod
     def search_space(cls) -> dict[str, list | tuple[float, float]]:
         """What trials try, by the names of the settings that are searched."""
-        return {
-            field.name: field.metadata["search"]
-            for field in dataclasses.fields(cls)
-            if field.metadata.get("search") is not None
-        }
+        return cls._said("search")
 
     @classmethod
     def before(cls) -> dict[str, Any]:
         """The values of runs that were stored before these settings were added."""
-        return {
-            field.name: field.metadata["before"]
-            for field in dataclasses.fields(cls)
-            if field.metadata.get("before", ABSENT) is not ABSENT
-        }
+        return cls._said("before")
+
+    @classmethod
+    def _said(cls, what: str) -> dict[str, Any]:
+        said = {field.name: field.metadata.get(what, ABSENT) for field in dataclasses.fields(cls)}
+        return {name: value for name, value in said.items() if value is not ABSENT}
 
     def as_dict(self) -> dict[str, Any]:
         """The values by name, as they stand in a run's record."""

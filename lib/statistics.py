@@ -50,8 +50,7 @@ def detection_auroc(known: Shaped[Column, " known"], unknown: Shaped[Column, " u
     Utterances that tie count one half; 0.5 is chance. It is the Mann-Whitney U over the number of pairs (Hanley &
     McNeil, 1982). Raises ``ValueError`` for no utterance on either side, and where an uncertainty is NaN.
     """
-    _check_numbers(known)
-    _check_numbers(unknown)
+    _check_numbers(known, unknown)
     # The test's p-value is not used; its asymptotic form costs least.
     wins = scipy.stats.mannwhitneyu(unknown, known, method="asymptotic").statistic
     return float(wins / (len(known) * len(unknown)))
@@ -132,10 +131,10 @@ def rank_correlations(
     one of the two is left out. Columns: measure, outcome, correlation, from, to.
     """
     rows = []
-    for predictor, outcome in itertools.product(predictors, outcomes):
-        have = networks.dropna(subset=[predictor, outcome])
-        columns = (have[name] for name in (predictor, outcome, "method"))
-        rows.append((predictor, outcome, *grouped_rank_correlation(*columns, resamples, seed=0)))
+    for pair in itertools.product(predictors, outcomes):
+        have = networks.dropna(subset=pair)
+        columns = (have[name] for name in (*pair, "method"))
+        rows.append((*pair, *grouped_rank_correlation(*columns, resamples, seed=0)))
     return pd.DataFrame(rows, columns=["measure", "outcome", "correlation", "from", "to"])
 
 
@@ -152,8 +151,7 @@ def grouped_rank_correlation(
     anew. With few groups such an interval is too narrow rather than too wide. A resample in which either is constant
     has no correlation and is left out. Raises ``ValueError`` for no network, and where a value is NaN.
     """
-    _check_numbers(first)
-    _check_numbers(second)
+    _check_numbers(first, second)
     values, groups = np.stack([first, second]), np.asarray(groups)
     members = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups)]
     choices = np.random.default_rng(seed).integers(len(members), size=(resamples, len(members)))
@@ -173,7 +171,8 @@ def _of_pairs(pairs: Sequence[tuple[str, str]], intervals: Iterable[Sequence[flo
     return pd.DataFrame(rows, columns=["method", "reference", "difference", "from", "to"])
 
 
-def _check_numbers(values: Column) -> None:
-    missing = int(np.isnan(values).sum())
-    if missing or len(values) == 0:
-        raise ValueError(f"expected at least one value and no NaN; there are {len(values)}, and {missing} NaN")
+def _check_numbers(*columns: Column) -> None:
+    for values in columns:
+        missing = int(np.isnan(values).sum())
+        if missing or len(values) == 0:
+            raise ValueError(f"expected at least one value and no NaN; there are {len(values)}, and {missing} NaN")

@@ -24,11 +24,13 @@ from distributed.comm import connect
 from tqdm import tqdm
 
 # Tasks take minutes; Dask's looking after its workers would take a twentieth of a core for each. And a worker that is
-# about to start again is not to be given up, as it is after 15 seconds: it was killed, and there may be no other.
-UNHURRIED = {
+# about to start again is not to be given up, as it is after 15 seconds: it was killed, and there may be no other. The
+# progress bars of single tasks would break into the one of all.
+LOCAL = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.deploy.lost-worker-timeout": "365 days",
+    "distributed.nanny.pre-spawn-environ.TQDM_DISABLE": "1",
 }
 ONE_AT_A_TIME = threading.Lock()  # on a worker with several threads, too: torch's seed is its process's
 
@@ -61,7 +63,7 @@ def workers(scheduler: str | None, at_most: int) -> Iterator[Client]:
     multiprocessing.resource_tracker.ensure_running()  # it would let interruptions through if it were started below
     with (
         interruptions(signal.SIG_BLOCK),
-        dask.config.set(UNHURRIED),
+        dask.config.set(LOCAL),
         LocalCluster(
             n_workers=max(1, min(CPU_COUNT, at_most)),
             threads_per_worker=1,

@@ -7,9 +7,8 @@ import torch
 from scipy.special import expit
 from torch import nn
 
-from lib.networks import baselines
+from lib.networks import biased, normaliser
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
-from lib.networks.options import biased, normaliser
 
 LAYERS = {"mlp": MLP, "rnn": RNN, "ligru": LiGRU, "gru": GRU}
 RECURRENT = ("rnn", "ligru", "gru")
@@ -47,7 +46,7 @@ def drawn(kind, time=9, batch=4, units=5):
 
 def test_rnn_by_hand():
     # sigmoid(0) = 1/2, then sigmoid(log 3 - 1 + 2/2) = 3/4.
-    outputs = baselines.rnn(column(0, math.log(3) - 1), torch.full((1, 1), 2.0, dtype=torch.float64))
+    outputs = RNN.outputs_of(column(0, math.log(3) - 1), torch.full((1, 1), 2.0, dtype=torch.float64))
     torch.testing.assert_close(outputs, column(0.5, 0.75))
 
 
@@ -55,14 +54,14 @@ def test_ligru_by_hand():
     # From 0: z = 1/2, c = 4, y = 2. Then z = sigmoid(2 log(3) / 2) = 3/4, c = relu(1 - 2) = 0, y = 3/2.
     current = torch.tensor([[[0.0, 4.0]], [[0.0, 1.0]]], dtype=torch.float64)
     recurrent = torch.tensor([[math.log(3) / 2], [-1.0]], dtype=torch.float64)
-    torch.testing.assert_close(baselines.ligru(current, recurrent), column(2, 1.5))
+    torch.testing.assert_close(LiGRU.outputs_of(current, recurrent), column(2, 1.5))
 
 
 def test_gru_by_hand():
     # From 0: z = 1/2, c = 0.8, y = 0.4. Then r = 3/4, c = tanh(artanh(0.5) - 0.3 + 3/4 of 0.4) = 0.5, z = 1/4 and
     # y = 0.4/4 + 3/4 of 0.5.
     current = [[[0.0, 5.0, math.atanh(0.8)]], [[-math.log(3), math.log(3), math.atanh(0.5) - 0.3]]]
-    outputs = baselines.gru(
+    outputs = GRU.outputs_of(
         torch.tensor(current, dtype=torch.float64), torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
     )
     torch.testing.assert_close(outputs, column(0.4, 0.475))
@@ -72,7 +71,7 @@ def test_gru_by_hand():
 @pytest.mark.parametrize(("time", "batch", "units"), [(9, 4, 5), (1, 3, 4), (6, 1, 1)])
 def test_outputs_and_gradients_are_those_of_a_slow_loop(kind, time, batch, units):
     current, recurrent = (tensor.requires_grad_() for tensor in drawn(kind, time, batch, units))
-    outputs, expected = getattr(baselines, kind)(current, recurrent), slow(kind, current, recurrent)
+    outputs, expected = LAYERS[kind].outputs_of(current, recurrent), slow(kind, current, recurrent)
     torch.testing.assert_close(outputs, expected)
     weights = torch.randn_like(expected)
     for ours, theirs in zip(
@@ -92,7 +91,7 @@ def test_gru_is_pytorch_s_where_the_reset_gate_s_place_makes_no_difference():
         theirs.weight_ih_l0.copy_(torch.cat([torch.eye(15).split(5)[gate] for gate in order]))
         theirs.weight_hh_l0.copy_(torch.cat([recurrent.split(5)[gate] for gate in order]))
         expected = theirs(current)[0]
-    torch.testing.assert_close(baselines.gru(current, recurrent), expected)
+    torch.testing.assert_close(GRU.outputs_of(current, recurrent), expected)
 
 
 def test_an_mlp_layer_is_a_sigmoid_of_its_linear_map():
@@ -102,32 +101,22 @@ def test_an_mlp_layer_is_a_sigmoid_of_its_linear_map():
     torch.testing.assert_close(layer(inputs).detach(), torch.from_numpy(expected))
 
 
+@pytest.mark.parametrize(("norm", "over"), [("batch", (0, 1)), ("layer", -1)])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_each_gate_has_a_batch_norm_of_its_own_over_time_and_batch(kind):
-    layer = LAYERS[kind](3, 4, 0.0).double()
-    with torch.no_grad():
-        layer.norm.weight.uniform_(0.5, 2)
-        layer.norm.bias.normal_()
-    inputs = torch.randn(6, 5, 3, dtype=torch.float64)
-    weighted = inputs @ layer.linear.weight.T
-    mean, var = weighted.mean(dim=(0, 1)), weighted.var(dim=(0, 1), correction=0)
-    current = layer.norm.weight * (weighted - mean) / (var + 1e-5).sqrt() + layer.norm.bias
-    expected = slow(kind, current, layer.recurrent) if kind in RECURRENT else torch.sigmoid(current)
-    torch.testing.assert_close(layer(inputs), expected)
-    torch.testing.assert_close(layer.norm.running_mean, 0.05 * mean)  # from 0, at the momentum of 0.05
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_each_gate_has_a_layer_norm_of_its_own(kind):
+def test_each_gate_has_a_norm_of_its_own_over_time_and_batch_or_units(kind, norm, over):
     layer, inputs = LAYERS[kind](3, 4, 0.0).double(), torch.randn(6, 5, 3, dtype=torch.float64)
-    layer.norm = normaliser("layer", 4 * layer.gates, layer.gates).double()
-    parts = (inputs @ layer.linear.weight.T).split(4, dim=-1)
-    current = torch.cat([
-        (part - part.mean(-1, keepdim=True)) / (part.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
-        for part in parts
-    ], dim=-1)  # fmt: skip
+    layer.norm = normaliser(norm, 4 * layer.gates, layer.gates).double()
+    weighted = inputs @ layer.linear.weight.T
+    parts = [
+        (part - part.mean(over, keepdim=True)) / (part.var(over, correction=0, keepdim=True) + 1e-5).sqrt()
+        for part in weighted.split(4, dim=-1)
+    ]
+    current = torch.cat(parts, dim=-1)
     expected = slow(kind, current, layer.recurrent) if kind in RECURRENT else torch.sigmoid(current)
     torch.testing.assert_close(layer(inputs), expected)
+    if norm == "batch":
+        # from 0, at the momentum of 0.05
+        torch.testing.assert_close(layer.norm.running_mean, 0.05 * weighted.mean(dim=(0, 1)))
 
 
 @pytest.mark.parametrize("kind", RECURRENT)

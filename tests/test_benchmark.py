@@ -14,7 +14,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import benchmark
-from lib.benchmark import Case, Shape, peers, timed
+from lib.benchmark import Case, Shape, timed
 from lib.benchmark import __main__ as program
 from lib.neurons import NEURONS
 from lib.trainers import train_ivon, train_map
@@ -58,10 +58,14 @@ def test_the_five_products_are_those_that_autograd_makes():
 
 
 def test_products_are_formed_in_the_memory_given_for_them(monkeypatch):
-    pairs, formed, multiply = benchmark.step_products(SMALL), [], torch.mm
-    monkeypatch.setattr(torch, "mm", lambda left, right, out: formed.append(multiply(left, right, out=out)))
-    benchmark.multiplied(pairs, times=2)()
-    for (left, right), output, again in zip(pairs, formed[:5], formed[5:], strict=True):
+    formed, multiply = [], torch.mm
+
+    def seen(left, right, out):
+        formed.append((left, right, multiply(left, right, out=out)))
+
+    monkeypatch.setattr(torch, "mm", seen)
+    benchmark.multiplied(benchmark.step_products(SMALL), times=2)()
+    for (left, right, output), (*_, again) in zip(formed[:5], formed[5:], strict=True):
         torch.testing.assert_close(output, torch.einsum("ij,jk->ik", left, right))
         assert output.data_ptr() == again.data_ptr()
 
@@ -70,14 +74,14 @@ def test_products_are_formed_in_the_memory_given_for_them(monkeypatch):
 def test_a_timed_step_is_the_trainer_s(method):
     """One epoch of one batch by the trainer ends in the weights of one timed step on the same batch and noise."""
     features, labels = SMALL.minibatch()
-    untouched = peers.ours(SMALL.width)
+    untouched = benchmark.ours(SMALL.width)
     trained, stepped = copy.deepcopy(untouched), copy.deepcopy(untouched)
     data = SimpleNamespace(features=features, labels=labels)
     schedule = {"learning_rate": 0.01, "epochs": 1, "batch_size": 4, "seed": 0}
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence((0, 0)).generate_state(1)[0]))
         order = torch.randperm(4)
-        _, step = peers.training_step(method, stepped, features[order], labels[order], learning_rate=0.01)
+        _, step = benchmark.training_step(method, stepped, features[order], labels[order], learning_rate=0.01)
         if method == "map":
             train_map(trained, data, data, **schedule)
         else:
@@ -90,15 +94,15 @@ def test_a_timed_step_is_the_trainer_s(method):
 
 @pytest.mark.parametrize("present", [(), ("snntorch",), ("sparch", "snntorch", "spikingjelly")])
 def test_what_is_not_installed_is_left_out(monkeypatch, present):
-    monkeypatch.setattr(peers, "find_spec", lambda name: name if name in present else None)
-    assert list(peers.installed()) == ["ours", "plain", *present]
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: name if name in present else None)
+    assert list(benchmark.installed()) == ["ours", "plain", *present]
 
 
-@pytest.mark.parametrize("name", peers.installed())
+@pytest.mark.parametrize("name", benchmark.installed())
 def test_a_peer_learns_from_all_its_weights(name):
     features, labels = Shape(16, 8, 20).minibatch()
-    network = peers.installed()[name](16)
-    _, step = peers.training_step("map", network, 3 * features, labels, learning_rate=0.01)
+    network = benchmark.installed()[name](16)
+    _, step = benchmark.training_step("map", network, 3 * features, labels, learning_rate=0.01)
     losses = [step() for _ in range(30)]
     assert losses[-1] < 0.95 * losses[0]
     assert all(parameter.grad is not None for parameter in network.parameters())
@@ -106,17 +110,17 @@ def test_a_peer_learns_from_all_its_weights(name):
 
 def test_plain_pytorch_is_our_network_without_kernels(monkeypatch):
     features, _ = SMALL.minibatch()
-    ours, plain = (peers.installed()[name](SMALL.width).eval() for name in ("ours", "plain"))
+    ours, plain = (benchmark.installed()[name](SMALL.width).eval() for name in ("ours", "plain"))
     plain.load_state_dict(ours.state_dict())
     torch.testing.assert_close(plain(features), ours(features))
-    monkeypatch.setattr(peers.PlainLayer, "plain", lambda *_: pytest.fail("the plain form was asked"))
+    monkeypatch.setattr(benchmark.PlainLayer, "plain", lambda *_: pytest.fail("the plain form was asked"))
     with pytest.raises(pytest.fail.Exception):
         plain(features)
 
 
 def test_a_process_of_its_own_trains_and_ends():
-    with peers.own_process("plain", SMALL, threads=1, keep_memory=True) as begin:
-        (child,) = peers.multiprocessing.active_children()
+    with benchmark.own_process("plain", SMALL, threads=1, keep_memory=True) as begin:
+        (child,) = benchmark.multiprocessing.active_children()
         assert begin(3).result() is None
     assert not child.is_alive()
 
@@ -125,16 +129,16 @@ def test_a_process_of_its_own_trains_and_ends():
 def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
     pytest.importorskip("sparch", reason="the baseline is not installed here")
     ours = NEURONS[neuron](5, 7, 0.1)
-    theirs = dict(peers.sparch_layer(ours, neuron, 3).named_parameters())
+    theirs = dict(program.sparch_layer(ours, neuron, 3).named_parameters())
     for name, tensor in ours.named_parameters():
-        same = theirs["V.weight"].T if name == "recurrent" else theirs[peers.THEIR_NAMES.get(name, name)]
+        same = theirs["V.weight"].T if name == "recurrent" else theirs[program.THEIR_NAMES.get(name, name)]
         assert torch.equal(same, tensor)
 
 
 @contextmanager
 def own_thread(name, shape, threads, keep_memory):
     """A thread in the place of the process."""
-    _, step = peers.training_step("map", peers.installed()[name](shape.width), *shape.minibatch())
+    _, step = benchmark.training_step("map", benchmark.installed()[name](shape.width), *shape.minibatch())
     with ThreadPoolExecutor(1) as thread:
         yield lambda steps: thread.submit(lambda: [step() for _ in range(steps)])
 
@@ -142,8 +146,8 @@ def own_thread(name, shape, threads, keep_memory):
 @pytest.fixture
 def small(monkeypatch):
     """The program at a size of a moment, with no more peers than plain PyTorch, all in this process."""
-    monkeypatch.setattr(peers, "LIBRARIES", {})
-    monkeypatch.setattr(peers, "own_process", own_thread)
+    monkeypatch.setattr(benchmark, "LIBRARIES", {})
+    monkeypatch.setattr(benchmark, "own_process", own_thread)
     monkeypatch.setattr(program, "SECONDS", 0.0)
     groups = {"steps": [(SMALL, "cpu")], "prediction": [(SMALL, "cpu")], "peers": [(SMALL, True)]}
     groups |= {"neurons": [(SMALL, neuron) for neuron in NEURONS], "at-once": [(SMALL,)]}
@@ -171,7 +175,7 @@ def test_the_committed_tables_hold_every_shape():
     shapes = {(shape.width, shape.batch) for shape, _ in program.TABLES["steps"][1]}
     assert {(row.width, row.batch) for row in steps.itertuples()} == shapes
     assert (steps["rounds"] >= benchmark.LEAST_ROUNDS).all()
-    counts = pd.read_csv(RESULTS / "bench-peers.csv")["network"].value_counts()
+    counts = pd.read_csv(RESULTS / "bench-benchmark.csv")["network"].value_counts()
     assert (counts == len(program.TABLES["peers"][1])).all()
 
 

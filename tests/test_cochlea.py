@@ -25,7 +25,7 @@ def mel(hertz):
 
 def channel_of(hertz):
     """The bands' centres are evenly spaced in mel, one step within the limits; channels reach from first to last."""
-    low, high = mel(cochlea.LOWEST_HZ), mel(cochlea.HIGHEST_HZ)
+    low, high = map(mel, cochlea.BAND_HZ)
     step = (high - low) / (cochlea.BANDS + 1)
     return (mel(hertz) - low - step) / step / (cochlea.BANDS - 1) * (UNITS - 1)
 

@@ -164,11 +164,6 @@ def test_one_s_mean_and_the_other_s_noise(trained):
 # Settings
 
 
-def test_an_ensemble_s_members_are_runs_of_as_many_seeds():
-    assert METHODS["ensemble"].bases == ("map",) * MEMBERS
-    assert METHODS["noise-ivon"].bases == ("map", "ivon")
-
-
 @pytest.mark.parametrize("name", [name for name, kind in METHODS.items() if issubclass(kind, Derived)])
 def test_what_is_given_goes_to_each_part_that_takes_it_and_the_part_s_own_first(name):
     kind = METHODS[name]

@@ -17,6 +17,7 @@ import tarfile
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -128,21 +129,16 @@ def assert_left(root, *names):
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "hd_audio/", "some/where/"])
-def test_the_layout_lands_directly_under_root(publish, tmp_path, prefix):
-    path, source = publish({prefix + name: content for name, content in LAYOUT.items()})
+def test_the_outermost_layout_lands_directly_under_root(publish, tmp_path, prefix):
+    older = {} if prefix else {"hd/test/aside/train_filenames.txt": b"an older list"}
+    path, source = publish(older | {prefix + name: content for name, content in LAYOUT.items()})
     root = tmp_path / "new" / "hd"
     found = fetch(source, root=root)
     record = json.loads(found.pop("download.json"))
-    assert found == LAYOUT
+    assert found == older | LAYOUT
     assert record["checksum"] == "md5:" + digest(path, "md5")
     assert record["url"].endswith("/hd_audio.tar.gz")
     assert [path.name for path in root.parent.iterdir()] == ["hd"]
-
-
-def test_the_layout_is_the_outermost_that_looks_like_it(publish, tmp_path):
-    older = {"hd/aside/train_filenames.txt": b"an older list", "hd/test/aside/train_filenames.txt": b"and another"}
-    _, source = publish(older | LAYOUT)
-    assert fetch(source, root=tmp_path / "hd")["train_filenames.txt"] == LAYOUT["train_filenames.txt"]
 
 
 def test_a_known_checksum_needs_no_list_and_the_name_here_may_be_another(server, tmp_path):
@@ -210,16 +206,37 @@ def test_a_connection_that_breaks_is_taken_up_again_where_the_server_can(publish
     assert_left(tmp_path / "hd", "hd")
 
 
-def test_what_has_arrived_is_left_for_the_next_call(publish, server, tmp_path):
+class Interrupted(downloads.tqdm):
+    """Ctrl-C after the first two chunks."""
+
+    def update(self, n=1):
+        super().update(n)
+        if self.n >= 2 * downloads.CHUNK:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "kind", "words"),
+    [
+        ("connection", ConnectionError, r"hd_audio\.tar\.gz breaks off before the end.*run again, which goes on"),
+        ("disk", OSError, r"the disk of .* is full.*make room"),
+        ("user", KeyboardInterrupt, None),
+    ],
+)
+def test_what_has_arrived_is_left_for_the_next_call(publish, server, tmp_path, monkeypatch, obstacle, kind, words):
     path, source = publish(LONG)
-    server.breaks = [3 * downloads.CHUNK, 0]
-    with pytest.raises(ConnectionError, match=r"hd_audio\.tar\.gz breaks off before the end.*run again, which goes on"):
+    server.breaks = [2 * downloads.CHUNK, 0] if obstacle == "connection" else []
+    if obstacle == "user":
+        monkeypatch.setattr(downloads, "tqdm", Interrupted)
+    full = full_disk(after=2 * downloads.CHUNK) if obstacle == "disk" else nullcontext()
+    with full, pytest.raises(kind, match=words):
         fetch(source, root=tmp_path / "hd")
+    monkeypatch.undo()
     assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    assert (tmp_path / "hd_audio.tar.gz.part").read_bytes() == path.read_bytes()[: 3 * downloads.CHUNK]
+    assert (tmp_path / "hd_audio.tar.gz.part").read_bytes() == path.read_bytes()[: 2 * downloads.CHUNK]
     server.asked.clear()
     assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
-    assert server.asked == [f"bytes={3 * downloads.CHUNK}-"]
+    assert server.asked == [f"bytes={2 * downloads.CHUNK}-"]
     assert_left(tmp_path / "hd", "hd")
 
 
@@ -246,22 +263,6 @@ def test_a_part_of_something_else_is_refused_and_the_next_call_begins_anew(publi
     assert_left(tmp_path / "hd")
     assert fetch(source, root=tmp_path / "hd").keys() >= LONG.keys()
     assert server.asked == ["bytes=14-", None]
-
-
-def test_an_interruption_leaves_what_has_arrived(publish, server, tmp_path, monkeypatch):
-    _, source = publish(LONG)
-
-    class Interrupted(downloads.tqdm):
-        def update(self, n=1):
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(downloads, "tqdm", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            fetch(source, root=tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    fetch(source, root=tmp_path / "hd")
-    assert server.asked == [None, f"bytes={downloads.CHUNK}-"]
 
 
 @pytest.mark.parametrize(
@@ -292,37 +293,26 @@ def test_the_next_server_is_tried(publish, server, tmp_path):
 # What is unpacked
 
 
-def link(name, target, kind=tarfile.SYMTYPE):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
+def member(name, kind=tarfile.REGTYPE, **fields):
+    one = tarfile.TarInfo(name)
+    one.type = kind
+    for field, value in fields.items():
+        setattr(one, field, value)
+    return one
 
 
-def sparse(name, size):
-    """A file that is nothing but a hole: no byte of it lies in the archive."""
-    member = tarfile.TarInfo(name)
-    member.type = tarfile.REGTYPE
-    member.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(size)}
-    return member
-
-
-def device(name):
-    member = tarfile.TarInfo(name)
-    member.type = tarfile.CHRTYPE
-    return member
-
-
+# A file that is nothing but a hole: no byte of it lies in the archive.
+HOLE = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(10**15)}
 OUTSIDE, LARGE = "a link, a device or outside", r"it takes more than the 0\.001 GB that the set has"
 REFUSED = {
     "parent": (LAYOUT | {"../outside.txt": b"x"}, [], OUTSIDE),
-    "hidden parent": (LAYOUT | {"audio/../../outside.txt": b"x"}, [], OUTSIDE),
     "absolute": (LAYOUT | {"/outside-for-a-test.txt": b"x"}, [], OUTSIDE),
-    "symbolic link": (LAYOUT, [link("audio/inside.flac", "../train_filenames.txt")], OUTSIDE),
-    "link out": (LAYOUT, [link("audio", "/")], OUTSIDE),
-    "hard link": (LAYOUT, [link("audio/hard.flac", "train_filenames.txt", tarfile.LNKTYPE)], OUTSIDE),
-    "device": (LAYOUT, [device("audio/null")], OUTSIDE),
+    "symbolic link": (LAYOUT, [member("audio/in.flac", tarfile.SYMTYPE, linkname="../train_filenames.txt")], OUTSIDE),
+    "link out": (LAYOUT, [member("audio", tarfile.SYMTYPE, linkname="/")], OUTSIDE),
+    "hard link": (LAYOUT, [member("audio/hard.flac", tarfile.LNKTYPE, linkname="train_filenames.txt")], OUTSIDE),
+    "device": (LAYOUT, [member("audio/null", tarfile.CHRTYPE)], OUTSIDE),
     "something else": ({"readme.txt": b"hello"}, [], r"there is no 'train_filenames\.txt' in it"),
-    "a vast file": (LAYOUT, [sparse("audio/vast.flac", size=10**15)], LARGE),
+    "a vast file": (LAYOUT, [member("audio/vast.flac", pax_headers=HOLE)], LARGE),
     "a crowd of empty files": (LAYOUT, [tarfile.TarInfo(f"audio/{number}.flac") for number in range(300)], LARGE),
     "a name twice": (LAYOUT, [tarfile.TarInfo("train_filenames.txt")], r"train_filenames\.txt"),
     "a file as folder": (LAYOUT, [tarfile.TarInfo("train_filenames.txt/inside.flac")], r"train_filenames\.txt"),
@@ -338,15 +328,6 @@ def test_another_content_than_the_set_s_is_refused_and_nothing_is_unpacked(publi
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
-def test_a_truncated_archive_with_the_published_sum_is_refused(publish, server, tmp_path):
-    path, source = publish(LAYOUT | {"audio/long.flac": bytes(range(256)) * 1000})
-    path.write_bytes(path.read_bytes()[:-200])
-    (server.folder / "md5sums.txt").write_text(f"{digest(path, 'md5')}  hd_audio.tar.gz\n")
-    with pytest.raises(ValueError, match="is not a whole archive of this set"):
-        fetch(source, root=tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz")
-
-
 def test_too_little_room_is_said_before_anything_is_fetched(publish, server, tmp_path):
     _, source = publish(space=10**18)
     with pytest.raises(OSError, match=r"'hd': 2e\+09 GB are needed") as raised:
@@ -356,18 +337,12 @@ def test_too_little_room_is_said_before_anything_is_fetched(publish, server, tmp
     assert_left(tmp_path / "hd")
 
 
-def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(publish, tmp_path, monkeypatch):
-    copy = shutil.copyfileobj
-
-    def full(source, target):
-        if not isinstance(source, tarfile.ExFileObject):  # the server's own
-            return copy(source, target)
-        target.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfileobj", full)
-    with pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full.*make room and run again"):
-        fetch(publish()[1], root=tmp_path / "hd")
+def test_a_disk_that_fills_up_while_unpacking_leaves_the_archive_alone(publish, tmp_path):
+    path, source = publish(LAYOUT | {"audio/silence.flac": bytes(100_000)})  # far smaller as it is packed
+    shutil.copy(path, tmp_path)
+    full = pytest.raises(OSError, match=f"the disk of {re.escape(str(tmp_path))} is full.*make room and run again")
+    with full_disk(after=50_000), full:
+        fetch(source, root=tmp_path / "hd")
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
 
 
@@ -381,29 +356,16 @@ def test_what_has_arrived_needs_no_more_room(publish, server, tmp_path, monkeypa
     assert fetch(source, root=tmp_path / "hd")
 
 
-def test_a_disk_that_fills_up_while_fetching_leaves_what_has_arrived(publish, server, tmp_path):
-    _, source = publish(LONG)
-    with full_disk(after=2 * downloads.CHUNK), pytest.raises(OSError, match=r"the disk of .* is full.*make room"):
-        fetch(source, root=tmp_path / "hd")
-    assert_left(tmp_path / "hd", "hd_audio.tar.gz.part")
-    fetch(source, root=tmp_path / "hd")
-    assert server.asked == [None, f"bytes={2 * downloads.CHUNK}-"]
-
-
-def test_an_archive_placed_by_hand_is_not_fetched_again(publish, server, tmp_path):
+def test_what_lies_in_the_archive_s_place_is_taken_or_refused_and_left_alone(publish, server, tmp_path):
     path, source = publish()
-    shutil.move(path, tmp_path / "hd_audio.tar.gz")
-    assert fetch(source, root=tmp_path / "hd").keys() >= LAYOUT.keys()
-    assert server.asked == []
-
-
-def test_another_file_in_the_archive_s_place_is_refused_and_left_alone(publish, tmp_path):
-    _, source = publish()
     (tmp_path / "hd_audio.tar.gz").write_text("mine")
     with pytest.raises(ValueError, match=r"hd_audio\.tar\.gz is not the published archive of 'hd'.*delete it"):
         fetch(source, root=tmp_path / "hd")
     assert (tmp_path / "hd_audio.tar.gz").read_text() == "mine"
     assert_left(tmp_path / "hd", "hd_audio.tar.gz")
+    shutil.move(path, tmp_path / "hd_audio.tar.gz")
+    assert fetch(source, root=tmp_path / "hd").keys() >= LAYOUT.keys()
+    assert server.asked == []
 
 
 # Two processes
@@ -504,12 +466,8 @@ def test_a_set_of_several_files_is_whole_or_absent(publish_files, server, tmp_pa
 
 
 VAST = zipped({"set_test.h5": bytes(3_000_000)}, compression=zipfile.ZIP_DEFLATED)
-CHANGED = bytearray(COMPRESSED["gz"]["set_test.h5.gz"])
-CHANGED[5_000] ^= 255
 DAMAGED = {
     "gzip without its end": ("gz", gzip.compress(FILES["set_test.h5"])[:-20], "ended before the end"),
-    "no gzip": ("gz", b"words" * 100, "Not a gzipped file"),
-    "a gzip with a byte changed": ("gz", bytes(CHANGED), "CRC|Error|invalid"),
     "a vast gzip": ("gz", gzip.compress(bytes(3_000_000)), LARGE),
     "a vast file in a ZIP": ("zip", VAST, LARGE),
     "a ZIP without its end": ("zip", zipped({"set_test.h5": b"spikes" * 100})[:-30], "not a zip file"),
@@ -531,20 +489,15 @@ def test_a_damaged_file_is_refused_and_nothing_is_unpacked(publish_files, tmp_pa
 
 
 def test_the_published_sources_are_those_of_the_publishers():
-    addresses = {
-        name: [folder + (source.remote_name or source.archive) for source in one.sources for folder in source.folders]
-        for name, one in SETS.items()
-        if one.sources
-    }
     heidelberg = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
-    spikes = {"shd": ("train.h5.gz", "test.h5.gz"), "ssc": ("train.h5.zip", "valid.h5.zip", "test.h5.zip")}
-    assert addresses == {
-        "hd": [folder + "hd_audio.tar.gz" for folder in heidelberg],
-        "sc": ["https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"],
-        "fsdd": ["https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"],
-        **{
-            name: [f"{folder}{name}_{file}" for file in files for folder in heidelberg]
-            for name, files in spikes.items()
-        },
+    folders = {name: {source.folders for source in one.sources} for name, one in SETS.items() if one.sources}
+    assert folders == {
+        **{name: {heidelberg} for name in ("hd", "shd", "ssc")},
+        "sc": {("https://storage.googleapis.com/download.tensorflow.org/data/",)},
+        "fsdd": {("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/",)},
     }
     assert [source.mark for source in SETS["ssc"].sources] == ["ssc_train.h5", "ssc_valid.h5", "ssc_test.h5"]
+    packed = {
+        name: {source.archive.removeprefix(source.mark) for source in SETS[name].sources} for name in ("shd", "ssc")
+    }
+    assert packed == {"shd": {".gz"}, "ssc": {".zip"}}

@@ -21,8 +21,8 @@ from bs4 import BeautifulSoup, Tag
 from distributed import Client, LocalCluster
 from toy_book import RECORD, arguments, ran, settings_file, write_step
 
+from lib import pages
 from lib.book import ROOT, Step, execute, main, plan, read_defaults, read_settings
-from lib.pages import clean
 
 EXTRA = Step("extra", {}, {}, True, (), 0)
 
@@ -87,15 +87,12 @@ def test_the_book_is_made_from_executions_and_the_committed_notebooks_stay(toy: 
 
 
 def test_a_default_execution_is_the_committed_notebook_with_outputs(toy: Path) -> None:
-    notebook = papermill.execute_notebook(
-        toy / "book/02_training.ipynb", None, {}, prepare_only=True, progress_bar=False
-    )
-    assert clean(notebook, toy) == nbformat.read(toy / "book/02_training.ipynb", 4)
+    path = toy / "book/02_training.ipynb"
+    notebook = papermill.execute_notebook(path, None, {}, prepare_only=True, progress_bar=False)
+    assert pages.clean(notebook, toy) == nbformat.read(path, 4)
 
 
 def test_a_kernel_that_dies_before_it_answers_is_started_anew(toy: Path, monkeypatch) -> None:
-    from lib import pages
-
     starts = []
 
     def stillborn(*args, **kwargs):
@@ -204,19 +201,19 @@ def test_serial_and_distributed_runs_agree_though_a_worker_is_killed_midway(toy:
         while len(weights) < 5:
             weights.append(random.Random(f"{name.replace('-', ' ')} {weights}").gauss(0, 1))
         expected[name] = weights
-    pages = []
+    trained = []
     for kill, scheduler in ((False, cluster.scheduler_address), (True, None)):
         shutil.rmtree(toy / "results", ignore_errors=True)
         write_step(toy, "02_training", f"KILL = {kill}", LEARNS)
         assert not execute(planned(toy, dataset=["hd"], results_root=str(toy / "results")), toy, scheduler)
         learned = {path.stem: json.loads(path.read_text()) for path in (toy / "results").glob("*.json")}
         assert learned == expected
-        pages.append(nbformat.read(toy / "_build/executed/02_training-hd-ivon-1.ipynb", 4).cells[-1])
+        trained.append(nbformat.read(toy / "_build/executed/02_training-hd-ivon-1.ipynb", 4).cells[-1])
         began = [line.split() for line in (toy / "results/workers").read_text().splitlines()]
         again = [worker for name, worker in began if name == "ivon-1"]
         assert len(again) == len(set(again)) == 1 + kill
         assert len(began) == 4 + kill
-    assert pages[0] == pages[1]
+    assert trained[0] == trained[1]
 
 
 # Interruptions

@@ -8,14 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional
 
 from lib import fast
 from lib.fast import cpu
-from lib.network import SpikingLayer, lif, lif_potential, survivors
+from lib.network import SpikingLayer, lif, lif_potential
 from lib.networks import NORMS, normaliser
 from lib.neurons import NEURONS
-from lib.neurons.steps import without_self
+from lib.neurons.rlif import without_self
 from lib.neurons.stochastic import SLOPES, SMALLEST_VARIANCE, Response, bernoulli_spike, stochastic_lif
 
 
@@ -171,67 +170,6 @@ def test_a_single_value_for_each_unit_is_refused_in_training(form):
         form(layer, torch.zeros(1, 1, 3), None)
     assert form(layer.eval(), torch.zeros(1, 1, 3), None).shape == (1, 1, 3)  # by its own statistics
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.norm.state_dict().items())
-
-
-# Gradients that are known
-
-
-def potentials_of(current, leak, window=None, reference=None):
-    """Equations 1 and 2 step by step; with a window, spikes follow the potential inside it, from the reference on."""
-    potentials, spikes = [torch.zeros_like(current[0])], [torch.zeros_like(current[0])]
-    for t in range(len(current)):
-        potentials.append(leak * (potentials[-1] - spikes[-1]) + (1 - leak) * current[t])
-        if window is None:
-            spikes.append((potentials[-1] > 1).to(current.dtype))
-        else:
-            spikes.append((reference[t] > 1) + window[t] * (potentials[-1] - reference[t]))
-    return torch.stack(potentials[1:]), torch.stack(spikes[1:])
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("training", [True, False])
-def test_gradients_are_the_true_ones_of_spikes_that_follow_the_potential_within_the_boxcar(training, dropout):
-    # The surrogate gradient is the true one of another network: that whose spikes, near the potentials met, rise by
-    # what the potential rises wherever it is within half a unit of the threshold, and stay as they are elsewhere.
-    # That network is smooth, and is differentiated numerically.
-    weighted = 3 * torch.randn(8, 4, 6, dtype=torch.float64)
-    layer, seed = layer_of(6, dtype=torch.float64, training=training), 12 if dropout else None
-    layer.dropout, norm, leak = dropout, layer.norm, layer.leak.detach().clone()
-    with torch.no_grad():
-        norm.weight.uniform_(4, 8)
-        norm.bias.uniform_(2, 4)
-    passed = survivors(12, dropout, weighted).double() / (1 - dropout)
-
-    def current_of(weighted, scale, shift):
-        statistics = (None, None) if training else (norm.running_mean, norm.running_var)
-        rows = functional.batch_norm(weighted.flatten(0, 1), *statistics, scale, shift, training, eps=norm.eps)
-        return rows.view_as(weighted)
-
-    with torch.no_grad():
-        reference, fired = potentials_of(current_of(weighted, norm.weight, norm.bias), leak)
-    window = ((reference - 1).abs() <= 0.5).double()
-    assert 0.1 < window.mean() < 0.9
-    assert 0.1 < fired.mean() < 0.9
-
-    class Follows(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, weighted, scale, shift, leak):
-            ctx.save_for_backward(weighted, scale, shift, leak)
-            return potentials_of(current_of(weighted, scale, shift), leak, window, reference)[1] * passed
-
-        @staticmethod
-        def backward(ctx, grad):
-            weighted, *own = (tensor.detach().requires_grad_() for tensor in ctx.saved_tensors)
-            copied = copy.deepcopy(layer)
-            copied.norm.weight, copied.norm.bias, copied.leak = map(nn.Parameter, own)
-            leaves = weighted, copied.norm.weight, copied.norm.bias, copied.leak
-            with torch.enable_grad():
-                spikes = fast.spikes(copied, weighted, seed)
-                torch.testing.assert_close(spikes.detach(), fired * passed, rtol=1e-15, atol=0)
-                return torch.autograd.grad(spikes, leaves, grad)
-
-    leaves = weighted, norm.weight.detach().clone(), norm.bias.detach().clone(), leak
-    assert torch.autograd.gradcheck(Follows.apply, [leaf.requires_grad_() for leaf in leaves], rtol=1e-6, atol=1e-7)
 
 
 # Which layers are served

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import seed
 
 from lib import landscape, slices
 from lib.network import SpikingClassifier, SpikingLayer
@@ -14,14 +15,9 @@ events = pytest.importorskip("lib.fast.events")
 ALPHAS = [-1.0, -0.25, 0.0, 0.5, 2.0]
 
 
-def seed(number):
-    return torch.Generator().manual_seed(number)
-
-
 def minibatches(sizes):
     noise = seed(1)
-    features = [torch.randn(size, 12, 3, generator=noise, dtype=torch.float64) for size in sizes]
-    return [(batch, torch.arange(len(batch)) % 4) for batch in features]
+    return [(torch.randn(n, 12, 3, generator=noise, dtype=torch.float64), torch.arange(n) % 4) for n in sizes]
 
 
 @pytest.mark.parametrize("hidden_sizes", [(6,), (6, 5), (9, 16, 3)])

@@ -51,10 +51,9 @@ from small_world import (
     with_little_room,
 )
 
-from lib import runs
+from lib import runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
-from lib.study import grid
 
 HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
 SC_FILE = "sc/bed/00000008_nohash_0.wav"
@@ -158,9 +157,9 @@ PARAMETERS = [
     ("no seeds", nothing, each(seed=[]), "no seed is given: give one or more"),
     ("a folder of a set nobody knows", nothing, each(data_root={"timit": "x"}), "data_root names 'timit'.*sets are"),
     ("no samples", nothing, lambda world: EvaluationSettings(samples=0), "samples = 0 does not fit"),
-    ("no study", nothing, lambda world: grid.read(world / "my.yml"), "there is no study .*my.yml"),
-    ("an empty study", holds("my.yml", ""), lambda world: grid.read(world / "my.yml"), "my.yml: 'sets' must be a"),
-    ("a study that is no YAML", holds("my.yml", "seed: [1"), lambda world: grid.read(world / "my.yml"),
+    ("no study", nothing, lambda world: study.read(world / "my.yml"), "there is no study .*my.yml"),
+    ("an empty study", holds("my.yml", ""), lambda world: study.read(world / "my.yml"), "my.yml: 'sets' must be a"),
+    ("a study that is no YAML", holds("my.yml", "seed: [1"), lambda world: study.read(world / "my.yml"),
      "my.yml is not YAML"),
 ]  # fmt: skip
 

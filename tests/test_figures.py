@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from lib.methods import METHODS
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.patches import Rectangle
 
 from lib import figures
 from lib.figures.style import looks, order
+from lib.methods import METHODS
 
 SOURCE = "synthetic-hd (synthetic speech)"
 NAMES = list(METHODS)
@@ -48,9 +48,8 @@ def differences(methods=("ivon", "bbb", "swag"), kinds=("weights", "leaks")):
 def history(methods=("map", "ivon"), epochs=3, layers=2):
     epoch = np.arange(1, epochs + 1)
     columns = {"train_loss": 2 / epoch, "validation_loss": 3 / epoch, "validation_accuracy": 1 - 0.5 / epoch}
-    columns |= {"learning_rate": 0.01 / epoch} | {
-        f"firing_rate_{layer + 1}": 0.1 + 0 * epoch for layer in range(layers)
-    }
+    columns["learning_rate"] = 0.01 / epoch
+    columns |= {f"firing_rate_{layer + 1}": 0.1 + 0 * epoch for layer in range(layers)}
     return pd.concat(pd.DataFrame({"method": name, "epoch": epoch, **columns}) for name in methods)
 
 
@@ -110,6 +109,10 @@ def points_by_label(axis):
 
 def titles_of(figure):
     return [axis.get_title() for axis in figure.axes]
+
+
+def ticks(axis, which):
+    return [tick.get_text() for tick in getattr(axis, f"get_{which}ticklabels")()]
 
 
 # All kinds
@@ -209,7 +212,7 @@ def test_lines_go_through_the_means_with_a_bar_of_one_deviation(levels):
     np.testing.assert_allclose(ivon[:, 1], [2, 3, 4])
     bars = first.containers[1].lines[2][0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[1.9, 2.1], [2.9, 3.1], [3.9, 4.1]])
-    assert [tick.get_text() for tick in first.get_xticklabels()] == [str(level) for level in levels]
+    assert ticks(first, "x") == [str(level) for level in levels]
     assert [axis.get_title() for axis in (first, second)] == list(BOTH.values())
     assert second.get_xlabel() == "SNR (dB)"
     for line, name in zip(first.containers, ("map", "ivon"), strict=True):
@@ -314,14 +317,14 @@ def test_seeds_are_dots_and_their_mean_is_a_bar():
     np.testing.assert_allclose(bars[:, :, 1].mean(axis=1), [-0.22, 0.78, 0.22, 1.22])
     assert (nll.get_xscale(), accuracy.get_xscale()) == ("log", "linear")
     assert [len(line.get_xdata()) for line in accuracy.get_lines()[:2]] == [0, 0]
-    assert [tick.get_text() for tick in nll.get_yticklabels()] == ["weights", "leaks"]
+    assert ticks(nll, "y") == ["weights", "leaks"]
     assert nll.yaxis_inverted()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Adam (MAP)", "IVON"]
 
 
 def test_methods_that_are_rows_need_no_legend():
     figure = figures.seed_dots(rows_of(), {"nll": "NLL"}, SOURCE, panel="kind")
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["Adam (MAP)", "IVON"]
+    assert ticks(figure.axes[0], "y") == ["Adam (MAP)", "IVON"]
     assert [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes] == [("weights", "NLL"), ("leaks", "NLL")]
     assert not figure.legends
 
@@ -342,7 +345,7 @@ def test_intervals_are_filled_where_they_exclude_zero():
         assert hollow == [row["from"] <= 0 <= row["to"] for _, row in there.iterrows()]
         assert same_color(marks[0].get_color(), METHODS["ivon"].colour)
         assert axis.get_xlabel() == "NLL less Adam's"
-    rowed = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    rowed = ticks(figure.axes[0], "y")
     assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
 
 
@@ -401,7 +404,7 @@ def test_confusion_draws_shares_of_each_true_class(classes):
     shares = axis.images[0].get_array()
     np.testing.assert_array_equal(shares[:3, :3], [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
     assert [text.get_text() for text in axis.texts] == (["3", "1", "4"] if classes <= 20 else [])
-    assert [text.get_text() for text in axis.get_yticklabels()] == names
+    assert ticks(axis, "y") == names
 
 
 def test_a_correlation_is_framed_where_the_interval_excludes_zero():
@@ -414,8 +417,8 @@ def test_a_correlation_is_framed_where_the_interval_excludes_zero():
     assert written["−0.70"].get_text() == "−0.70\n(−0.90, −0.20)"
     frames = [patch.get_xy() for patch in axis.patches if isinstance(patch, Rectangle)]
     np.testing.assert_allclose(frames, [(-0.47, -0.46), (-0.47, 0.54)])
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["exponent", "sharpness"]
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["weights", "bits"]
+    assert ticks(axis, "y") == ["exponent", "sharpness"]
+    assert ticks(axis, "x") == ["weights", "bits"]
 
 
 def test_surfaces_have_the_same_colours_and_beta_goes_up():
@@ -446,43 +449,32 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
 # Signals
 
 
-def test_waveform_is_drawn_against_seconds():
-    samples = np.random.default_rng(0).normal(size=16000)
-    (axis,) = figures.waveform([samples], 8000, ["yes"], SOURCE).axes
-    (line,) = axis.get_lines()
-    np.testing.assert_array_equal(line.get_ydata(), samples)
-    assert line.get_xdata()[-1] == pytest.approx(15999 / 8000)
-    assert axis.get_title() == "yes"
-
-
-def test_each_spike_is_a_mark_at_its_time_and_channel():
-    silent = (np.array([]), np.array([], dtype=int))
-    trains = [(np.array([0.1, 0.25]), np.array([3, 699])), silent]
-    first, second = figures.raster(trains, ["one", "two"], SOURCE, ylabel="unit").axes
-    np.testing.assert_array_equal(first.get_lines()[0].get_xydata(), [[0.1, 3], [0.25, 699]])
-    assert second.get_lines()[0].get_xydata().size == 0
-    assert first.get_xlabel() == "time (s)"
-    assert first.figure.get_supylabel() == "unit"
-
-
-def test_membrane_marks_the_spikes_on_the_threshold():
+def test_signals_are_drawn_as_they_are():
     potential, current = np.random.default_rng(0).normal(size=(2, 20))
-    spikes = np.isin(np.arange(20), [3, 11])
-    above, below = figures.membrane(potential, spikes, current, 0.7, SOURCE).axes
+    (axis,) = figures.waveform([potential], 8000, ["yes"], SOURCE).axes
+    (line,) = axis.get_lines()
+    np.testing.assert_allclose(line.get_xydata(), np.stack([np.arange(20) / 8000, potential], axis=1))
+    assert axis.get_title() == "yes"
+    above, below = figures.membrane(potential, np.isin(np.arange(20), [3, 11]), current, 0.7, SOURCE).axes
     trace, line, marks = below.get_lines()
     np.testing.assert_array_equal(trace.get_ydata(), potential)
     np.testing.assert_array_equal(above.get_lines()[0].get_ydata(), current)
     assert marks.get_xydata().tolist() == [[3, 0.7], [11, 0.7]]
     assert set(line.get_ydata()) == {0.7}
-
-
-def test_surrogate_draws_the_step_and_the_gradient():
-    gradient = np.array([0.0, 0.0, 1.0, 1.0, 0.0])
-    (axis,) = figures.surrogate(np.array([0.0, 0.4, 1.0, 1.2, 2.0]), gradient, 1.0).axes
+    (axis,) = figures.surrogate(potential, current, 0.7).axes
     step, backward, threshold = axis.get_lines()
-    assert step.get_ydata().tolist() == [0, 0, 0, 1, 1]
-    np.testing.assert_array_equal(backward.get_ydata(), gradient)
-    assert set(threshold.get_xdata()) == {1.0}
+    assert step.get_ydata().tolist() == (potential > 0.7).tolist()
+    np.testing.assert_array_equal(backward.get_ydata(), current)
+    assert set(threshold.get_xdata()) == {0.7}
+
+
+def test_each_spike_is_a_mark_at_its_time_and_channel():
+    trains = [(np.array([0.1, 0.25]), np.array([3, 699])), (np.array([]), np.array([], dtype=int))]
+    first, second = figures.raster(trains, ["one", "two"], SOURCE, ylabel="unit").axes
+    np.testing.assert_array_equal(first.get_lines()[0].get_xydata(), [[0.1, 3], [0.25, 699]])
+    assert second.get_lines()[0].get_xydata().size == 0
+    assert first.get_xlabel() == "time (s)"
+    assert first.figure.get_supylabel() == "unit"
 
 
 # Tables

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from toys import Noisy, seed
 
 from lib import hardware, posteriors
 from lib.network import SpikingClassifier, SpikingLayer, fire
@@ -48,10 +49,6 @@ def without_spikes(num_inputs, num_units, dropout):
     layer = nn.Linear(num_inputs, num_units)
     layer.outputs = num_units
     return layer
-
-
-def seed(number):
-    return torch.Generator().manual_seed(number)
 
 
 def network_of(layer=SpikingLayer, norm="batch"):
@@ -259,12 +256,6 @@ def test_predictions_with_lost_spikes_follow_from_the_generator(network, feature
 def test_a_probability_outside_0_to_1_is_refused(network, probability):
     with pytest.raises(ValueError, match="between 0 and 1"), hardware.dropping_spikes(network, probability, seed(0)):
         pass
-
-
-class Noisy(Mixture):
-    """Under which the network's own randomness stays on."""
-
-    noisy = True
 
 
 def test_every_sample_of_a_perturbed_posterior_is_changed_by_one_device_or_by_many(network, features):

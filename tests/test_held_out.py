@@ -9,7 +9,7 @@ from test_datasets import hd_root, load  # noqa: F401
 
 from lib import datasets
 from lib.datasets import fsdd, hd
-from lib.datasets.held_out import HELD_OUT
+from lib.datasets.dataset import HELD_OUT
 from lib.features import PARTS
 
 SPEAKERS = ("anna", "bert", "theo", "yves")
@@ -96,13 +96,14 @@ def test_the_published_counts_are_those_of_the_whole_set(root, monkeypatch):
 
 def test_a_language_has_a_short_name(hd_root):  # noqa: F811
     rest, held_out = (load("hd", hd_root, split=split) for split in ("without german", "held-out german"))
+    flattered = load("hd", hd_root, split="held-out german", validation="test")
     assert rest.class_names == held_out.class_names == hd.CLASS_NAMES[:10]
-    assert all("english" in path for path in rest.paths)
-    assert all("german" in path for path in held_out.part("test").paths)
-    assert len(held_out.part("test")) == 10
+    assert all("english" in path for path in (*rest.paths, *flattered.part("validation").paths))
+    # The order that a fingerprint of utterances has.
+    assert list(dict.fromkeys(flattered.parts.tolist())) == ["train", "test", "validation"]
+    for loaded in (held_out, flattered):
+        assert len(loaded.part("test")) == 10
+        assert all("german" in path for path in loaded.part("test").paths)
     assert load("hd", hd_root, split="without english").class_names == hd.CLASS_NAMES[10:]
     with pytest.raises(ValueError, match="has to leave two classes or more"):
         load("hd", hd_root, split="without english, german")
-    flattered = load("hd", hd_root, split="held-out german", validation="test")
-    assert all("english" in path for path in flattered.part("validation").paths)
-    assert all("german" in path for path in flattered.part("test").paths)

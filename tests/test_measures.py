@@ -26,7 +26,7 @@ def noisy(frames, level):
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path, toy_frames):
-    """Measures a run of a method on the toy set; held-out classes are the same utterances, raised."""
+    """Measures runs on the toy set; held-out classes are the same utterances, raised."""
 
     def frames(place, setup, snr=None):
         if (setup.data.split or "").startswith("held-out "):
@@ -36,37 +36,33 @@ def measured(monkeypatch, tmp_path, toy_frames):
     monkeypatch.setattr(Place, "frames", frames)
 
     def of(measure, method, split=None, **settings):
-        run = run_of(tmp_path, toy_frames, method, split)
-        return MEASURES[measure](run, toy_frames, Place(None, tmp_path), **settings)
+        return MEASURES[measure](of.run(method, split), toy_frames, Place(None, tmp_path), **settings)
 
+    def run(method, split=None):
+        return runs.train(Setup.of(CHOSEN | {"method": method, "split": split}), toy_frames, tmp_path / "runs")
+
+    of.run, of.frames, of.test = run, toy_frames, toy_frames.part("test")
+    of.predicted = lambda method, samples, test=of.test: runs.predicted(run(method), toy_frames, test.features, samples)
     return of
 
 
-def run_of(folder, frames, method, split=None):
-    return runs.train(Setup.of(CHOSEN | {"method": method, "split": split}), frames, folder / "runs")
-
-
-def predicted(folder, frames, method, features, samples):
-    return runs.predicted(run_of(folder, frames, method), frames, features, samples)
-
-
-def test_figures_in_noise_are_those_of_the_noisy_test_part(measured, toy_frames, tmp_path):
+def test_figures_in_noise_are_those_of_the_noisy_test_part(measured):
     found = measured("snr_sweep", "map", snr=[10, -5], samples=4)
     for ratio in (10, -5):
-        test = noisy(toy_frames, ratio).part("test")
-        expected = metrics.summary(predicted(tmp_path, toy_frames, "map", test.features, 1), test.labels)
+        test = noisy(measured.frames, ratio).part("test")
+        expected = metrics.summary(measured.predicted("map", 1, test), test.labels)
         assert found.loc[ratio].to_dict() == {name: expected[name] for name in found}
     assert found["nll"].nunique() == 2
 
 
-def test_detection_is_scikit_learns(measured, toy_frames, tmp_path):
+def test_detection_is_scikit_learns(measured):
     found = measured("out_of_distribution", "ivon", split="without a, b", samples=3)
     assert set(found.index) == {
         (unknown, kind) for unknown in ("noise", "held-out") for kind in ("entropy", "mutual_information")
     }
-    features = toy_frames.part("test").features
-    run = run_of(tmp_path, toy_frames, "ivon", "without a, b")
-    entropies = [metrics.example_entropies(runs.predicted(run, toy_frames, one, 3)) for one in (features, features + 5)]
+    features, run = measured.test.features, measured.run("ivon", "without a, b")
+    predicted = [runs.predicted(run, measured.frames, one, 3) for one in (features, features + 5)]
+    entropies = [metrics.example_entropies(probabilities) for probabilities in predicted]
     labels = np.repeat([0, 1], len(features))
     expected = roc_auc_score(labels, torch.cat(entropies))
     assert found["auroc"]["held-out", "entropy"] == pytest.approx(expected)
@@ -76,19 +72,15 @@ def test_a_point_has_no_mutual_information_and_a_split_of_all_classes_none_held_
     assert list(measured("out_of_distribution", "map", samples=3).index) == [("noise", "entropy")]
 
 
-def test_more_samples_are_the_first_of_the_same(measured, toy_frames, tmp_path):
+def test_more_samples_are_the_first_of_the_same(measured):
     found = measured("sample_counts", "ivon", samples=[1, 4], methods=["ivon"])
-    test = toy_frames.part("test")
-    four = predicted(tmp_path, toy_frames, "ivon", test.features, 4)
-    assert found["nll"].to_dict() == {
-        count: metrics.negative_log_likelihood(four[:count], test.labels) for count in (1, 4)
-    }
+    four, labels = measured.predicted("ivon", 4), measured.test.labels
+    assert found["nll"].to_dict() == {n: metrics.negative_log_likelihood(four[:n], labels) for n in (1, 4)}
     assert measured("sample_counts", "ivon", samples=[1, 4], methods=["bbb"]).empty
 
 
-def test_at_the_posterior_mean_there_is_no_noise(measured, toy_frames, tmp_path):
-    test = toy_frames.part("test")
-    expected = metrics.summary(predicted(tmp_path, toy_frames, "ivon-mean", test.features, 1), test.labels)
+def test_at_the_posterior_mean_there_is_no_noise(measured):
+    expected = metrics.summary(measured.predicted("ivon-mean", 1), measured.test.labels)
     (found,) = measured("posterior_mean_only", "ivon").to_dict("records")
     assert found == {name: expected[name] for name in ("accuracy", "nll")}
 
@@ -105,7 +97,7 @@ PARTS = ["all", "hidden", "readout", "filters"]
 LINES = {"directions": dict.fromkeys(PARTS, 2), "points": 9, "radius": 1.0, "samples": [1, 3], "examples": 12}
 
 
-def test_angularity_is_that_of_its_lines(measured, toy_frames, tmp_path):
+def test_angularity_is_that_of_its_lines(measured):
     one = LINES | {"directions": dict.fromkeys(PARTS, 1)}
     found = measured("angularity", "ivon", **one)
     lines = found["angularity_lines"]["nll"]
@@ -113,12 +105,10 @@ def test_angularity_is_that_of_its_lines(measured, toy_frames, tmp_path):
     expected = slices.roughness(lines.xs(("hidden", 3), level=("part", "samples")).to_numpy())
     assert found["angularity"].loc[("hidden", 3), "roughness"] == pytest.approx(expected)
     # At alpha 0 all lines of one number of samples meet in the loss of the averaged prediction.
-    test, run = toy_frames.part("test"), run_of(tmp_path, toy_frames, "ivon")
-    drawn = posteriors.predict(
-        run.network(toy_frames), run.posterior, test.features[:12], 3, torch.Generator().manual_seed(0)
-    )
+    run, noise = measured.run("ivon"), torch.Generator().manual_seed(0)
+    drawn = posteriors.predict(run.network(measured.frames), run.posterior, measured.test.features[:12], 3, noise)
     meeting = lines.xs((3, 0.0), level=("samples", "alpha"))
-    np.testing.assert_allclose(meeting, metrics.negative_log_likelihood(drawn, test.labels[:12]), rtol=1e-5)
+    np.testing.assert_allclose(meeting, metrics.negative_log_likelihood(drawn, measured.test.labels[:12]), rtol=1e-5)
     both = measured("angularity", "ivon", **LINES)
     pd.testing.assert_frame_equal(both["angularity_lines"], found["angularity_lines"])
     assert not both["angularity"].equals(found["angularity"])  # the mean over two directions
@@ -130,10 +120,10 @@ def test_a_point_has_one_sample_and_its_readout_a_smooth_line(measured):
     assert found.loc[("readout", 1), "exponent"] == pytest.approx(4, abs=0.2)
 
 
-def test_a_filter_normalised_direction_has_unit_norm_and_moves_each_filter_by_the_same_share(toy_frames, tmp_path):
-    run = run_of(tmp_path, toy_frames, "map")
+def test_a_filter_normalised_direction_has_unit_norm_and_moves_each_filter_by_the_same_share(measured):
+    run = measured.run("map")
     state = run.posterior.mean
-    direction = unit_direction(run.network(toy_frames), state, "filters", 1)
+    direction = unit_direction(run.network(measured.frames), state, "filters", 1)
     assert landscape.weight_norm(direction, direction) == pytest.approx(1)
     shares = torch.cat([tensor.norm(dim=1) / state[name].norm(dim=1) for name, tensor in direction.items()])
     torch.testing.assert_close(shares, shares[:1].expand_as(shares))
@@ -188,9 +178,9 @@ def test_the_worst_rise_is_above_the_mean_and_each_group_has_its_own_parameters(
     assert (found["worst"] >= found["mean"]).all()
 
 
-def test_norms_are_those_of_all_weights(measured, toy_frames, tmp_path):
+def test_norms_are_those_of_all_weights(measured):
     found = measured("weight_norms", "ivon")
-    posterior = run_of(tmp_path, toy_frames, "ivon").posterior
+    posterior = measured.run("ivon").posterior
     for column, state in (("mean", posterior.mean), ("std", posterior.std)):
         tensors = torch.cat([state[name].flatten() for name in posterior.std])
         assert found[column]["all"] == pytest.approx(float(tensors.norm()), rel=1e-5)
@@ -199,11 +189,10 @@ def test_norms_are_those_of_all_weights(measured, toy_frames, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["map", "ivon", "ensemble", "sbnn"])
-def test_ideal_hardware_changes_nothing_and_bad_hardware_does(measured, toy_frames, tmp_path, method):
+def test_ideal_hardware_changes_nothing_and_bad_hardware_does(measured, method):
     how = {"mismatch": [0.0, 0.5], "bits": [2, 16], "lost": [0.0, 0.9], "samples": 3, "devices": 2}
     found = measured("hardware", method, **how)
-    test = toy_frames.part("test")
-    plain = metrics.summary(predicted(tmp_path, toy_frames, method, test.features, 3), test.labels)
+    plain = metrics.summary(measured.predicted(method, 3), measured.test.labels)
     for ideal in (("weights", 0), ("lost", 0)):
         assert found["nll"][ideal] == pytest.approx(plain["nll"], rel=1e-6)
         assert found["accuracy"][ideal] == plain["accuracy"]
@@ -215,10 +204,10 @@ def test_ideal_hardware_changes_nothing_and_bad_hardware_does(measured, toy_fram
 
 
 @pytest.mark.parametrize("method", ["map", "ensemble", "sbnn"])
-def test_sizes_are_those_of_the_weights_and_leaks_at_the_mean(measured, toy_frames, tmp_path, method):
+def test_sizes_are_those_of_the_weights_and_leaks_at_the_mean(measured, method):
     (found,) = measured("weight_rms", method).to_dict("records")
-    run = run_of(tmp_path, toy_frames, method)
-    network = run.network(toy_frames)
+    run = measured.run(method)
+    network = run.network(measured.frames)
     network.load_state_dict(run.posterior.mean, strict=False)
     linear = [module.weight for module in network.modules() if isinstance(module, torch.nn.Linear)]
     weights = torch.cat([weight.flatten() for weight in linear])
@@ -229,9 +218,9 @@ def test_sizes_are_those_of_the_weights_and_leaks_at_the_mean(measured, toy_fram
         assert 0 <= found["longest_leaks"] < 1
 
 
-def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured, toy_frames, tmp_path):
+def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured):
     how = {"samples": 2, "bins": 5}
-    expected = runs.evaluate(run_of(tmp_path, toy_frames, "ivon"), toy_frames, **how)
+    expected = runs.evaluate(measured.run("ivon"), measured.frames, **how)
     assert measured("evaluation", "ivon", **how).to_dict("records") == [expected.figures]
     scores = metrics.utterance_scores(expected.probabilities, expected.labels)
     pd.testing.assert_frame_equal(

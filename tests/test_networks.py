@@ -150,20 +150,6 @@ def test_evaluation_of_an_utterance_does_not_depend_on_its_batch(spiking_network
     assert not torch.allclose(together[0], together[1])
 
 
-def test_what_comes_later_leaves_earlier_spikes_alone(spiking_network, features):
-    network = spiking_network.eval()
-    changed = features.clone()
-    changed[:, 8:] = 5
-    for before, after in zip(network.hidden_spikes(features), network.hidden_spikes(changed), strict=True):
-        assert torch.equal(before[:8], after[:8])
-
-
-def test_dropout_falls_on_every_layer_s_spikes(spiking_network, features):
-    # Kept spikes count twice at a dropout of one half.
-    for train in spiking_network.train().hidden_spikes(features):
-        assert set(train.unique().tolist()) == {0.0, 2.0}
-
-
 def test_the_readout_drops_out_normalised_rates(spiking_network, features):
     # Half of what the linear map gets is zero, the rest twice what the norm gives.
     normal, dropped = [], []
@@ -176,18 +162,13 @@ def test_the_readout_drops_out_normalised_rates(spiking_network, features):
 
 
 @pytest.mark.parametrize(
-    ("num_features", "num_classes", "hidden_sizes"),
-    [(3, 4, ()), (3, 4, (5, 0)), (3, 4, (-1,)), (0, 4, (5,)), (3, 0, (5,))],
+    ("given", "sentence"),
+    [(given, "at least one hidden layer") for given in [(3, 4, ()), (3, 4, (5, 0)), (3, 4, (-1,)), (0, 4), (3, 0)]]
+    + [((3, 4, (5,), dropout), "between 0 and 1") for dropout in (-0.1, 1.0, 1.1)],
 )
-def test_sizes_below_one_are_refused(num_features, num_classes, hidden_sizes):
-    with pytest.raises(ValueError, match="at least one hidden layer, and every size at least 1"):
-        SpikingClassifier(num_features, num_classes, hidden_sizes)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.0, 1.1])
-def test_a_dropout_that_is_no_probability_is_refused(dropout):
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        SpikingClassifier(3, 4, dropout=dropout)
+def test_sizes_below_one_and_a_dropout_that_is_no_probability_are_refused(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SpikingClassifier(*given)
 
 
 @pytest.mark.parametrize(

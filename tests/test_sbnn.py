@@ -30,6 +30,12 @@ def perturbed(network):
     return network
 
 
+def responses_of(network, features):
+    with network.recording() as responses:
+        network(features)
+    return responses
+
+
 # The network
 
 
@@ -130,7 +136,7 @@ def test_gradients_are_finite_where_the_noise_is_tiny_and_where_it_is_huge(slope
 
 def test_the_auxiliary_loss_is_twice_the_divergence_from_currents_of_mean_zero():
     network = perturbed(network_of())
-    responses = network.responses(VALIDATION.features)
+    responses = responses_of(network, VALIDATION.features)
     expected = 0.0
     for response in responses:
         spread = response.variance.expand_as(response.current).sqrt()
@@ -191,7 +197,7 @@ def test_a_step_is_adam_s_on_cross_entropy_the_auxiliary_loss_and_the_penalty():
         # The loop's own order: the epoch's seed, then the utterances' order, then the network's noise.
         torch.manual_seed(int(np.random.SeedSequence((3, 0)).generate_state(1)[0]))
         order = torch.randperm(26)
-        responses = twin.responses(TRAINING.features[order])
+        responses = responses_of(twin, TRAINING.features[order])
     loss = cross_entropy(twin.classify(responses[-1].spikes), TRAINING.labels[order])
     for response in responses:
         loss = loss + 0.01 * (response.current**2 / response.variance).sum() / 26

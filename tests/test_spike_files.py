@@ -11,8 +11,8 @@ import torch
 from test_datasets import load
 
 from lib import datasets
-from lib.datasets import hd, sc, shd, ssc
-from lib.datasets.held_out import HELD_OUT
+from lib.datasets import hd, sc, shd_ssc
+from lib.datasets.dataset import HELD_OUT
 from lib.datasets.spikes import SpikeSettings, SpikeTrains, counts, gather
 from lib.features import PARTS
 
@@ -71,13 +71,6 @@ def test_shd_holds_out_two_speakers_for_validation(root):
     assert test.rows.tolist() == [*range(20)]
 
 
-def test_shd_validates_on_the_test_part_where_told_to(root):
-    loaded = load("shd", root, validation="test")
-    assert Counter(loaded.parts.tolist()) == {"train": 60, "validation": 20, "test": 20}
-    for tested, validated in zip(loaded.part("test").read(range(20)), loaded.part("validation").read(range(20))):  # noqa: B905
-        np.testing.assert_array_equal(tested, validated)
-
-
 @pytest.mark.parametrize("fünf", ["fünf", "fuenf", None])
 def test_classes_held_out_of_shd_keep_their_spikes_whatever_the_file_calls_them(root, tmp_path, fünf):
     for path in root.iterdir():
@@ -108,15 +101,14 @@ def test_spikes_are_read_as_they_were_written_whatever_their_types(tmp_path, tim
 def test_utterances_read_together_are_those_read_singly(root):
     loaded = load("shd", root)
     indices = [79, 3, 61, 44, 3]
-    for index, (times, units) in zip(indices, loaded.read(indices), strict=True):
-        alone = loaded.spikes(index)
-        np.testing.assert_array_equal(times, alone[0])
-        np.testing.assert_array_equal(units, alone[1])
+    for index, found in zip(indices, loaded.read(indices), strict=True):
+        for together, alone in zip(found, loaded.spikes(index), strict=True):
+            np.testing.assert_array_equal(together, alone)
 
 
 def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
     words = sc.WORDS[::-1]
-    for seed, file_name in enumerate(ssc.FILES.values()):
+    for seed, file_name in enumerate(shd_ssc.SSC_FILES.values()):
         utterances = [([0.5], [seed], label, f"speaker{seed}".encode()) for label in range(35)]
         write(tmp_path / file_name, utterances, keys=words)
     loaded = load("ssc", tmp_path)
@@ -125,17 +117,15 @@ def test_ssc_has_three_files_and_the_words_that_they_name(tmp_path):
     assert [loaded.part(part).spikes(3)[1].item() for part in PARTS] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("name", "module"), [("shd", shd), ("ssc", ssc)])
-def test_a_whole_set_is_held_to_its_published_counts(tmp_path, monkeypatch, name, module):
-    published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in module.FILES}
-    for part, file_name in module.FILES.items():
-        utterances = [([0.1], [1], n % 2, [0, 10][n // 4]) for n in range(published[part])]
-        write(tmp_path / file_name, utterances, keys=("yes", "no"))
-    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published)
-    assert len(load(name, tmp_path)) == sum(published.values())
-    monkeypatch.setattr(module, "PUBLISHED_COUNTS", published | {"test": 5})
+@pytest.mark.parametrize("name", ["shd", "ssc"])
+def test_a_whole_set_is_held_to_its_published_counts(tmp_path, name):
+    read = datasets.get(name).read
+    published = {part: {"train": 6, "validation": 2, "test": 4}[part] for part in read.keywords["files"]}
+    for part, file_name in read.keywords["files"].items():
+        write(tmp_path / file_name, [([0.1], [1], n % 2, 0) for n in range(published[part])], keys=("yes", "no"))
+    assert len(read(name, "official", tmp_path, published=published)) == sum(published.values())
     with pytest.raises(ValueError, match=r"other counts than published: test 4 \(published: 5\)"):
-        load(name, tmp_path)
+        read(name, "official", tmp_path, published=published | {"test": 5})
 
 
 def test_the_fingerprint_is_of_the_files_and_of_which_utterances(root, tmp_path):
@@ -162,17 +152,14 @@ def edit(change):
 
 
 def replaced(key, values):
+    return edit(lambda file: (file.pop(key), file.update({key: values})))
+
+
+def third(times, units):
+    """What the file holds of one utterance."""
+
     def change(file):
-        del file[key]
-        file[key] = values
-
-    return edit(change)
-
-
-def spikes_of(row, **lists):
-    def change(file):
-        for name, values in lists.items():
-            file[f"spikes/{name}"][row] = np.array(values, dtype=file[f"spikes/{name}"].dtype.metadata["vlen"])
+        file["spikes/times"][3], file["spikes/units"][3] = np.array(times, np.float16), np.array(units, np.uint16)
 
     return edit(change)
 
@@ -198,11 +185,11 @@ FAULTS = {
     "a label that is no number": (replaced("labels", np.full(60, np.nan)), "has a label nan"),
     "words as labels": (replaced("labels", [b"zero"] * 60), "restore this file"),
     "other names": (replaced("extra/keys", [b"a"] * 20), "differ in what their labels mean"),
-    "a channel too many": (spikes_of(3, times=[0.1], units=[700]), "utterance 3 has a spike on channel 700, .* 699"),
-    "no time": (spikes_of(3, times=[np.nan], units=[1]), "utterance 3 has a spike at a time that is not a number"),
-    "a time before 0": (spikes_of(3, times=[-0.1], units=[1]), "utterance 3 has a spike at a time"),
-    "no end": (spikes_of(3, times=[np.inf], units=[1]), "utterance 3 has a spike at a time that is not a number"),
-    "a time more": (spikes_of(3, times=[0.1, 0.2], units=[1]), "utterance 3 has 2 times of spikes and 1 channels"),
+    "a channel too many": (third([0.1], [700]), "utterance 3 has a spike on channel 700, .* 699"),
+    "no time": (third([np.nan], [1]), "utterance 3 has a spike at a time that is not a number"),
+    "a time before 0": (third([-0.1], [1]), "utterance 3 has a spike at a time"),
+    "no end": (third([np.inf], [1]), "utterance 3 has a spike at a time that is not a number"),
+    "a time more": (third([0.1, 0.2], [1]), "utterance 3 has 2 times of spikes and 1 channels"),
     "times as channels": (
         edit(lambda file: (file.pop("spikes/units"), file.copy("spikes/times", "spikes/units"))),
         "the channels of utterance 0 are not whole numbers",
@@ -226,18 +213,7 @@ def test_the_user_reads_one_sentence(root, tmp_path, fault):
 
 def toy(path, utterances):
     write(path / "toy.h5", utterances)
-    return gather("toy", "toy", path, {"train": "toy.h5"}, hd.CLASS_NAMES)
-
-
-def test_counts_worked_out_by_hand(tmp_path):
-    """Bins of 250 ms: [0, 0.25), [0.25, 0.5), [0.5, 0.75); what comes after is dropped."""
-    times = [0.0, 0.125, 0.125, 0.25, 0.5, 0.7, 0.75, 1.0]
-    units = [3, 5, 5, 3, 699, 3, 3, 3]
-    trains = toy(tmp_path, [(times, units, 0, 0)])
-    found = trains.frames(SpikeSettings(num_frames=3, bin_ms=250), tmp_path / "cache").features
-    expected = torch.zeros(1, 3, 700, dtype=torch.uint8)
-    expected[0, [0, 0, 1, 2, 2], [3, 5, 3, 699, 3]] = torch.tensor([1, 2, 1, 1, 1], dtype=torch.uint8)
-    assert torch.equal(found, expected)
+    return gather("toy", "toy", path, {"train": "toy.h5"}, hd.CLASS_NAMES, {"train": 1})
 
 
 @pytest.mark.parametrize(("num_frames", "bin_ms"), [(100, 14.0), (250, 4.0), (2, 5_000.0), (33, 7.3)])

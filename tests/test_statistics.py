@@ -145,19 +145,14 @@ def test_differences_are_paired_by_seed_and_utterance():
     generator = np.random.default_rng(0)
     plain = generator.exponential(5.0, (3, 400))
     gap = generator.normal(0.3, 1.0, (3, 400))
-    scores = scores_of(map=plain, ivon=plain + gap).sample(frac=1, random_state=0)
+    alone = np.full((1, 400), 99.0)  # a seed that only one of the methods has, and does not count
+    scores = scores_of(map=np.concatenate([plain, alone]), ivon=plain + gap).sample(frac=1, random_state=0)
     (row,) = statistics.utterance_differences(scores, "nll", [("ivon", "map")]).to_dict("records")
     assert (row["method"], row["reference"]) == ("ivon", "map")
     assert row["difference"] == pytest.approx(gap.mean())
     half = stats.sem(gap.mean(axis=0)) * stats.norm.ppf(0.975)
     assert row["to"] - row["from"] == pytest.approx(2 * half, rel=0.1)
     assert row["from"] < row["difference"] < row["to"]
-
-
-def test_only_seeds_of_both_methods_count():
-    scores = scores_of(map=[[1.0, 2.0], [5.0, 5.0]], ivon=[[2.0, 4.0]])
-    found = statistics.utterance_differences(scores, "nll", [("ivon", "map"), ("map", "ivon")], resamples=100)
-    assert list(found["difference"]) == [1.5, -1.5]
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -168,18 +163,6 @@ def test_the_interval_of_normal_differences_has_the_known_width(seeds):
     assert mean == pytest.approx(differences.mean(), rel=1e-12)
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
     assert (high + low) / 2 == pytest.approx(mean, abs=0.1 * error)
-
-
-def test_the_interval_covers_the_true_mean_about_95_times_in_100():
-    noise = np.random.default_rng(0)
-    covered = 0
-    for repeat in range(400):
-        # What the accuracies of two methods differ by: mostly nothing.
-        differences = noise.choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(1, 300))
-        _, low, high = statistics.paired_bootstrap(differences, 500, seed=repeat)
-        covered += low <= 0.05 <= high
-    # 0.95 ± 3 standard errors of 400 trials.
-    assert covered / 400 == pytest.approx(0.95, abs=0.033)
 
 
 def test_the_bootstrap_averages_over_seeds_and_repeats_itself_by_its_seed():
@@ -257,8 +240,5 @@ def test_what_is_no_number_or_nothing_is_refused(measured):
         measured(np.array([0.5, math.nan, 0.1]))
     with pytest.raises(ValueError, match=r"at least one|two or more"):
         measured(np.array([]))
-
-
-def test_the_bootstrap_refuses_one_utterance():
     with pytest.raises(ValueError, match="two or more"):
         statistics.paired_bootstrap(np.zeros((3, 1)), 10, 0)

@@ -3,23 +3,22 @@
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import toy_study
 import yaml
+from toy_study import SMALL, TOY, in_this_process
 
 from lib import runs
 from lib.datasets import sc
 from lib.setup import Setup
+from lib.study import FOLDER, KEY, engine, named, tables
 from lib.study import __main__ as command
-from lib.study import engine, grid, tables
 from lib.study.tables import Results
 
-ROOT = Path(__file__).resolve().parents[1]
-STUDIES = sorted(path.stem for path in grid.FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
-SMALL, ON_WORKERS = toy_study.SMALL, engine.on_workers
+STUDIES = sorted(path.stem for path in FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
+ON_WORKERS = engine.on_workers
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +37,7 @@ def toy(monkeypatch, tmp_path, tones):
             return toy_study.write(self.path, tones, **changes)
 
         def run(self, **changes):
-            self.done = []
+            self.done.clear()
             return engine.run(self.study(**changes), self.results, folder=self.folder)
 
         def table(self, name):
@@ -50,32 +49,30 @@ def toy(monkeypatch, tmp_path, tones):
         def files(self):
             return {path.name: path.read_bytes() for path in sorted(self.results.iterdir())}
 
-    found = Toy()
+    def seen(work, tasks, scheduler, folder):
+        for name, result in in_this_process(work, tasks, scheduler, folder):
+            Toy.done.append([*tasks[name][0].how])
+            yield name, result
 
-    def in_this_process(work, tasks, scheduler, folder):
-        for name, arguments in tasks.items():
-            found.done.append((name, [*getattr(arguments[0], "how", ())]))
-            yield name, work(*arguments)
-
-    monkeypatch.setattr(engine, "on_workers", in_this_process)
-    return found
+    monkeypatch.setattr(engine, "on_workers", seen)
+    return Toy()
 
 
 def test_each_run_has_its_rows_in_the_file_s_order_and_a_record(toy):
     assert toy.run() == 0
     evaluation, sharpness = toy.table("evaluation.csv"), toy.table("sharpness.csv")
-    assert evaluation[grid.KEY].to_numpy().tolist() == [
+    assert evaluation[KEY].to_numpy().tolist() == [
         ["tones", variant, method, seed] for variant in ("LIF", "MLP") for method in ("map", "ivon") for seed in (1, 2)
     ]
-    assert list(sharpness) == [*grid.KEY, "group", "mean", "worst"]
+    assert list(sharpness) == [*KEY, "group", "mean", "worst"]
     lif = sharpness[sharpness["variant"] == "LIF"]
     assert set(lif["group"]) == {"all", "weights", "norm", "leak", "readout"}
-    assert not lif.duplicated([*grid.KEY, "group"]).any()
+    assert not lif.duplicated([*KEY, "group"]).any()
     records = toy.records()
     assert [one["settings"]["network"] for one in records] == 4 * ["spiking"] + 4 * ["mlp"]
     assert {one["settings"]["freeze_norm_after"] for one in records} == {None, 1}
     for one in records:
-        assert one["measures"] == {"evaluation": toy_study.TOY["evaluation"]} | toy_study.TOY["measures"]
+        assert one["measures"] == {"evaluation": TOY["evaluation"]} | TOY["measures"]
         assert (toy.folder / "runs" / one["run"] / "run.json").exists()
         assert one["settings"]["epochs"] == 2
         assert {"commit", "machine", "versions", "seconds", "data", "finished"} <= one.keys()
@@ -90,22 +87,19 @@ def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
     assert toy.files() == before
     (toy.results / "progress.csv").unlink()
     toy.run()
-    assert [how for _, how in toy.done] == 8 * [["progress"]]
+    assert toy.done == 8 * [["progress"]]
     assert toy.files()["progress.csv"] == before["progress.csv"]
 
 
 def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
-    study = toy_study.TOY | {"seed": [1], "method": ["map"]}
+    study = TOY | {"seed": [1], "method": ["map"]}
     toy.run(**study)
     before = toy.files()
     later = study["measures"] | {"weight_rms": {}, "activity": None}
     toy.run(**study | {"measures": later})
-    assert [how for _, how in toy.done] == 2 * [["weight_rms", "activity"]]
+    assert toy.done == 2 * [["weight_rms", "activity"]]
     assert "trained again" not in capsys.readouterr().out
-    after = toy.files()
-    assert {name: after[name] for name in before if name != "runs.json"} == {
-        name: content for name, content in before.items() if name != "runs.json"
-    }
+    assert before.items() - toy.files().items() == {("runs.json", before["runs.json"])}
     assert toy.table("weight_rms.csv")["longest_leaks"].isna().tolist() == [False, True]
     assert toy.table("activity_layers.csv")[["variant", "layer"]].to_numpy().tolist() == [["LIF", 1]]
     record = toy.records()[0]
@@ -114,20 +108,19 @@ def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
     shutil.rmtree(toy.folder / "runs")
     toy.run(**study | {"measures": later | {"weight_norms": {}}})
     assert "2 runs are trained again to measure weight_norms" in capsys.readouterr().out
-    assert [how for _, how in toy.done] == 2 * [["weight_norms"]]
+    assert toy.done == 2 * [["weight_norms"]]
     assert toy.files()["evaluation.csv"] == before["evaluation.csv"]
 
 
 def test_what_has_other_settings_is_computed_again_and_no_more(toy):
     toy.run()
-    sharper = toy_study.TOY["measures"] | {"sharpness": {"std": 0.5, "samples": 2, "examples": 10}}
+    sharper = TOY["measures"] | {"sharpness": {"std": 0.5, "samples": 2, "examples": 10}}
     before = toy.table("sharpness.csv")
     toy.run(measures=sharper, seed=[2])
-    assert {tuple(how) for _, how in toy.done} == {("sharpness",)}
-    assert len(toy.done) == 4
+    assert toy.done == 4 * [["sharpness"]]
     assert set(toy.table("sharpness.csv")["seed"]) == set(toy.table("evaluation.csv")["seed"]) == {2}
     assert (toy.table("sharpness.csv")["worst"].max() > before["worst"].max()).all()
-    toy.run(measures=sharper, seed=[2], common=toy_study.TOY["common"] | {"epochs": 1})
+    toy.run(measures=sharper, seed=[2], common=TOY["common"] | {"epochs": 1})
     assert len(toy.done) == 4
     assert {one["settings"]["epochs"] for one in toy.records()} == {1}
     assert set(toy.table("progress.csv")["epoch"]) == {1}
@@ -155,27 +148,14 @@ def test_other_recordings_make_other_runs(toy, tmp_path, tones):
     other = shutil.copytree(tones, tmp_path / "other")
     shutil.copy(other / "recordings/1_lucas_0.wav", other / "recordings/2_lucas_0.wav")
     toy.run(**SMALL, sets={"tones": {"dataset": "fsdd", "data_root": str(other)}})
-    assert len(toy.done) == 1
-    assert len(toy.records()) == 1
-
-
-LINES = {"directions": {"all": 2}, "points": 9, "radius": 0.5, "samples": [1], "examples": 10}
-
-
-def test_curves_are_of_the_first_seed(toy):
-    toy.run(variants=SMALL["variants"], measures={"angularity": LINES})
-    curves = toy.table("angularity_lines.csv.gz")
-    assert list(curves) == [*grid.KEY, "part", "direction", "samples", "alpha", "nll"]
-    assert set(curves["seed"]) == {1}
-    assert len(curves) == 2 * 9
-    assert len(toy.table("angularity.csv")) == 4
+    assert len(toy.done) == len(toy.records()) == 1
 
 
 def test_an_interrupted_study_goes_on(toy, monkeypatch, capsys):
-    monkeypatch.setattr(tables, "RESULTS", toy.results.parent)
-    monkeypatch.setattr(toy, "results", toy.results.parent / "toy")
-    toy.study()
+    monkeypatch.setattr(command.tables, "RESULTS", toy.results)
     monkeypatch.setattr(engine.run, "__defaults__", (None, toy.folder))
+    toy.study()
+    toy.results /= "toy"
     whole = engine.on_workers
 
     def interrupted(*given):
@@ -213,9 +193,11 @@ def test_the_numbers_are_those_of_a_cluster_of_processes_of_which_one_is_killed(
         patch.setattr(engine, "measure", toy_study.measure_but_die_once)
         assert engine.run(study, tmp_path / "parallel", folder=tmp_path / "elsewhere") == 1
     assert (tmp_path / "elsewhere/killed").exists()
-    assert "tones, MLP, sbnn, 1 failed: ValueError: sbnn has a network of its own" in capfd.readouterr().out
+    out, error = capfd.readouterr()
+    assert "tones, MLP, sbnn, 1 failed: ValueError: sbnn has a network of its own" in out
+    assert "epochs:" not in error
     assert len(Results(study, tmp_path / "parallel").records) == 3
-    toy.run(variants={"LIF": toy_study.TOY["variants"]["LIF"]}, **changes)
+    toy.run(variants={"LIF": TOY["variants"]["LIF"]}, **changes)
     for name in ("evaluation.csv", "progress.csv", "sharpness.csv"):
         parallel = pd.read_csv(tmp_path / "parallel" / name)
         there = parallel[parallel["variant"] == "LIF"].reset_index(drop=True)
@@ -225,58 +207,54 @@ def test_the_numbers_are_those_of_a_cluster_of_processes_of_which_one_is_killed(
 # The grid
 
 
-def of_file(path, tones, chosen=None, **changes):
-    study = toy_study.write(path, tones, **changes)
-    if chosen is not None:
-        study.chosen_path.write_text(yaml.safe_dump(chosen))
-    return study
-
-
 def methods_of(study):
     return {(cell.variant, cell.method): cell.setup.method for cell in study.cells}
 
 
-def test_later_settings_go_before_earlier_ones_and_reach_the_runs_that_a_method_is_derived_from(tmp_path, tones):
-    variants = {"plain": {}, "no dropout": {"dropout": 0.0, "network": "mlp"}}
-    common = {"hidden_sizes": [6], "batch_size": 10, "map": {"dropout": 0.3, "learning_rate": 0.01}}
+def test_later_settings_go_before_earlier_ones_and_reach_the_runs_that_a_method_is_derived_from(toy):
+    study = toy.study(
+        method=["map", "temperature"],
+        tuning={"set": "tones"},
+        variants={"plain": {}, "no dropout": {"dropout": 0.0, "network": "mlp"}},
+        common={"hidden_sizes": [6], "batch_size": 10, "map": {"dropout": 0.3, "learning_rate": 0.01}},
+    )
     chosen = {"map": {"dropout": 0.2, "weight_decay": 0.5, "batch_size": 99}}
-    found = methods_of(
-        of_file(tmp_path / "toy.yml", tones, chosen, method=["map", "temperature"], tuning={"set": "tones"},
-                variants=variants, common=common)
-    )  # fmt: skip
+    study.chosen_path.write_text(yaml.safe_dump(chosen))
+    found = methods_of(study)
     for variant, dropout in (("plain", 0.3), ("no dropout", 0.0)):
         for method in (found[variant, "map"], found[variant, "temperature"].base("map")):
-            assert (method.dropout, method.learning_rate, method.weight_decay, method.batch_size) == (
-                dropout, 0.01, 0.5, 10,
-            )  # fmt: skip
+            numbers = method.dropout, method.learning_rate, method.weight_decay, method.batch_size
+            assert numbers == (dropout, 0.01, 0.5, 10)
 
 
-def test_chosen_settings_are_those_of_the_method_or_of_variant_and_method(tmp_path, tones):
+def test_chosen_settings_are_those_of_the_method_or_of_variant_and_method(toy, tmp_path):
     by_method = {"map": {"learning_rate": 0.123}, "ivon": {"learning_rate": 0.5}}
     by_variant = {"LIF": by_method, "MLP": {"map": {"learning_rate": 0.2}, "ivon": {"learning_rate": 0.6}}}
     for chosen, of_mlp in ((by_method, 0.123), (by_variant, 0.2)):
         (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump(chosen))
-        found = methods_of(of_file(tmp_path / "toy.yml", tones, tuning={"as": "other"}))
+        found = methods_of(toy.study(tuning={"as": "other"}))
         assert (found["LIF", "map"].learning_rate, found["MLP", "map"].learning_rate) == (0.123, of_mlp)
+
+
+TUNED = {"tuning": {"as": "other"}}
 
 
 @pytest.mark.parametrize(
     ("changes", "chosen", "sentence"),
     [
-        ({"tuning": {"as": "other"}}, None, "choose the settings first, with make tune STUDY=other"),
-        ({"tuning": {"as": "other"}}, {"map": {}}, "other-chosen.yml has no settings of ivon for 'LIF'"),
-        ({"tuning": {"as": "other"}}, {"RLIF": {"map": {}}}, "other-chosen.yml has no settings of map for 'LIF'"),
-        ({"method": ["ivon-mean"], "tuning": {"as": "other"}}, {"map": {}}, "has no settings of ivon for 'LIF'"),
+        (TUNED, None, "choose the settings first, with make tune STUDY=other"),
+        (TUNED, {"map": {}}, "other-chosen.yml has no settings of ivon for 'LIF'"),
+        (TUNED, {"RLIF": {"map": {}}}, "other-chosen.yml has no settings of map for 'LIF'"),
+        ({"method": ["ivon-mean"]} | TUNED, {"map": {}}, "has no settings of ivon for 'LIF'"),
         ({"common": {"epoch": 3}}, None, "'epoch' is no setting of this run"),
-        ({"common": {"alpha": 0.1}}, None, "'alpha' is no setting of this run"),
         ({"method": ["ivon-mean"], "common": {"alpha": 0.1}}, None, "'alpha' is no setting of this run"),
     ],
 )
-def test_settings_that_are_missing_or_belong_to_nothing_are_refused(tmp_path, tones, changes, chosen, sentence):
+def test_settings_that_are_missing_or_belong_to_nothing_are_refused(toy, tmp_path, changes, chosen, sentence):
     if chosen is not None:
         (tmp_path / "other-chosen.yml").write_text(yaml.safe_dump(chosen))
     with pytest.raises(ValueError, match=sentence):
-        _ = of_file(tmp_path / "toy.yml", tones, **changes).cells
+        _ = toy.study(**changes).cells
 
 
 @pytest.mark.parametrize(
@@ -292,13 +270,11 @@ def test_settings_that_are_missing_or_belong_to_nothing_are_refused(tmp_path, to
 )
 def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, sentence, capsys):
     path = tmp_path / "toy.yml"
-    path.write_text(yaml.safe_dump({name: value for name, value in (toy_study.TOY | change).items() if value}))
+    path.write_text(yaml.safe_dump({name: value for name, value in (TOY | change).items() if value}))
     assert command.main([str(path)]) == 1
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
-    assert command.main([str(tmp_path / "absent.yml")]) == 1
-    assert "there is no study" in capsys.readouterr().err
 
 
 # What is committed
@@ -306,7 +282,7 @@ def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, se
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_committed_results_are_those_of_their_studies(name):
-    study = grid.named(name)
+    study = named(name)
     results = Results(study, tables.RESULTS / name)
     cells = {cell.key: cell for cell in study.cells}
     # Trainings that diverged have no results.
@@ -321,9 +297,9 @@ def test_the_committed_results_are_those_of_their_studies(name):
             assert of_runs.keys() == results.records.keys()
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if (grid.FOLDER / f"{name}-chosen.yml").exists()])
+@pytest.mark.parametrize("name", [name for name in STUDIES if (FOLDER / f"{name}-chosen.yml").exists()])
 def test_the_committed_choices_are_the_best_trials(name):
-    study = grid.named(name)
+    study = named(name)
     trials = pd.read_csv(tables.RESULTS / name / "trials.csv", dtype={"variant": str})
     for (variant, method), of_pair in trials.groupby(["variant", "method"]):
         best = of_pair.query("state == 'COMPLETE'").nsmallest(1, "validation_nll").iloc[0]
@@ -345,7 +321,7 @@ def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts()
 
 def test_tables_are_ordered_as_the_study_and_its_records_are_shown():
     rows = tables.load("hardware", "sharpness")
-    assert rows["method"].cat.categories.tolist() == grid.named("hardware").method
+    assert rows["method"].cat.categories.tolist() == named("hardware").method
     assert rows["method"].cat.ordered
     assert rows["method"].is_monotonic_increasing
     shown = tables.provenance_of("prior")
@@ -354,24 +330,13 @@ def test_tables_are_ordered_as_the_study_and_its_records_are_shown():
     assert shown.loc["prior_scale"].tolist() == ["None", "0.01", "0.1", "1.0"]
 
 
-# Table 1 of the sequence of notebooks
-
-
 def test_a_row_of_table_1_takes_the_place_of_the_same_run_s(toy, tmp_path):
     cell = toy.study(**SMALL).cells[0]
     frames = cell.place(toy.folder).frames(cell.setup)
     run = runs.train(cell.setup, frames, toy.folder / "runs")
-    for samples, bins in ((2, 5), (2, 7)):
-        rows = tables.write_table1({run: runs.evaluate(run, frames, samples, bins)}, tmp_path)
-    stored = pd.read_csv(tmp_path / "table1.csv")
-    assert list(stored) == [
-        *("dataset", "method", "seed", "accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
-    ]
-    pd.testing.assert_frame_equal(stored, rows)
+    for bins in (5, 7):
+        rows = tables.write_table1({run: runs.evaluate(run, frames, 2, bins)}, tmp_path)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table1.csv"), rows)
     (record,) = json.loads((tmp_path / "runs.json").read_text())
-    assert record["evaluation"]["bins"] == 7
-    assert record["validation_nll"] == run.validation_nll
+    assert (record["evaluation"]["bins"], record["validation_nll"]) == (7, run.validation_nll)
     assert Setup.from_record(record["settings"]) == cell.setup
-    (tmp_path / "table1.csv").write_text("dataset\nfsdd\n")
-    with pytest.raises(ValueError, match=r"table1\.csv is damaged or missing"):
-        tables.write_table1({run: runs.evaluate(run, frames, 2, 5)}, tmp_path)

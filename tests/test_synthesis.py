@@ -14,12 +14,11 @@ import soundfile
 from test_datasets import load
 
 from lib import synthesis
-from lib.datasets import SETS, hd, sc, shd, synthetic_hd, synthetic_sc, synthetic_shd
+from lib.datasets import SETS, hd, sc, shd_ssc, synthetic_hd, synthetic_sc
 from lib.datasets.__main__ import main
 from lib.datasets.spikes import UNITS
 from lib.synthesis import cochlea, sound
-from lib.synthesis.espeak import espeak
-from lib.synthesis.sound import Recording, Speaker, generator, utter
+from lib.synthesis.sound import Recording, Speaker, espeak, generator, utter
 
 SMALLEST = {"synthetic-hd": 240, "synthetic-sc": 140, "synthetic-shd": 240}
 
@@ -71,10 +70,7 @@ def test_sc_speakers_say_every_word_in_the_part_that_their_name_hashes_to(roots,
 def test_sc_holds_out_about_three_speakers_in_ten(speakers, parts):
     recordings, lists = synthetic_sc.plan(35 * speakers, seed=0)
     assert len({recording.path for recording in recordings}) == 35 * speakers
-    assert {name: len(lines) for name, lines in lists.items()} == {
-        "validation_list.txt": 35 * parts[1],
-        "testing_list.txt": 35 * parts[2],
-    }
+    assert [len(lists[name]) for name in sc.LISTS.values()] == [35 * number for number in parts[1:]]
 
 
 def test_every_file_is_planned_with_the_word_in_its_name_and_in_whole_rounds():
@@ -104,32 +100,27 @@ def test_shd_holds_the_spikes_of_hds_recordings_in_the_order_of_its_lists(roots)
 
 def test_full_hd_has_the_published_counts_of_each_list():
     recordings, lists = synthetic_hd.plan(None, seed=0)
-    assert {name: len(lines) for name, lines in lists.items()} == {
-        "train_filenames.txt": 8_332,
-        "test_filenames.txt": 2_088,
-    }
+    assert [len(lists[name]) for name in hd.LISTS.values()] == [8_332, 2_088]
     names = [Path(recording.path).name for recording in recordings]
-    assert sorted(names) == sorted(lists["train_filenames.txt"] + lists["test_filenames.txt"])
+    assert sorted(names) == sorted(name for lines in lists.values() for name in lines)
     assert len(set(names)) == 10_420
     said = Counter((recording.path.split("_")[1], recording.word) for recording in recordings)
-    assert len(said) == 12 * 20
-    assert set(said.values()) == {43, 44}
-    trained = [hd.parse(name, "train") for name in lists["train_filenames.txt"]]
-    assert {utterance.speaker for utterance in trained} == {f"{n:02d}" for n in range(12)} - {"04", "05"}
+    assert (len(said), set(said.values())) == (12 * 20, {43, 44})
+    trained = {hd.parse(name, "train").speaker for name in lists[hd.LISTS["train"]]}
+    assert trained == {f"{n:02d}" for n in range(12)} - {"04", "05"}
     assert {recording.sample_rate for recording in recordings} == {48_000}
 
 
 def test_full_shd_has_its_own_counts_of_hds_recordings():
-    recordings, lists = synthetic_shd.plan(None, seed=0)
-    assert [len(lists[f"{part}_filenames.txt"]) for part in shd.FILES] == [*shd.PUBLISHED_COUNTS.values()]
-    assert {recording.path for recording in recordings} == {
-        recording.path for recording in synthetic_hd.plan(None, 0)[0]
-    }
+    recordings, lists = synthetic_hd.plan(None, 0, shd_ssc.SHD_COUNTS)
+    assert [len(lists[hd.LISTS[part]]) for part in shd_ssc.SHD_FILES] == [*shd_ssc.SHD_COUNTS.values()]
+    whole, _ = synthetic_hd.plan(None, 0)
+    assert {recording.path for recording in recordings} == {recording.path for recording in whole}
 
 
 def test_full_sc_has_the_published_counts_under_both_splits():
     recordings, lists = synthetic_sc.plan(None, seed=0)
-    speakers = {recording.path: sc.FILE_NAME.fullmatch(Path(recording.path).name)[1] for recording in recordings}
+    speakers = {recording.path: recording.path.split("/")[1].partition("_")[0] for recording in recordings}
     assert len(speakers) == len(recordings) == 105_829
     assert len(set(speakers.values())) == 2_618
     for split, below in (("official", 20), ("70-10-20", 30)):
@@ -188,7 +179,7 @@ def test_blocks_said_side_by_side_are_the_same_each_time(tmp_path, monkeypatch, 
 def test_all_voices_are_there(tmp_path):
     voices = [*synthetic_hd.VOICES, *sound.FEMALE, *sound.MALE]
     with espeak(tmp_path) as say:
-        for accent in (*sound.ACCENTS, "de"):
+        for accent in (*sound.SETTINGS["accents"], "de"):
             for variant in voices:
                 assert len(say("eins", f"{accent}+{variant}", 170, 50, 50)) > 2_000
 
@@ -227,13 +218,6 @@ def test_speech_depends_on_what_the_same_copy_of_espeak_said_before_and_on_nothi
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_that_is_there_is_left_as_it_is(roots):
-    path = roots["synthetic-sc"] / "testing_list.txt"
-    before = path.stat()
-    make("synthetic-sc", roots["synthetic-sc"], 140)
-    assert path.stat() == before
-
-
 # The sound
 
 
@@ -243,12 +227,11 @@ def test_hd_lasts_as_long_as_the_word_and_sc_a_second(roots):
         loaded = load(name, roots[name])
         audio = [loaded.audio(index) for index in range(len(loaded))]
         assert {rate for _, rate in audio} == {16_000}
-        lengths[name] = [len(waveform) for waveform, _ in audio]
+        lengths[name] = {len(waveform) for waveform, _ in audio}
         assert max(np.abs(waveform).max() for waveform, _ in audio) < 1
-    assert set(lengths["synthetic-sc"]) == {16_000}
-    assert min(lengths["synthetic-hd"]) > 4_000
-    assert max(lengths["synthetic-hd"]) < 24_000
-    assert len(set(lengths["synthetic-hd"])) > 50
+    assert lengths["synthetic-sc"] == {16_000}
+    assert 4_000 < min(lengths["synthetic-hd"]) < max(lengths["synthetic-hd"]) < 24_000
+    assert len(lengths["synthetic-hd"]) > 50
 
 
 def test_utterances_differ_in_loudness_place_and_noise(roots):
@@ -272,42 +255,40 @@ def tone(word, voice, rate, pitch, pitch_range):
     return np.round(9_000 * np.sin(2 * np.pi * 1_000 * np.arange(6_615) / 22_050)).astype(np.int16)
 
 
+def uttered(monkeypatch, rate=16_000, samples=16_000, **settings):
+    """What becomes of the tone with these settings held fast."""
+    for name, value in settings.items():
+        monkeypatch.setitem(sound.SETTINGS, name, (value, value))
+    return utter(tone, Recording("a.wav", FLAT, "en", "word", rate, samples), generator(0, "a")).astype(float)
+
+
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_a_tone_keeps_its_frequency_and_length(monkeypatch, rate):
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", rate, rate), generator(0, "a"))
+def test_a_tone_keeps_its_frequency_and_length_and_is_cut_where_it_is_longer(monkeypatch, rate):
+    samples = uttered(monkeypatch, rate, rate, snr_db=200)
     heard = np.flatnonzero(np.abs(samples) > 100)
     assert abs((heard[-1] - heard[0]) / rate - 0.3) < 0.002
-    spectrum = np.abs(np.fft.rfft(samples))  # one line for each Hz
-    assert spectrum.argmax() == 1_000
+    assert np.abs(np.fft.rfft(samples)).argmax() == 1_000  # one line for each Hz
+    short = uttered(monkeypatch, rate, rate // 5, snr_db=200)
+    assert (np.abs(short.reshape(10, rate // 50)).max(axis=1) > 100).all()
+
+
+def power_db(signal):
+    return 10 * np.log10(np.mean(signal**2))
 
 
 @pytest.mark.parametrize("snr_db", [0, 20])
 def test_noise_is_as_far_below_the_word_as_asked(monkeypatch, snr_db):
-    monkeypatch.setattr(sound, "LEVEL_DB", (-20, -20))
-    recording = Recording("a.wav", FLAT, "en", "word", 16_000, 16_000)
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
-    clean = utter(tone, recording, generator(0, "a")) / 32_767
-    monkeypatch.setattr(sound, "SNR_DB", (snr_db, snr_db))
-    noisy = utter(tone, recording, generator(0, "a")) / 32_767
+    clean, noisy = (uttered(monkeypatch, level_db=-20, snr_db=snr) / 32_767 for snr in (200, snr_db))
     heard = slice(*np.flatnonzero(np.abs(clean) > 0.01)[[0, -1]])
-
-    def level(signal):
-        return 10 * np.log10(np.mean(signal**2))
-
-    assert level(clean[heard]) == pytest.approx(-20, abs=0.1)
-    assert level(noisy - clean) == pytest.approx(-20 - snr_db, abs=0.1)
+    assert power_db(clean[heard]) == pytest.approx(-20, abs=0.1)
+    assert power_db(noisy - clean) == pytest.approx(-20 - snr_db, abs=0.1)
 
 
 def test_noise_loses_power_with_frequency_as_its_exponent_says(monkeypatch):
-    monkeypatch.setattr(sound, "NOISE_EXPONENT", (1, 1))
-    monkeypatch.setattr(sound, "SNR_DB", (-20, -20))
-    monkeypatch.setattr(sound, "LEVEL_DB", (-40, -40))
-    noise = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 160_000), generator(0, "a")).astype(float)
-    power = np.abs(np.fft.rfft(noise)) ** 2  # ten lines for each Hz
-    octaves = [power[10 * low : 20 * low].mean() for low in (250, 2_000, 4_000)]
-    assert 10 * np.log10(octaves[0] / octaves[1]) == pytest.approx(9, abs=0.5)
-    assert 10 * np.log10(octaves[1] / octaves[2]) == pytest.approx(3, abs=0.5)
+    noise = uttered(monkeypatch, samples=160_000, noise_exponent=1, snr_db=-20, level_db=-40)
+    spectrum = np.abs(np.fft.rfft(noise))  # ten lines for each Hz
+    octaves = [power_db(spectrum[10 * low : 20 * low]) for low in (250, 2_000, 4_000)]
+    assert -np.diff(octaves) == pytest.approx([9, 3], abs=0.5)
 
 
 def test_the_microphone_tilts_by_so_many_decibels_an_octave_and_its_waves_go_through_whole_octaves():
@@ -320,13 +301,6 @@ def test_the_microphone_tilts_by_so_many_decibels_an_octave_and_its_waves_go_thr
     ):
         gain = 20 * np.log10(sound.response(speaker, 1_000 * 2.0 ** np.arange(-2, 3)))
         np.testing.assert_allclose(gain, expected, atol=1e-9)
-
-
-def test_a_word_longer_than_the_recording_is_cut(monkeypatch):
-    monkeypatch.setattr(sound, "SNR_DB", (200, 200))
-    samples = utter(tone, Recording("a.wav", FLAT, "en", "word", 16_000, 3_200), generator(0, "a"))
-    assert len(samples) == 3_200
-    assert (np.abs(samples.reshape(10, 320)).max(axis=1) > 100).all()
 
 
 def test_rate_and_pitch_reach_espeak(tmp_path):
@@ -355,15 +329,15 @@ def test_too_few_utterances(tmp_path, name, fewer):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("utterances", "seed"), [(140, 1), (None, 0)])
-def test_another_synthetic_set_is_not_written_over(roots, utterances, seed):
-    before = contents(roots["synthetic-sc"])
-    with pytest.raises(ValueError, match="holds something other than this synthetic set"):
-        make("synthetic-sc", roots["synthetic-sc"], utterances, seed)
-    assert contents(roots["synthetic-sc"]) == before
-
-
-def test_anything_else_is_not_written_over(tmp_path):
+def test_a_set_that_is_there_is_left_as_it_is_and_anything_else_is_not_written_over(roots, tmp_path):
+    root = roots["synthetic-sc"]
+    before, changed = contents(root), (root / "testing_list.txt").stat()
+    make("synthetic-sc", root, 140)
+    for arguments in ((140, 1), (None, 0)):
+        with pytest.raises(ValueError, match="holds something other than this synthetic set"):
+            make("synthetic-sc", root, *arguments)
+    assert contents(root) == before
+    assert (root / "testing_list.txt").stat() == changed
     (tmp_path / "thesis.tex").write_text("precious")
     for root in (tmp_path, tmp_path / "thesis.tex"):
         with pytest.raises(ValueError, match="holds something other than this synthetic set"):

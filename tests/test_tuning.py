@@ -13,8 +13,8 @@ import yaml
 from lib import runs
 from lib.methods import METHODS, Derived
 from lib.setup import Setup
+from lib.study import ONE, engine, read, tables, tuning
 from lib.study import __main__ as command
-from lib.study import engine, grid, tables, tuning
 
 SMALL = {"dataset": "fsdd", "hidden_sizes": [6], "epochs": 2, "batch_size": 10}
 TRAINED = [name for name, method in METHODS.items() if not issubclass(method, Derived)]
@@ -62,18 +62,15 @@ def test_a_search_goes_on_where_it_ended_and_past_what_a_full_disk_left(search, 
         again = search("map", 2).trials
         assert "is damaged at its end" in capsys.readouterr().err
         assert [trial.value for trial in again] == [trial.value for trial in first]
-    assert len(search("map", 3).trials) == 3
-    assert len(search("map", 3).trials) == 3
+    assert [len(search("map", 3).trials) for _ in range(2)] == [3, 3]
     assert capsys.readouterr().err.count("damaged") == 0
 
 
 def test_a_trial_is_the_training_that_its_settings_describe(search, toy_frames):
     study = search("map", 1)
     setup = Setup.of(SMALL | study.trials[0].params | {"method": "map", "seed": tuning.SEED})
-    _, history = setup.method.train(
-        runs.network_for(setup, toy_frames), toy_frames.part("train"), toy_frames.part("validation"),
-        epochs=2, seed=tuning.SEED,
-    )  # fmt: skip
+    parts = toy_frames.part("train"), toy_frames.part("validation")
+    _, history = setup.method.train(runs.network_for(setup, toy_frames), *parts, epochs=2, seed=tuning.SEED)
     assert study.trials[0].value == history["validation_loss"].min()
 
 
@@ -98,20 +95,18 @@ def test_what_trials_choose_is_what_is_trained_with(variants, monkeypatch, tmp_p
     study = toy_study.write(path, tones, **changes)
     with pytest.raises(ValueError, match="choose the settings first"):
         _ = study.cells
-    monkeypatch.setattr(
-        engine, "on_workers", lambda work, tasks, *_: ((name, work(*given)) for name, given in tasks.items())
-    )
+    monkeypatch.setattr(engine, "on_workers", toy_study.in_this_process)
     assert tuning.tune(study, tmp_path / "results", folder=tmp_path / "data") == 0
     chosen = yaml.safe_load((tmp_path / "toy-chosen.yml").read_text())
     assert list(chosen) == (["map"] if variants is None else list(variants))
     trials = pd.read_csv(tmp_path / "results/trials.csv", dtype={"variant": str})
     assert list(trials)[:5] == ["variant", "method", "trial", "state", "validation_nll"]
-    assert len(trials) == 2 * len(variants or [grid.ONE])
+    assert len(trials) == 2 * len(variants or [ONE])
     for variant, of_variant in trials.groupby("variant"):
         best = of_variant.nsmallest(1, "validation_nll").iloc[0]
         assert study.chosen_for(variant, "map")["learning_rate"] == best["learning_rate"]
     with pytest.raises(ValueError, match="has no settings of ivon"):  # of which no trial was asked
-        _ = grid.read(path).cells
+        _ = read(path).cells
     found = toy_study.write(path, tones, **changes | {"method": ["map", "temperature"]}).cells[-1].setup.method
     assert found.base("map").learning_rate == best["learning_rate"]
 

@@ -9,7 +9,7 @@ import soundfile
 import yaml
 
 from lib import posteriors, runs
-from lib.study import engine, grid
+from lib.study import Study, engine, read
 
 MEASURE = engine.measure
 TOY = {
@@ -38,12 +38,21 @@ def make_tones(root: Path) -> Path:
     return root
 
 
-def write(path: Path, tones: Path, **changes) -> grid.Study:
+def write(path: Path, tones: Path, **changes) -> Study:
     """The toy study, changed, in this file."""
     content = {name: value for name, value in (TOY | changes).items() if value is not None}
     content["sets"] = {name: {"data_root": str(tones)} | of_set for name, of_set in content["sets"].items()}
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return grid.read(path)
+    return read(path)
+
+
+def in_this_process(work, tasks, scheduler, folder):
+    """In the place of ``engine.on_workers``."""
+    for name, arguments in tasks.items():
+        try:
+            yield name, work(*arguments)
+        except FloatingPointError:
+            print(f"{name} failed")
 
 
 def measure_but_die_once(task: engine.Task, folder: Path) -> tuple:

@@ -9,6 +9,7 @@ from torch import nn
 from lib.methods import METHODS
 from lib.network import SpikingClassifier
 from lib.networks import NetworkSettings
+from lib.posteriors import Mixture
 
 # Settings under which a method learns the toy within a few epochs.
 SETTINGS = {
@@ -30,6 +31,16 @@ def toy(utterances, seed, num_classes=3):
     labels = torch.arange(utterances) % num_classes
     features = torch.randn(utterances, 10, num_classes, generator=generator)
     return SimpleNamespace(features=features + 2 * nn.functional.one_hot(labels)[:, None], labels=labels)
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+class Noisy(Mixture):
+    """Under which the network's own randomness stays on."""
+
+    noisy = True
 
 
 TRAINING, VALIDATION = toy(26, seed=1), toy(9, seed=2)

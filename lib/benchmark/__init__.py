@@ -2,28 +2,49 @@
 
 ``python -m lib.benchmark`` measures and writes ``data/results/bench-*.csv``, which the chapter on cost reads. What is
 compared is timed in turns, round by round, so that what else the machine does meets all alike.
+
+Peers are the same network in other libraries, those that are installed, and in plain PyTorch. Each is given what it
+does fastest on a CPU: products and normalisation over all time steps at once, the neurons in its own way. Reset,
+surrogate gradient and readout are each library's own.
 """
 
+import copy
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
+from ivon import IVON
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
-from lib.trainers import VALIDATION_SAMPLES
+from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, fast
+from lib.trainers import VALIDATION_SAMPLES, sampled_weights
 
-INPUTS, CLASSES = 40, 35
+INPUTS, CLASSES, DROPOUT = 40, 35, 0.1
 LEAST_ROUNDS = 3
+LEARNING_RATE = 1e-6  # so small that a network that is timed for long stays as it was
 
 # What ``book/params/paper.yml`` asks for, and the losses along lines of ``04_slices``: points * directions * examples.
 WIDTH, EPOCHS, SAMPLES, LINES = 512, 30, 32, 31 * 2 * 128
 BATCH_SIZES = {("hd", "map"): 128, ("hd", "ivon"): 16, ("sc", "map"): 128, ("sc", "ivon"): 32}
 # The published counts of training, validation and test. HD has no validation part: its test part's size stands in.
 UTTERANCES = {"hd": (8_332, 2_088, 2_088), "sc": (75_466, 9_981, 20_382)}
+
+OPTIMIZERS = {
+    "map": partial(torch.optim.Adam, weight_decay=1e-5, fused=True),
+    "ivon": partial(IVON, ess=1e4, weight_decay=1e-3, hess_init=0.4, beta2=0.9999),
+}
 
 
 class Case(NamedTuple):
@@ -48,6 +69,9 @@ class Shape:
         return features, torch.randint(CLASSES, (self.batch,), device=device)
 
 
+PAPERS = Shape(WIDTH, 128)
+
+
 def timed(cases: Sequence[Case], seconds: float) -> pd.DataFrame:
     """Time the cases in turns, each once a round, for ``seconds`` and at least ``LEAST_ROUNDS`` rounds.
 
@@ -70,6 +94,9 @@ def timed(cases: Sequence[Case], seconds: float) -> pd.DataFrame:
         case.row | {"minimum_ms": min(of_case), "median_ms": statistics.median(of_case), "rounds": len(of_case)}
         for case, of_case in zip(cases, times, strict=True)
     )
+
+
+# The matrix products, and what follows from their speed
 
 
 def step_products(shape: Shape, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
@@ -105,14 +132,14 @@ def multiplied(pairs: Sequence[tuple[Tensor, Tensor]], times: int = 1) -> Callab
 
 def matrix_speed(device: str = "cpu", seconds: float = 1.0) -> float:
     """This machine's speed in the products of a step with 512 units and batch 128, in GFlop/s."""
-    row = {"device": device, "work": "products"} | asdict(Shape(512, 128))
-    return speed(timed([Case(row, multiplied(step_products(Shape(512, 128), device)))], seconds), device)
+    row = {"device": device, "work": "products"} | asdict(PAPERS)
+    return speed(timed([Case(row, multiplied(step_products(PAPERS, device)))], seconds), device)
 
 
 def speed(steps: pd.DataFrame, device: str = "cpu") -> float:
     """The same from a table of steps."""
-    milliseconds = median(steps, device=device, work="products", width=512, batch=128)
-    return operations(step_products(Shape(512, 128), "meta")) / milliseconds / 1e6
+    milliseconds = median(steps, device=device, work="products", width=PAPERS.width, batch=PAPERS.batch)
+    return operations(step_products(PAPERS, "meta")) / milliseconds / 1e6
 
 
 def hours(steps: pd.DataFrame, prediction: pd.DataFrame, gflops: float, device: str = "cpu") -> pd.DataFrame:
@@ -140,3 +167,117 @@ def median(table: pd.DataFrame, **values: Any) -> float:
     """The median of the one row that has these values, in milliseconds."""
     (milliseconds,) = table.loc[(table[list(values)] == pd.Series(values)).all(axis=1), "median_ms"]
     return milliseconds
+
+
+# The network and its peers
+
+
+def training_step(
+    method: str, network: nn.Module, features: Tensor, labels: Tensor, learning_rate: float = LEARNING_RATE
+) -> tuple[torch.optim.Optimizer, Callable[[], float]]:
+    """The optimiser, and a call that makes one update of any network as the method's trainer does, for its loss."""
+    optimizer = OPTIMIZERS[method](network.parameters(), lr=learning_rate)
+
+    def step():
+        optimizer.zero_grad()
+        with sampled_weights(optimizer) if method == "ivon" else nullcontext():
+            loss = functional.cross_entropy(network(features), labels)
+            loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return optimizer, step
+
+
+def ours(width: int, layer: Callable[[int, int, float], nn.Module] = SpikingLayer) -> nn.Module:
+    """The paper's network, its two hidden layers made by ``layer``."""
+    return SpikingClassifier(INPUTS, CLASSES, (width, width), DROPOUT, layer)
+
+
+class PlainLayer(SpikingLayer):
+    """The paper's layer as ``lib.network`` writes it: a subclass does not inherit the compiled form."""
+
+
+class PeerLayer(SpikingLayer):
+    """PyTorch's own normalisation and dropout, and another library's neurons between them, run by ``through``."""
+
+    def __init__(self, inputs: int, units: int, dropout: float, neurons: nn.Module, through: Callable):
+        super().__init__(inputs, units, dropout)
+        self.leak, self.neurons, self.through = None, copy.deepcopy(neurons), through
+
+    def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
+        weighted = self.linear(train)
+        spikes = self.through(self.neurons, self.norm(weighted.flatten(0, 1)).view_as(weighted))
+        return functional.dropout(spikes, self.dropout, self.training)
+
+
+def sparch(width: int) -> nn.Module:
+    """Bittar & Garner (2022): the whole network is theirs, with its readout of summed softmax outputs."""
+
+    class Logits(import_module("sparch.models.snns").SNN):
+        def forward(self, features):
+            return super().forward(features)[0]
+
+    sizes = [width, width, CLASSES]
+    return Logits((1, None, INPUTS), sizes, neuron_type="LIF", dropout=DROPOUT, normalization="batchnorm")
+
+
+def snntorch(width: int) -> nn.Module:
+    """Eshraghian et al. (2023): ``Leaky``, called for each time step."""
+    leaky = import_module("snntorch").Leaky(beta=torch.empty(width).uniform_(*LEAK_RANGE), learn_beta=True)
+
+    def through(leaky, current):
+        potential, train = leaky.reset_mem(), []
+        for step in current:
+            spikes, potential = leaky(step, potential)
+            train.append(spikes)
+        return torch.stack(train)
+
+    return ours(width, partial(PeerLayer, neurons=leaky, through=through))
+
+
+def spikingjelly(width: int) -> nn.Module:
+    """Fang et al. (2023): ``LIFNode`` over all time steps, reset by subtraction, the fastest of its surrogates."""
+    neuron, surrogate = (import_module(f"spikingjelly.activation_based.{name}") for name in ("neuron", "surrogate"))
+    node = neuron.LIFNode(10.0, v_reset=None, surrogate_function=surrogate.ATan(), step_mode="m")
+
+    def through(node, current):
+        node.reset()
+        return node(current)
+
+    return ours(width, partial(PeerLayer, neurons=node, through=through))
+
+
+LIBRARIES = {"sparch": sparch, "snntorch": snntorch, "spikingjelly": spikingjelly}
+
+
+def installed() -> dict[str, Callable[[int], nn.Module]]:
+    """Makers of networks of a width, by name: ours, plain PyTorch, what is there of other libraries."""
+    found = {name: make for name, make in LIBRARIES.items() if find_spec(name)}
+    return {"ours": ours, "plain": partial(ours, layer=PlainLayer)} | found
+
+
+@contextmanager
+def own_process(name: str, shape: Shape, threads: int, keep_memory: bool) -> Iterator[Callable[[int], Future]]:
+    """A process that trains the network ``installed()[name]``: what is yielded begins so many steps.
+
+    With ``keep_memory`` the process keeps what it frees, as runs do; others return it to the system.
+    """
+    context, arguments = multiprocessing.get_context("spawn"), (name, shape, threads, keep_memory)
+    with ProcessPoolExecutor(1, context, initializer=_prepare, initargs=arguments) as process:
+        process.submit(_train, 0)  # it starts now, while others do
+        yield lambda steps: process.submit(_train, steps)
+
+
+def _prepare(name: str, shape: Shape, threads: int, keep_memory: bool) -> None:
+    global _step
+    if keep_memory and fast:
+        fast.keep_freed_memory()
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    _, _step = training_step("map", installed()[name](shape.width), *shape.minibatch())
+
+
+def _train(steps: int) -> None:
+    for _ in range(steps):
+        _step()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import provenance
-from lib.benchmark import INPUTS, Case, Shape, multiplied, peers, step_products, timed
+from lib import benchmark, provenance
+from lib.benchmark import DROPOUT, INPUTS, Case, Shape, multiplied, ours, step_products, timed, training_step
 from lib.files import atomic_write
 from lib.network import SpikingLayer, fast
 from lib.neurons import NEURONS
@@ -32,12 +33,17 @@ SAMPLES = 16
 NORM_SCALE = 3.0  # at 1, where norms start, LIF neurons stay silent on noise
 TOGETHER = 8  # steps of two processes: so many that one's ending before the other, and what they are told, do not show
 
+# The baseline's layers, and what it calls our parameters.
+THEIR_LAYERS = {"lif": "LIFLayer", "adlif": "adLIFLayer", "rlif": "RLIFLayer", "radlif": "RadLIFLayer"}
+THEIR_NAMES = {"linear.weight": "W.weight", "leak": "alpha", "adaptation_leak": "beta"}
+THEIR_NAMES |= {"adaptation_potential": "a", "adaptation_spike": "b"}
+
 
 def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A training step's products alone, the step with Adam (map) and with IVON, and parts of the former."""
     minibatch, row = shape.minibatch(device), {"device": device} | asdict(shape)
     (optimizer, of_map), (_, of_ivon) = (
-        peers.training_step(method, peers.ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
+        training_step(method, ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
     )
     of_map()  # for the optimiser alone to have gradients
     runs = {"products": multiplied(step_products(shape, device)), "map": of_map, "ivon": of_ivon}
@@ -50,7 +56,7 @@ def between_products(shape: Shape, device: str) -> Callable[[], object]:
     size, steps = (shape.frames, shape.batch, shape.width), []
     # The readout of firing rates sends the same gradient to each time step of the last layer.
     for grad in (torch.randn(size, device=device), torch.randn(size[1:], device=device).expand(size)):
-        layer = SpikingLayer(shape.width, shape.width, peers.DROPOUT).to(device)
+        layer = SpikingLayer(shape.width, shape.width, DROPOUT).to(device)
         layer.linear = nn.Identity()
         steps.append(layer_step(layer, torch.randn(size, device=device, requires_grad=True), grad))
     return lambda: [step() for step in steps]
@@ -64,7 +70,7 @@ def layer_step(layer: nn.Module, inputs: Tensor, grad: Tensor) -> Callable[[], o
 
 def prediction_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A Bayesian prediction of a minibatch, and its products alone."""
-    network, (features, _) = peers.ours(shape.width).to(device), shape.minibatch(device)
+    network, (features, _) = ours(shape.width).to(device), shape.minibatch(device)
     mean = network_state(network)
     std = {name: torch.full_like(mean[name], 0.01) for name, _ in network.named_parameters()}
     posterior, generator = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
@@ -82,9 +88,9 @@ def peer_cases(stack: ExitStack, shape: Shape, keep: bool) -> list[Case]:
     """
     row, threads = asdict(shape) | {"freed_memory": "kept" if keep else "returned"}, torch.get_num_threads()
     cases = [Case(row | {"network": "products", "version": None}, multiplied(step_products(shape)))]
-    for name in peers.installed():
-        process = stack.enter_context(peers.own_process(name, shape, threads, keep or name == "ours"))
-        versioned = {"network": name, "version": version(name) if name in peers.LIBRARIES else None}
+    for name in benchmark.installed():
+        process = stack.enter_context(benchmark.own_process(name, shape, threads, keep or name == "ours"))
+        versioned = {"network": name, "version": version(name) if name in benchmark.LIBRARIES else None}
         cases.append(Case(row | versioned, at_once([process], 1)))
     return cases
 
@@ -92,9 +98,10 @@ def peer_cases(stack: ExitStack, shape: Shape, keep: bool) -> list[Case]:
 def pair_cases(stack: ExitStack, shape: Shape) -> list[Case]:
     """Two networks that train at the same time with half of the threads each, or one after the other with all."""
     row, threads = {"width": shape.width, "batch": shape.batch}, torch.get_num_threads()
+    half = max(1, threads // 2)
     *halves, whole = (
-        stack.enter_context(peers.own_process("ours", shape, share, keep_memory=True))
-        for share in (max(1, threads // 2), max(1, threads // 2), threads)
+        stack.enter_context(benchmark.own_process("ours", shape, share, keep_memory=True))
+        for share in (half, half, threads)
     )
     runs = {"at the same time": at_once(halves, TOGETHER), "one after the other": at_once([whole], 2 * TOGETHER)}
     return [Case(row | {"manner": manner}, run, TOGETHER) for manner, run in runs.items()]
@@ -110,24 +117,35 @@ def layer_cases(stack: ExitStack, shape: Shape, neuron: str) -> list[Case]:
 
     Both run in this process, which keeps the memory that is freed, to the baseline's advantage.
     """
-    layer, (features, _) = NEURONS[neuron](INPUTS, shape.width, peers.DROPOUT), shape.minibatch()
+    layer, (features, _) = NEURONS[neuron](INPUTS, shape.width, DROPOUT), shape.minibatch()
     nn.init.constant_(layer.norm.weight, NORM_SCALE)
     train, grad = features.transpose(0, 1).contiguous(), torch.randn(shape.batch, shape.frames, shape.width)
     steps = {"ours": layer_step(layer, train, grad.transpose(0, 1).contiguous())}
-    if "sparch" in peers.installed() and neuron in peers.THEIR_LAYERS:
-        steps["sparch"] = layer_step(peers.sparch_layer(layer, neuron, shape.batch), features, grad)
+    if "sparch" in benchmark.installed() and neuron in THEIR_LAYERS:
+        steps["sparch"] = layer_step(sparch_layer(layer, neuron, shape.batch), features, grad)
     row = {"threads": torch.get_num_threads(), "inputs": INPUTS} | asdict(shape)
     row |= {"rate": float((layer(train) > 0).double().mean())}
     return [Case({"neuron": neuron, "library": library} | row, run) for library, run in steps.items()]
 
 
+def sparch_layer(layer: SpikingLayer, neuron: str, batch: int) -> nn.Module:
+    """The baseline's layer with our layer's weights; a row of its recurrent weights is what a unit sends."""
+    make = getattr(import_module("sparch.models.snns"), THEIR_LAYERS[neuron])
+    theirs = make(layer.linear.in_features, layer.linear.out_features, batch, dropout=DROPOUT)
+    state = {THEIR_NAMES.get(name, name): tensor for name, tensor in layer.named_parameters()}
+    if "recurrent" in state:
+        state["V.weight"] = state.pop("recurrent").T
+    theirs.load_state_dict(theirs.state_dict() | state)
+    return theirs
+
+
 def growth_cases(stack: ExitStack, along: str, sizes: Sequence[tuple[Shape, int]]) -> list[Case]:
     """Epochs of ``train_map`` on more and more utterances, or longer and longer ones."""
-    cases, settings = [], {"learning_rate": peers.LEARNING_RATE, "epochs": 1}
+    cases, settings = [], {"learning_rate": benchmark.LEARNING_RATE, "epochs": 1}
     for shape, count in sizes:
         features, labels = Shape(shape.width, count, shape.frames).minibatch()
         parts = [SimpleNamespace(features=features[:n], labels=labels[:n]) for n in (count, 2)]
-        run = partial(train_map, peers.ours(shape.width), *parts, batch_size=shape.batch, **settings)
+        run = partial(train_map, ours(shape.width), *parts, batch_size=shape.batch, **settings)
         cases.append(Case({"along": along} | asdict(shape) | {"utterances": count}, run))
     return cases
 

@@ -1,6 +1,6 @@
 """Recordings and their spikes on disk, in the layouts in which their publishers give them out.
 
-Each set is a file of its own that says all about it; to add one, write its file and add it to the list.
+A set's file says all about it (SHD and SSC share theirs); to add one, write its file and add it to the list.
 """
 
 from pathlib import Path
@@ -9,8 +9,7 @@ from lib.datasets.dataset import DataSet
 from lib.datasets.fsdd import FSDD
 from lib.datasets.hd import HD
 from lib.datasets.sc import SC
-from lib.datasets.shd import SHD
-from lib.datasets.ssc import SSC
+from lib.datasets.shd_ssc import SHD, SSC
 from lib.datasets.synthetic_hd import SYNTHETIC_HD
 from lib.datasets.synthetic_sc import SYNTHETIC_SC
 from lib.datasets.synthetic_shd import SYNTHETIC_SHD

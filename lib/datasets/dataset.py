@@ -1,15 +1,25 @@
-"""What there is to say about a data set, and what one does with it."""
+"""What there is to say about a data set, and what one does with it.
+
+Every set has splits in which classes are held out from training, to ask what a network makes of words that it was not
+taught. "without cat, dog" is its default split without these classes. "held-out cat, dog" has the same training and
+validation parts, and as its test part the test utterances of these classes alone.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from lib import synthesis
 from lib.datasets import downloads
 from lib.datasets.downloads import Source
-from lib.datasets.held_out import FORMS, holding_out
-from lib.datasets.utterances import DataSettings, Utterances, check_trainable, validated_on_speakers, validated_on_test
+from lib.datasets.utterances import DataSettings, Utterances, check_trainable
 from lib.features import Frames
+
+HOLDING_OUT = ("without ", "held-out ")
+HELD_OUT = -1  # the label of an utterance whose class the rest does not have
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,7 +29,7 @@ class DataSet:
     ``mark`` is what a folder must hold to be taken for the set at all, and ``read(name, split, root)`` loads it from
     there. A set without a validation part has ``validation_speakers``, who are held out from training for it.
     ``groups`` are short names for the labels of several classes. A published set has ``sources``; a synthetic one is
-    made: ``make(root, utterances, seed)``.
+    made: ``make(root, utterances, seed)`` (``synthetic``).
     """
 
     name: str
@@ -50,14 +60,12 @@ class DataSet:
     def load(self, root: str | Path, settings: DataSettings | None = None) -> Utterances:
         """Load the set from the folder that holds its own layout, under the split that the settings name.
 
-        Every set has splits that hold classes out: "without cat, dog" and "held-out cat, dog" (``held_out``).
-
         Raises ``ValueError`` if the split is unknown or the files do not make a whole set, ``FileNotFoundError`` if the
         folder does not hold the set or a list names recordings that are not there.
         """
         root, settings = Path(root), self.settings() if settings is None else settings
         split = settings.split or self.default_split
-        holds_out = split.startswith(FORMS)
+        holds_out = split.startswith(HOLDING_OUT)
         if not holds_out and split not in self.splits:
             raise ValueError(
                 f"{self.name!r} has no split called {split!r}: its splits are {', '.join(self.splits)}, and 'without' "
@@ -72,9 +80,13 @@ class DataSet:
             )
         utterances = self.read(self.name, self.default_split if holds_out else split, root)
         if settings.validation == "test":
-            utterances = validated_on_test(utterances)
+            train, test = (np.flatnonzero(utterances.parts == part) for part in ("train", "test"))
+            # In this order, which the fingerprints of stored runs have.
+            parts = np.repeat(["train", "test", "validation"], [len(train), len(test), len(test)])
+            utterances = replace(utterances.chosen(np.concatenate([train, test, test])), parts=parts)
         elif self.validation_speakers:
-            utterances = validated_on_speakers(utterances, self.validation_speakers)
+            moved = (utterances.parts == "train") & np.isin(utterances.speakers, self.validation_speakers)
+            utterances = replace(utterances, parts=np.where(moved, "validation", utterances.parts))
         check_trainable(utterances)
         return holding_out(utterances, split, self.groups) if holds_out else utterances
 
@@ -85,3 +97,45 @@ class DataSet:
         a damaged recording and for an ``snr`` where there are no waveforms.
         """
         return utterances.frames(settings, Path(cache), snr)
+
+
+def holding_out(utterances: Utterances, split: str, groups: Mapping[str, Iterable[int]]) -> Utterances:
+    """Return the set under a split that holds classes out; labels and class names are those of the rest, in order.
+
+    Raises ``ValueError`` for an unknown class, where fewer than two are left, and where the rest cannot be trained on.
+    """
+    names = utterances.class_names
+    known = {**groups, **{name: (label,) for label, name in enumerate(names)}}
+    out = [name.strip() for name in split.partition(" ")[2].split(",")]
+    for name in out:
+        if name not in known:
+            raise ValueError(
+                f"the split {split!r} holds out {name!r}, which is no class of the set: {', '.join(known)}"
+            )
+    rest = sorted(set(range(len(names))).difference(*(known[name] for name in out)))
+    if len(rest) < 2:
+        raise ValueError(f"the split {split!r} has to leave two classes or more to be told apart")
+    renumbered = np.full(len(names), HELD_OUT, dtype=utterances.labels.dtype)
+    renumbered[rest] = np.arange(len(rest))
+    wanted = renumbered[utterances.labels] != HELD_OUT
+    if split.startswith("held-out "):
+        wanted ^= utterances.parts == "test"
+    chosen = utterances.chosen(np.flatnonzero(wanted))
+    rest_names = tuple(names[label] for label in rest)
+    found = replace(chosen, split=split, class_names=rest_names, labels=renumbered[chosen.labels])
+    check_trainable(found)
+    return found
+
+
+def synthetic(like: DataSet, name: str, usual: int, **recipe: Any) -> DataSet:
+    """Return a set in the layout of another that is made here, by a ``recipe`` of ``synthesis.make``.
+
+    It makes as many utterances as are usual, or asked for, to the nearest number at which every speaker says every word
+    equally often, and None is the number that was published. Raises ``ValueError`` for too few.
+    """
+
+    def make(root: str | Path, utterances: int | None = usual, seed: int = 0) -> None:
+        synthesis.make(name, Path(root), utterances, seed, **recipe)
+
+    citation = "eSpeak NG, from the package espeakng-loader"
+    return replace(like, name=name, sources=(), make=make, licence="made here, not given out", citation=citation)

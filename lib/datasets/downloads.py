@@ -1,20 +1,30 @@
 """Bring the published sets onto the disk: fetched, checked against their checksums, unpacked whole or not at all."""
 
+import gzip
 import hashlib
 import os
-from collections.abc import Sequence
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import requests
 from tqdm import tqdm
 
-from lib.datasets.unpacking import unpack
-from lib.files import FULL, check_space, exclusive, explaining_os_errors
+from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_errors, write_json
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
+BLOCK = 4_096  # bytes that a file takes on the disk at least
+
+# What damage to an archive, two members of one name in it, or a member in cipher can lead to.
+UNREADABLE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
+    *(FileExistsError, NotADirectoryError, RuntimeError),
+)
 
 
 class Source(NamedTuple):
@@ -62,42 +72,37 @@ def fetch(name: str, sources: Sequence[Source], root: Path) -> None:
         arrived = sum(path.stat().st_size for a in archives for path in (a, part_of(a)) if path.is_file())
         check_space(repr(name), sum(source.space for source in sources) - arrived, root.parent)
         records = [download(name, source, archive) for archive, source in archives.items()]
-        record = records[0] if len(records) == 1 else {"archives": records}
-        expected = {archive: (source.mark, source.space) for archive, source in archives.items()}
-        unpack(expected, root, {"name": name, **record})
+        unpack(archives, root, {"name": name} | (records[0] if len(records) == 1 else {"archives": records}))
         for archive in archives:
             archive.unlink()
 
 
 def download(name: str, source: Source, archive: Path) -> dict[str, str]:
     """Fetch the archive unless it is there, and check it. Return its address and checksum."""
-    refusals, part, remote_name = [], part_of(archive), source.remote_name or source.archive
+    refusals, remote_name = [], source.remote_name or source.archive
+    arrived = archive if archive.exists() else part_of(archive)
     for web_folder in source.folders:
-        url = web_folder + remote_name
+        url, checksum = web_folder + remote_name, source.checksum
         try:
-            checksum = source.checksum
             if ":" not in checksum:
-                checksum = published_md5(web_folder + source.checksum, remote_name)
-            if not archive.exists():
+                checksum = published_md5(web_folder + checksum, remote_name)
+            if arrived != archive:
                 with explaining_os_errors(archive.parent, FULL):
-                    receive(url, part)
+                    receive(url, arrived)
         except requests.RequestException as error:
             refusals.append(f"{url} {reason(error)}")
             continue
-        if not archive.exists():
-            if not matches(part, checksum):
-                part.unlink()
-                raise ValueError(
-                    f"{url} is not the published archive of {name!r}, its checksum is not {checksum}, and nothing was "
-                    "kept: run again, and if it stays so, see data/README.md for placing the set by hand"
-                )
-            os.replace(part, archive)
-        elif not archive.is_file() or not matches(archive, checksum):
-            raise ValueError(
-                f"{archive} is not the published archive of {name!r}, its checksum is not {checksum}: delete it, and "
-                "it is fetched anew"
-            )
-        return {"url": url, "checksum": checksum}
+        if arrived.is_file() and matches(arrived, checksum):
+            os.replace(arrived, archive)
+            return {"url": url, "checksum": checksum}
+        remedy = ": delete it, and it is fetched anew"
+        if arrived != archive:
+            arrived.unlink()
+            remedy = ", and nothing was kept: run again, and if it stays so, see data/README.md for placing it by hand"
+        raise ValueError(
+            f"{archive if arrived == archive else url} is not the published archive of {name!r}, its checksum is not "
+            f"{checksum}{remedy}"
+        )
     raise ConnectionError(
         f"{name!r} cannot be downloaded ({'; '.join(refusals)}): check the network and run again, which goes on with "
         "what has arrived, or place the set by hand (data/README.md says how)"
@@ -166,3 +171,68 @@ def matches(path: Path, checksum: str) -> bool:
     algorithm, _, digest = checksum.partition(":")
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest() == digest.lower()
+
+
+def unpack(archives: Mapping[Path, Source], root: Path, record: dict[str, Any]) -> None:
+    """Unpack into a folder beside ``root``, and put the folder in it that holds the marks in the place of ``root``.
+
+    Raises ``ValueError`` that names the archive and what to do where it turns out to be damaged, or another.
+    """
+    with atomic_write(root) as aside:
+        unpacked = aside.with_name(f"{root.name}.unpacked").resolve()
+        unpacked.mkdir()
+        for archive, source in archives.items():
+            try:
+                write_members(archive, unpacked, source)
+                marked = sorted(unpacked.rglob(source.mark), key=lambda path: len(path.parts))
+                if not marked:
+                    raise ValueError(f"there is no {source.mark!r} in it")
+            except UNREADABLE as error:
+                raise ValueError(
+                    f"{archive} is not a whole archive of this set ({' '.join(str(error).split())}), and nothing was "
+                    "unpacked: delete it, run again"
+                ) from error
+        layout = marked[0].parent
+        write_json(layout / "download.json", record)
+        os.replace(layout, aside)
+
+
+def write_members(archive: Path, folder: Path, source: Source) -> None:
+    """Write the contents of an archive's files, which take no more than ``source.space`` with the archive itself.
+
+    Contents alone: no links, owners or modes. No header is relied on, and a gzip has none that says how large it is.
+    """
+    left = source.space - archive.stat().st_size
+    with tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True) as progress:
+        for name, content in members(archive, source.mark):
+            target = (folder / name).resolve()
+            if not target.is_relative_to(folder) or content is None:
+                raise ValueError(f"{name!r} is a link, a device or outside of the set's folder")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            left -= BLOCK
+            with target.open("xb") as file:
+                while left >= 0 and (chunk := content.read(CHUNK)):
+                    left -= len(chunk)
+                    file.write(chunk)
+                    progress.update(len(chunk))
+            if left < 0:
+                raise ValueError(f"it takes more than the {source.space / 1e9:.2g} GB that the set has")
+
+
+def members(archive: Path, mark: str) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yield the name and the content of each file in an archive; of what is neither file nor folder there is none.
+
+    An archive named after its mark is a ZIP or gzip of that one file. Raises ``ValueError`` where a ZIP holds others.
+    """
+    if archive.stem != mark:
+        with tarfile.open(archive) as tar:
+            yield from ((one.name, tar.extractfile(one) if one.isfile() else None) for one in tar if not one.isdir())
+    elif archive.suffix == ".gz":
+        with gzip.open(archive) as content:
+            yield mark, content
+    else:
+        with zipfile.ZipFile(archive) as packed:
+            if (names := packed.namelist()) != [mark]:
+                raise ValueError(f"it holds {', '.join(map(repr, names[:3])) or 'nothing'} and not {mark!r} alone")
+            with packed.open(mark) as content:
+                yield mark, content

@@ -3,22 +3,18 @@
 Layout: ``recordings/<digit>_<speaker>_<index>.wav``.
 """
 
-import re
 from pathlib import Path
 
+from lib.datasets import hd
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts
+from lib.datasets.utterances import Utterance, check_counts, named_wavs
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SAMPLE_RATE = 8_000
-CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
 OFFICIAL_COUNTS = {"train": 2_400, "validation": 300, "test": 300}
 SPEAKER_COUNTS = {"train": 2_000, "validation": 500, "test": 500}
-
-FILE_NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 
 
 def read(name: str, split: str, root: Path) -> Speech:
@@ -27,15 +23,8 @@ def read(name: str, split: str, root: Path) -> Speech:
     Under "official" indices 0 to 4 are the test part, as the set defines it, and 5 to 9 validation. Under
     "speaker-<name>" the next speaker in alphabetical order, after the last the first, is validation.
     """
-    recordings = []
-    for file_name in sorted(entry.name for entry in (root / "recordings").iterdir() if entry.suffix == ".wav"):
-        match = FILE_NAME.fullmatch(file_name)
-        if match is None:
-            path = root / "recordings" / file_name
-            raise ValueError(f"{path} is not named '<digit>_<speaker>_<index>.wav': take it out of the set")
-        recordings.append((f"recordings/{file_name}", int(match[1]), match[2], int(match[3])))
-    speakers = sorted({speaker for _, _, speaker, _ in recordings})
-
+    recordings = [*named_wavs(root, "recordings", r"(\d)_([a-z]+)_(\d+)\.wav", "<digit>_<speaker>_<index>.wav")]
+    speakers = sorted({speaker for _, (_, speaker, _) in recordings})
     if split == "official":
         parts = {index: "test" if index < 5 else "validation" for index in range(10)}
     else:
@@ -44,13 +33,13 @@ def read(name: str, split: str, root: Path) -> Speech:
             raise ValueError(f"{root} holds no recording of {tested!r}: its speakers are {', '.join(speakers)}")
         parts = {speakers[(speakers.index(tested) + 1) % len(speakers)]: "validation", tested: "test"}
     found = [
-        Utterance(path, digit, speaker, parts.get(index if split == "official" else speaker, "train"))
-        for path, digit, speaker, index in recordings
+        Utterance(path, int(digit), speaker, parts.get(int(index) if split == "official" else speaker, "train"))
+        for path, (digit, speaker, index) in recordings
     ]
     if tuple(speakers) == SPEAKERS:
         published = OFFICIAL_COUNTS if split == "official" else SPEAKER_COUNTS
         check_counts(name, split, [utterance.part for utterance in found], published)
-    return assemble(name, split, root, SAMPLE_RATE, CLASS_NAMES, found)
+    return assemble(name, split, root, SAMPLE_RATE, hd.CLASS_NAMES[:10], found)
 
 
 FSDD = DataSet(

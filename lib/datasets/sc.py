@@ -3,14 +3,13 @@
 Layout: ``<word>/<speaker>_nohash_<n>.wav``, ``validation_list.txt``, ``testing_list.txt``.
 """
 
-import re
 from hashlib import sha1
 from pathlib import Path
 
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, read_lists
+from lib.datasets.utterances import Utterance, check_counts, named_wavs, read_lists
 
 SAMPLE_RATE = 16_000
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
@@ -25,20 +24,16 @@ PUBLISHED_COUNTS = {
     "70-10-20": {"train": 75_466, "validation": 9_981, "test": 20_382},
 }
 
-FILE_NAME = re.compile(r"([0-9a-f]+)_nohash_\d+\.wav")
+FILE_NAME = r"([0-9a-f]+)_nohash_\d+\.wav"
 
 
 def read(name: str, split: str, root: Path) -> Speech:
     """Read the word folders; a set with fewer words has fewer classes."""
-    speakers = {}
-    for word in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._"):
-        for file_name in sorted(entry.name for entry in (root / word).iterdir() if entry.suffix == ".wav"):
-            match = FILE_NAME.fullmatch(file_name)
-            if match is None:
-                raise ValueError(
-                    f"{root / word / file_name} is not named '<speaker>_nohash_<n>.wav': take it out of the set"
-                )
-            speakers[f"{word}/{file_name}"] = match[1]
+    speakers = {
+        path: speaker
+        for word in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._")
+        for path, (speaker,) in named_wavs(root, word, FILE_NAME, "<speaker>_nohash_<n>.wav")
+    }
     words = tuple(dict.fromkeys(path.partition("/")[0] for path in speakers))
     if split == "official":
         lists = read_lists(root, LISTS, speakers)

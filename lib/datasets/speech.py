@@ -3,6 +3,7 @@
 import math
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,10 +50,8 @@ class Speech(Utterances):
         Raises ``ValueError`` if the file does not decode, is cut short, is not mono, or has another rate than the set.
         """
         path = self.root / self.paths[index]
-        try:
+        with decoding(path):
             waveform, sample_rate = soundfile.read(path, dtype="float32")
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
         if len(waveform) < samples_promised(path):
             raise ValueError(f"{path} is cut short, its header promises more samples than it has: restore this file")
         if sample_rate != self.sample_rate:
@@ -82,16 +81,14 @@ class Speech(Utterances):
             described |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
         if snr is not None:
             described |= {"snr": str(float(snr))}  # JSON has no infinity
-        places, shape = np.array([place for place, _ in rows]), (settings.num_frames, NUM_MEL_BINS)
-        return self.cached(places, cache, described, shape, np.float32, partial(self.write, rows, *shape, rate))
-
-    def write(self, rows: list[Row], num_frames: int, num_mel_bins: int, rate: int, path: Path) -> None:
-        """Write the features of ``rows`` to ``path``; the filterbank takes the sample rate for ``rate``."""
         measured = np.array([change is None and self.parts[place] == "train" for place, change in rows])
-        features.write_log_mels(
-            path, lambda row: self.waveform(*rows[row], rate), measured, sample_rate=rate, num_frames=num_frames,
-            num_mel_bins=num_mel_bins, description=f"features of {self.name}",
+        shape = {"num_frames": settings.num_frames, "num_mel_bins": NUM_MEL_BINS}
+        write = partial(
+            features.write_log_mels, waveform=lambda row: self.waveform(*rows[row], rate), measured=measured,
+            sample_rate=rate, **shape, description=f"features of {self.name}",
         )  # fmt: skip
+        places = np.array([place for place, _ in rows])
+        return self.cached(places, cache, described, tuple(shape.values()), np.float32, write)
 
     def waveform(self, place: int, change: Change | None, rate: int) -> Float32[Tensor, " samples"]:
         """Read an utterance and change it. Raises ``ValueError`` if it makes no frame at ``rate``."""
@@ -116,6 +113,15 @@ class Speech(Utterances):
             yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
 
 
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Raise ``ValueError`` that names ``path`` where the block finds that it does not decode."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
+
+
 def samples_promised(path: Path) -> int:
     """How many samples the header of a PCM WAV file speaks of; 0 for another file. libsndfile reads what is there."""
     try:
@@ -136,19 +142,8 @@ def assemble(
     if not found:
         raise ValueError(f"{root} holds no recordings of {name!r}: restore its files and lists")
     if sample_rate is None:
-        path = root / found[0].path
-        try:
-            sample_rate = soundfile.info(path).samplerate
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
-    return Speech(
-        name=name,
-        split=split,
-        root=root,
-        class_names=class_names,
-        paths=tuple(utterance.path for utterance in found),
-        labels=np.array([utterance.label for utterance in found], dtype=np.int64),
-        speakers=np.array([utterance.speaker for utterance in found], dtype=str),
-        parts=np.array([utterance.part for utterance in found], dtype=str),
-        sample_rate=sample_rate,
-    )
+        with decoding(root / found[0].path):
+            sample_rate = soundfile.info(root / found[0].path).samplerate
+    paths, labels, speakers, parts = zip(*found, strict=True)
+    arrays = np.array(labels, dtype=np.int64), np.array(speakers), np.array(parts)
+    return Speech(name, split, root, class_names, paths, *arrays, sample_rate)

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64, Shaped, UInt8
 from numpy.lib.format import write_array_header_1_0
 from tqdm import tqdm
 
-from lib.datasets.utterances import DataSettings, Utterances
+from lib.datasets.utterances import DataSettings, Utterances, check_counts
 from lib.features import Frames
 from lib.files import or_damaged
 from lib.settings import real, setting
@@ -123,11 +123,18 @@ def counts(spikes: Spikes, num_frames: int, bin_ms: float) -> UInt8[np.ndarray, 
     return found.astype(np.uint8).reshape(num_frames, UNITS)
 
 
-def gather(name: str, split: str, root: Path, files: Mapping[str, str], class_names: tuple[str, ...]) -> SpikeTrains:
+def gather(
+    name: str,
+    split: str,
+    root: Path,
+    files: Mapping[str, str],
+    class_names: tuple[str, ...],
+    published: Mapping[str, int],
+) -> SpikeTrains:
     """Return the utterances of a set whose parts are these files, in the files' order.
 
-    ``class_names`` are what the labels mean in a file that does not say. Raises ``ValueError`` if a file is damaged or
-    lacks something, its lists differ in length, or the files in their labels.
+    ``class_names`` are what the labels mean in a file that does not say, and ``published`` are its parts' sizes. Raises
+    ``ValueError`` if a file is damaged or lacks something, its lists differ in length, or the files in their labels.
     """
     paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
     for part, path in files.items():
@@ -147,17 +154,9 @@ def gather(name: str, split: str, root: Path, files: Mapping[str, str], class_na
         rows.append(np.arange(len(own)))
     if len(set(names.values())) > 1:
         raise ValueError(f"the files of {name!r} in {root} differ in what their labels mean: restore them")
-    return SpikeTrains(
-        name=name,
-        split=split,
-        root=root,
-        class_names=next(iter(names.values())),
-        paths=tuple(paths),
-        labels=np.concatenate(labels),
-        speakers=np.array(speakers, dtype=str),
-        parts=np.array(parts, dtype=str),
-        rows=np.concatenate(rows),
-    )
+    check_counts(name, split, parts, published)
+    arrays = np.concatenate(labels), np.array(speakers, dtype=str), np.array(parts, dtype=str), np.concatenate(rows)
+    return SpikeTrains(name, split, root, next(iter(names.values())), tuple(paths), *arrays)
 
 
 def speaker_name(speaker: int | np.integer | bytes) -> str:

@@ -1,11 +1,10 @@
 """Synthetic speech in HD's layout: eSpeak NG says the ten digits in English and in German."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
 from lib import synthesis
 from lib.datasets import hd
+from lib.datasets.dataset import synthetic
 from lib.synthesis.sound import SETTINGS, Recording, draw_speaker, generator
 
 # Twelve voices, as HD has, women and men in turn. Speakers 04 and 05 stand in the test part only; of the others'
@@ -16,20 +15,6 @@ TEST_SHARE = 0.05
 
 SAMPLE_RATE = 16_000
 FULL_SAMPLE_RATE = 48_000  # HD's own, at full size only: a small set is to be read quickly
-
-CITATION = "eSpeak NG, from the package espeakng-loader"
-
-
-def make(root: str | Path, utterances: int | None = 1_440, seed: int = 0) -> None:
-    """Make the set in ``root`` (``synthesis.make``), of so many utterances, None for HD's own number.
-
-    The number is taken to the nearest at which every speaker says every word equally often; ``ValueError`` says if it
-    is too small.
-    """
-    synthesis.make(
-        SYNTHETIC_HD.name, Path(root), utterances, seed,
-        settings={"voices": VOICES} | SETTINGS, plan=plan, write=synthesis.write_audio,
-    )  # fmt: skip
 
 
 def plan(utterances: int | None, seed: int, published: Mapping[str, int] | None = None) -> synthesis.Plan:
@@ -60,6 +45,4 @@ def plan(utterances: int | None, seed: int, published: Mapping[str, int] | None 
     return recordings, lists
 
 
-SYNTHETIC_HD = replace(
-    hd.HD, name="synthetic-hd", sources=(), make=make, licence="made here, not given out", citation=CITATION
-)
+SYNTHETIC_HD = synthetic(hd.HD, "synthetic-hd", 1_440, settings={"voices": VOICES} | SETTINGS, plan=plan)

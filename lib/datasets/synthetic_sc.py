@@ -1,29 +1,16 @@
 """Synthetic speech in SC's layout: eSpeak NG says the 35 words of Speech Commands."""
 
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 
 from lib import synthesis
-from lib.datasets import sc, synthetic_hd
+from lib.datasets import sc
+from lib.datasets.dataset import synthetic
 from lib.synthesis.sound import FEMALE, MALE, SETTINGS, Recording, draw_speaker, generator
 
 # Of the speakers, more than SC's own tenth in the validation and the test part each, so that a small set is tested on
 # enough of them.
 HELD_OUT_SHARE = 0.15
 FULL_SPEAKERS = 2_618
-
-
-def make(root: str | Path, utterances: int | None = 2_100, seed: int = 0) -> None:
-    """Make the set in ``root`` (``synthesis.make``), of so many utterances, None for SC's own number.
-
-    The number is taken to the nearest at which every speaker says every word once; ``ValueError`` says if it is too
-    small.
-    """
-    synthesis.make(
-        SYNTHETIC_SC.name, Path(root), utterances, seed,
-        settings={"voices": FEMALE + MALE} | SETTINGS, plan=plan, write=synthesis.write_audio,
-    )  # fmt: skip
 
 
 def plan(utterances: int | None, seed: int) -> synthesis.Plan:
@@ -71,11 +58,4 @@ def plan(utterances: int | None, seed: int) -> synthesis.Plan:
     return recordings, lists
 
 
-SYNTHETIC_SC = replace(
-    sc.SC,
-    name="synthetic-sc",
-    sources=(),
-    make=make,
-    licence="made here, not given out",
-    citation=synthetic_hd.CITATION,
-)
+SYNTHETIC_SC = synthetic(sc.SC, "synthetic-sc", 2_100, settings={"voices": FEMALE + MALE} | SETTINGS, plan=plan)

@@ -1,7 +1,6 @@
 """Synthetic spikes in SHD's layout: what a simple cochlea hears of the recordings of synthetic-hd."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,24 +8,12 @@ import h5py
 import numpy as np
 
 from lib import synthesis
-from lib.datasets import hd, shd, synthetic_hd
+from lib.datasets import hd, shd_ssc, synthetic_hd
+from lib.datasets.dataset import synthetic
 from lib.datasets.spikes import UNITS
 from lib.synthesis import cochlea
 from lib.synthesis.cochlea import Spikes
 from lib.synthesis.sound import SETTINGS, Recording, Samples
-
-
-def make(root: str | Path, utterances: int | None = 1_440, seed: int = 0) -> None:
-    """Make the set in ``root``, as ``synthetic_hd.make`` does; ``utterances`` None is SHD's own number."""
-    synthesis.make(
-        SYNTHETIC_SHD.name, Path(root), utterances, seed,
-        settings={"voices": synthetic_hd.VOICES} | SETTINGS | cochlea.SETTINGS, plan=plan, write=write_spikes,
-    )  # fmt: skip
-
-
-def plan(utterances: int | None, seed: int) -> synthesis.Plan:
-    """Plan the recordings of synthetic-hd, or SHD's own number of such."""
-    return synthetic_hd.plan(utterances, seed, shd.PUBLISHED_COUNTS)
 
 
 def write_spikes(name: str, plan: synthesis.Plan, root: Path, seed: int) -> None:
@@ -44,7 +31,7 @@ def write_spikes(name: str, plan: synthesis.Plan, root: Path, seed: int) -> None
 
 def write_files(root: Path, spikes: Mapping[str, Spikes], lists: Mapping[str, Sequence[str]]) -> None:
     """Write SHD's two files of what was heard, by the name of HD's recording and in the order of HD's two lists."""
-    for part, file_name in shd.FILES.items():
+    for part, file_name in shd_ssc.SHD_FILES.items():
         utterances = [hd.parse(name, part) for name in lists[hd.LISTS[part]]]
         heard = [spikes[utterance.path] for utterance in utterances]
         # Without times of change and in one version of the format, so that the bytes are the same each time.
@@ -61,11 +48,11 @@ def write_files(root: Path, spikes: Mapping[str, Spikes], lists: Mapping[str, Se
             create("extra/keys", data=list(hd.CLASS_NAMES), dtype=h5py.string_dtype())
 
 
-SYNTHETIC_SHD = replace(
-    shd.SHD,
-    name="synthetic-shd",
-    sources=(),
-    make=make,
-    licence="made here, not given out",
-    citation=synthetic_hd.CITATION,
+SYNTHETIC_SHD = synthetic(
+    shd_ssc.SHD,
+    "synthetic-shd",
+    1_440,
+    settings={"voices": synthetic_hd.VOICES} | SETTINGS | cochlea.SETTINGS,
+    plan=partial(synthetic_hd.plan, published=shd_ssc.SHD_COUNTS),
+    write=write_spikes,
 )

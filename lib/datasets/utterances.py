@@ -5,9 +5,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from lib.files import atomic_write, check_space, exclusive, explaining_os_errors
 from lib.settings import TEXT, Settings, choice, optional, setting, whole
 
 CLOCK_TICK = 2  # seconds, of the coarsest file systems
+TASK = 64  # files that a thread digests at a time: a task of a single file would cost more than its digest
 
 # What the system may refuse about a file of a set, in words.
 LOST = dict.fromkeys(
@@ -105,18 +107,19 @@ class Utterances:
         return fingerprint
 
     def digest(self) -> str:
-        """Compute the fingerprint from the files."""
-        total = blake2b(digest_size=16)
-        # A task of a single file would cost more than its digest.
-        files = tuple(dict.fromkeys(self.paths))
-        tasks = [files[first : first + 64] for first in range(0, len(files), 64)]
+        """Compute the fingerprint from the files, which may be larger than the memory."""
+        total, files = blake2b(digest_size=16), tuple(dict.fromkeys(self.paths))
 
-        def contents(paths: tuple[str, ...]) -> list[bytes]:
-            return [path.encode() + b"\0" + digest_of(self.root / path) for path in paths]
+        def contents(first: int) -> bytes:
+            found = b""
+            for path in files[first : first + TASK]:
+                with (self.root / path).open("rb") as file:
+                    found += path.encode() + b"\0" + hashlib.file_digest(file, blake2b).digest()
+            return found
 
         with explaining_os_errors(self.root, LOST), ThreadPoolExecutor() as executor:
-            for digests in executor.map(contents, tasks):
-                total.update(b"".join(digests))
+            for found in executor.map(contents, range(0, len(files), TASK)):
+                total.update(found)
         return total.hexdigest()
 
     def state(self) -> tuple[str, float]:
@@ -166,25 +169,6 @@ class Utterances:
                 raise ValueError(f"it does not hold features of shape {shape}")
         labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
         return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"])
-
-
-def digest_of(path: Path) -> bytes:
-    """Compute the BLAKE2b of a file, which may be larger than the memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, blake2b).digest()
-
-
-def validated_on_test(utterances: Utterances) -> Utterances:
-    """Put the test part in the place of the validation part."""
-    train, test = (np.flatnonzero(utterances.parts == part) for part in ("train", "test"))
-    changed = utterances.chosen(np.concatenate([train, test, test]))
-    return replace(changed, parts=np.repeat(PARTS, [len(train), len(test), len(test)]))
-
-
-def validated_on_speakers(utterances: Utterances, speakers: tuple[str, ...]) -> Utterances:
-    """Move what these speakers say in the training part to the validation part."""
-    moved = (utterances.parts == "train") & np.isin(utterances.speakers, speakers)
-    return replace(utterances, parts=np.where(moved, "validation", utterances.parts))
 
 
 def check_trainable(utterances: Utterances) -> None:
@@ -245,3 +229,15 @@ def read_lists(root: Path, files: Mapping[str, str], present: Container[str]) ->
         if times > 1:
             raise ValueError(f"{name!r} stands twice in {' and '.join(files.values())} of {root}: restore the lists")
     return lists
+
+
+def named_wavs(root: Path, folder: str, pattern: str, form: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the path of each WAV file in a folder of the set, in order, and what the groups of ``pattern`` find.
+
+    Raises ``ValueError`` for a name that is not of the ``form``.
+    """
+    for file_name in sorted(entry.name for entry in (root / folder).iterdir() if entry.suffix == ".wav"):
+        match = re.fullmatch(pattern, file_name)
+        if match is None:
+            raise ValueError(f"{root / folder / file_name} is not named {form!r}: take it out of the set")
+        yield f"{folder}/{file_name}", match.groups()

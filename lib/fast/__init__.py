@@ -142,12 +142,9 @@ class _Spikes(torch.autograd.Function):
         grad_weighted, sums = ctx.kernels.backward(
             grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings
         )
-        of_one, of_centred, of_rest = sums
-        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
-        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
+        gradients, slope, constant = cpu.norm_gradients(
+            sums, weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
+        )
         if ctx.batch_statistics:
-            examples = weighted.shape[0] * weighted.shape[1]
-            slope = factor * grad_centred * reciprocal_std**2 / examples
-            constant = factor * grad_shift / examples - mean * slope
             ctx.kernels.through_statistics(grad_weighted, weighted, slope, constant)
-        return grad_weighted, grad_centred * reciprocal_std, grad_shift, grad_leak, *[None] * 7
+        return grad_weighted, *gradients, *[None] * 7

@@ -28,7 +28,7 @@ def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each unit, summed in double precision."""
     time, batch, units = weighted.shape
     sums = torch.zeros(batch, 2, units, dtype=torch.float64)
-    over_examples(_statistics, weighted.contiguous().numpy(), sums.numpy())
+    over_examples(_statistics, weighted.contiguous(), sums)
     distance, square = sums.sum(dim=0) / (time * batch)
     mean, variance = weighted[0, 0] + distance, (square - distance**2).clamp(min=0)
     return mean.to(weighted.dtype), variance.to(weighted.dtype)
@@ -39,10 +39,7 @@ def forward(
 ) -> Tensor:
     """Dropped-out spikes."""
     dropped = torch.empty_like(weighted)
-    over_examples(
-        _forward, weighted.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), threshold, seed, level, gain,
-        dropped.numpy(),
-    )  # fmt: skip
+    over_examples(_forward, weighted, factor, offset, leak, threshold, seed, level, gain, dropped)
     return dropped
 
 
@@ -58,20 +55,35 @@ def backward(
     result = torch.empty_like(weighted)
     sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
     over_examples(
-        _backward, weighted.numpy(), grad.numpy(), factor.numpy(), offset.numpy(), leak.numpy(), mean.numpy(),
-        threshold, seed, level, gain, result.numpy(), sums.numpy(),
+        _backward, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, result, sums
     )  # fmt: skip
     return result, sums.sum(dim=0)
 
 
 def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
     """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
-    over_examples(_through_statistics, weighted.numpy(), grad.numpy(), slope.numpy(), constant.numpy())
+    over_examples(_through_statistics, weighted, grad, slope, constant)
 
 
-def over_examples(kernel: Callable, weighted: np.ndarray, *arguments) -> None:
+def norm_gradients(
+    sums: Tensor, weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, mean: Tensor,
+    reciprocal_std: Tensor, batch_statistics: bool,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:  # fmt: skip
+    """Of ``backward``'s sums: gradients by the norm's scale and shift and by the leak; ``slope`` and ``constant``."""
+    of_one, of_centred, of_rest = sums
+    by_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
+    by_shift, by_centred = (1 - leak) * of_one, (1 - leak) * of_centred
+    slope = constant = torch.zeros_like(factor)
+    if batch_statistics:
+        examples = weighted.shape[0] * weighted.shape[1]
+        slope = factor * by_centred * reciprocal_std**2 / examples
+        constant = factor * by_shift / examples - mean * slope
+    return (by_centred * reciprocal_std, by_shift, by_leak), slope, constant
+
+
+def over_examples(kernel: Callable, weighted: Tensor, *arguments) -> None:
     """Run ``kernel(weighted, *arguments, first, last)`` on several threads, each its share of the batch."""
-    over_shares(kernel, weighted.shape[1], weighted.size, weighted, *arguments)
+    over_shares(kernel, weighted.shape[1], weighted.numel(), weighted, *arguments)
 
 
 def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> None:
@@ -79,6 +91,7 @@ def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> Non
 
     Plain threads, since a second OpenMP pool beside torch's own makes the two wait for each other.
     """
+    arguments = [argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments]
     threads = min(torch.get_num_threads(), number, elements // ELEMENTS_PER_THREAD)
     if threads < 2:
         kernel(*arguments, 0, number)

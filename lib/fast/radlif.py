@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from lib.fast.cpu import POTENTIALS, compiled, drop_out, over_examples, over_shares
+from lib.fast.cpu import POTENTIALS, compiled, drop_out, norm_gradients, over_examples, over_shares
 
 
 class RadLIF(torch.autograd.Function):
@@ -31,7 +31,7 @@ class RadLIF(torch.autograd.Function):
         ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing)
         ctx.batch_statistics, ctx.settings = batch_statistics, (threshold, seed, level, gain)
         dropped = torch.empty_like(weighted)
-        _over_examples(
+        over_examples(
             _forward, weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped
         )
         return dropped
@@ -39,38 +39,27 @@ class RadLIF(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
-        time, batch, units = weighted.shape
+        _, batch, units = weighted.shape
         grad = grad[:1] if grad.stride(0) == 0 else grad
         by_potential, sums = torch.empty_like(weighted), weighted.new_zeros(batch, 6, units)
         spiked = torch.empty(weighted.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
-        _over_examples(
+        over_examples(
             _backward, weighted, grad.contiguous(), factor, offset, leak, mean, adaptation, outgoing,
             outgoing * (1 - leak), *ctx.settings, by_potential, spiked, sums,
         )  # fmt: skip
-        of_one, of_centred, of_rest, *of_adaptation = sums.sum(dim=0)
-        grad_leak = of_rest - factor * of_centred - (offset + factor * mean) * of_one
-        grad_recurrent = None
+        sums = sums.sum(dim=0)
+        (by_scale, by_shift, by_leak), slope, constant = norm_gradients(
+            sums[:3], weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
+        )
+        by_recurrent = None
         if len(outgoing):
             of_pairs = torch.zeros_like(outgoing)
-            over_shares(_pairs, units, weighted.numel(), spiked.numpy(), by_potential.numpy(), of_pairs.numpy())
-            grad_leak -= (outgoing * of_pairs).sum(dim=0)
-            grad_recurrent = (of_pairs * (1 - leak)).T
-        grad_shift, grad_centred = (1 - leak) * of_one, (1 - leak) * of_centred
-        slope = constant = torch.zeros_like(factor)
-        if ctx.batch_statistics:
-            examples = time * batch
-            slope = factor * grad_centred * reciprocal_std**2 / examples
-            constant = factor * grad_shift / examples - mean * slope
-        _over_examples(_by_weighted, weighted, factor * (1 - leak), slope, constant, by_potential)
-        return (
-            by_potential, grad_centred * reciprocal_std, grad_shift, grad_leak,
-            torch.stack(of_adaptation) if ctx.needs_input_grad[4] else None, grad_recurrent, *[None] * 7,
-        )  # fmt: skip
-
-
-def _over_examples(kernel, weighted, *arguments):
-    arrays = [argument.numpy() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
-    over_examples(kernel, weighted.numpy(), *arrays)
+            over_shares(_pairs, units, weighted.numel(), spiked, by_potential, of_pairs)
+            by_leak -= (outgoing * of_pairs).sum(dim=0)
+            by_recurrent = (of_pairs * (1 - leak)).T
+        by_adaptation = sums[3:] if ctx.needs_input_grad[4] else None
+        over_examples(_by_weighted, weighted, factor * (1 - leak), slope, constant, by_potential)
+        return by_potential, by_scale, by_shift, by_leak, by_adaptation, by_recurrent, *[None] * 7
 
 
 @numba.njit

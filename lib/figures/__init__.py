@@ -8,7 +8,16 @@ figure, so that a notebook shows it once, and names its data in small print.
 
 from lib.figures.curves import histograms, learning_curves, lines
 from lib.figures.dots import intervals, reliability, scatter, seed_dots
-from lib.figures.maps import confusion, correlations, features, surface_slider, surfaces
-from lib.figures.signals import membrane, raster, surrogate, waveform
+from lib.figures.maps import (
+    confusion,
+    correlations,
+    features,
+    membrane,
+    raster,
+    surface_slider,
+    surfaces,
+    surrogate,
+    waveform,
+)
 from lib.figures.style import label, source_of
 from lib.figures.tables import TABLE1, interval_table, mean_std, mean_table, table1

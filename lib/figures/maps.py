@@ -1,4 +1,4 @@
-"""Maps: features, confusions, correlations, and the loss over a surface."""
+"""What goes through a network and what comes out: signals over time, features, confusions, loss surfaces."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -7,17 +7,90 @@ from io import BytesIO
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Real
+from jaxtyping import Float, Int, Real, Shaped
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lib.figures.curves import lines
 from lib.figures.dots import excludes_zero
-from lib.figures.style import check, grid, order, panels, styled
+from lib.figures.style import COLOURS, DASHED, NEUTRAL, check, grid, order, panels, styled
 
+POTENTIAL, SPIKE = COLOURS[0], COLOURS[4]
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
 # A slider over the number of samples: no script but this handler, which shows one of the blocks and hides the others.
 SLID = "this.closest('.by-samples').querySelectorAll('[data-samples]').forEach((b, i) => b.hidden = i != this.value)"
+
+
+@styled
+def waveform(
+    waveforms: Sequence[Float[np.ndarray, " samples"]], sample_rate: int, titles: Sequence[str], source: str
+) -> Figure:
+    """Each recording's amplitude against time in seconds; ``sample_rate`` in Hz."""
+    figure, axes = grid(len(waveforms), 3, source, sharey=True)
+    for axis, samples, title in zip(axes, waveforms, titles, strict=True):
+        axis.plot(np.arange(len(samples)) / sample_rate, samples, color=NEUTRAL, linewidth=0.5)
+        axis.set(title=title, xlabel="time (s)")
+        axis.margins(x=0)
+    figure.supylabel("amplitude")
+    return figure
+
+
+@styled
+def raster(
+    trains: Sequence[tuple[Shaped[np.ndarray, " _"], Shaped[np.ndarray, " _"]]],
+    titles: Sequence[str],
+    source: str,
+    *,
+    xlabel: str = "time (s)",
+    ylabel: str = "channel",
+) -> Figure:
+    """A mark for each spike of each train, given by the spikes' times and their channels; a panel for each train.
+
+    ``numpy.nonzero`` of a layer's spikes [time, units] are the steps and units of a train.
+    """
+    figure, axes = grid(len(trains), 3, source, sharey=True)
+    for axis, (times, channels), title in zip(axes, trains, titles, strict=True):
+        axis.plot(times, channels, "|", color=SPIKE, markersize=3 if len(trains) > 1 else 5)
+        axis.set(title=title, xlabel=xlabel)
+    figure.supylabel(ylabel)
+    return figure
+
+
+@styled
+def membrane(
+    potential: Float[np.ndarray, " time"],
+    spikes: Shaped[np.ndarray, " time"],
+    current: Float[np.ndarray, " time"],
+    threshold: float,
+    source: str,
+) -> Figure:
+    """One neuron's input current; below it the potential, the threshold and the steps at which it spikes."""
+    figure, (above, below) = grid(2, 1, source, 1.5, sharex=True, height_ratios=(1, 2))
+    above.plot(current, color=NEUTRAL, label="input current")
+    above.set_ylabel("current")
+    below.plot(potential, color=POTENTIAL, label="potential")
+    below.axhline(threshold, **DASHED, label="threshold")
+    steps = np.flatnonzero(spikes)
+    below.plot(steps, np.full(len(steps), threshold), "|", color=SPIKE, label="spike", markersize=12)
+    below.set(xlabel="time step", ylabel="potential")
+    below.legend(**BESIDE)
+    below.margins(x=0.01)
+    return figure
+
+
+@styled
+def surrogate(
+    potentials: Float[np.ndarray, " points"], gradient: Float[np.ndarray, " points"], threshold: float
+) -> Figure:
+    """The step from potential to spike, and the gradient by which it is replaced in the backward pass."""
+    figure, (axis,) = grid(1, 1, None, 2.0)
+    axis.plot(potentials, potentials > threshold, color=SPIKE, drawstyle="steps-mid", label="spike (forward)")
+    axis.plot(potentials, gradient, color=POTENTIAL, label="surrogate gradient\n(backward)")
+    axis.axvline(threshold, **DASHED, label="threshold")
+    axis.set(xlabel="membrane potential", ylabel="value")
+    axis.legend(**BESIDE)
+    return figure
 
 
 @styled
@@ -124,16 +197,12 @@ def surface_slider(rows: pd.DataFrame, source: str, *, panel: str = "method") ->
         ]
         pictures[1].axes[0].set_ylim(middle["nll"].min(), middle["nll"].max())
         told = f"average of S = {count}: loss over the surface from {maps.nll.min():.2f} to {maps.nll.max():.2f} nats"
-        shown = "".join(_image(*both) for both in zip(pictures, (told, "the loss along the middle row"), strict=True))
-        blocks += f'<div data-samples="{count}"{" hidden" if place else ""}><p>S = {count}</p>{shown}</div>'
+        blocks += f'<div data-samples="{count}"{" hidden" if place else ""}><p>S = {count}</p>'
+        for figure, words in zip(pictures, (told, "the loss along the middle row"), strict=True):
+            figure.savefig(written := BytesIO(), dpi=100, metadata={"Software": None})
+            data = b64encode(written.getvalue()).decode()
+            blocks += f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" style="width:100%">'
+        blocks += "</div>"
     slider = f'type="range" min="0" max="{len(counts) - 1}" value="0" step="1" oninput="{SLID}"'
     head = f"<label>number of samples S, from {counts[0]} to {counts[-1]}: <input {slider}></label>"
     return f'<div class="by-samples" style="background:#fff;color:#222;max-width:720px">{head}{blocks}</div>'
-
-
-def _image(figure: Figure, told: str) -> str:
-    """A figure in a page's own words."""
-    written = BytesIO()
-    figure.savefig(written, dpi=100, metadata={"Software": None})
-    data = b64encode(written.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{escape(told)}" style="width:100%">'

@@ -3,13 +3,11 @@
 from lib.methods.adam import Adam
 from lib.methods.base import Derived, Method
 from lib.methods.bayes_by_backprop import BayesByBackprop
-from lib.methods.ensemble import Ensemble
-from lib.methods.ivon import IVON
+from lib.methods.ensemble import Ensemble, MCDropout
+from lib.methods.ivon import IVON, IsotropicNoise, IVONMean, IVONNoise
 from lib.methods.laplace import LastLayerLaplace
-from lib.methods.mc_dropout import MCDropout
 from lib.methods.sbnn import SBNN
 from lib.methods.swag import SWAG
-from lib.methods.swapped import IsotropicNoise, IVONMean, IVONNoise
 from lib.methods.temperature import Temperature
 
 __all__ = ["METHODS", "Derived", "Method", "get"]

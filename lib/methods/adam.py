@@ -1,7 +1,6 @@
 """The paper's deterministic network: a maximum a posteriori estimate by Adam."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pandas as pd
 from torch import nn
@@ -16,13 +15,8 @@ DEFAULTS = defaults_of(train_map)
 
 
 @dataclass(frozen=True)
-class Adam(Method):
+class Adam(Method, name="map", label="Adam (MAP)", colour="#0072B2", marker="o"):
     """``lib.trainers.train_map``, whose defaults these are."""
-
-    name: ClassVar = "map"
-    label: ClassVar = "Adam (MAP)"
-    colour: ClassVar = "#0072B2"
-    marker: ClassVar = "o"
 
     batch_size: int = batch_size(DEFAULTS["batch_size"])
     learning_rate: float = learning_rate(DEFAULTS["learning_rate"])

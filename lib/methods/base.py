@@ -23,7 +23,6 @@ from lib.trainers import Objective, likelihood
 
 
 def defaults_of(trainer: Callable) -> dict[str, Any]:
-    """The defaults in a function's signature."""
     return {name: parameter.default for name, parameter in inspect.signature(trainer).parameters.items()}
 
 
@@ -51,7 +50,8 @@ def patience(default: int) -> Any:
 class Method(Settings):
     """A way to a posterior. ``name`` is its name in records and files; the next three say how it is drawn.
 
-    Where ``keeps_last``, the result of a training is its last epoch's, else that of the lowest validation NLL.
+    A subclass says them as keywords behind ``Method``. Where ``keeps_last``, the result of a training is its last
+    epoch's, else that of the lowest validation NLL.
     """
 
     name: ClassVar[str]
@@ -60,8 +60,9 @@ class Method(Settings):
     marker: ClassVar[str]
     keeps_last: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **options) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls, **said) -> None:
+        for name, value in said.items():
+            setattr(cls, name, value)
         cls.title = getattr(cls, "name", cls.title)
 
     @classmethod
@@ -120,8 +121,8 @@ class Derived(Method):
     bases: ClassVar[tuple[str, ...]]
     parts: dict[str, Method] = field(default_factory=dict)
 
-    def __init_subclass__(cls, **options) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls, **said) -> None:
+        super().__init_subclass__(**said)
         cls.bases = tuple(kind.name for kind in cls.made_of)
 
     def __post_init__(self) -> None:
@@ -153,32 +154,22 @@ class Derived(Method):
         return {name: value for kind in cls.made_of for name, value in kind.before().items()}
 
     def base(self, name: str) -> Method:
-        """The method of this name that it is made of, with its settings."""
+        """The method of this name among ``parts``."""
         return self.parts[name]
 
     def as_dict(self) -> dict[str, Any]:
-        bases = {name: part.as_dict() for name, part in self.parts.items()}
-        return {"dropout": self.dropout, "bases": bases}
+        return {"dropout": self.dropout, "bases": {name: part.as_dict() for name, part in self.parts.items()}}
 
     def identity(self) -> dict[str, Any]:
-        bases = {name: part.identity() for name, part in self.parts.items()}
-        return {"dropout": self.dropout, "bases": bases}
+        return {"dropout": self.dropout, "bases": {name: part.identity() for name, part in self.parts.items()}}
 
     @property
     def dropout(self) -> float:
         return self.parts[self.bases[0]].dropout
 
     def derive(
-        self,
-        network: nn.Module,
-        bases: tuple[Posterior, ...],
-        training: Examples,
-        validation: Examples,
-        seed: int,
-        copies: int = 0,
-    ) -> Posterior:
-        """The posterior, of those of its ``bases``, in the order of these; the network is left as it was.
-
-        ``copies`` is that of ``train``.
-        """
+        self, network: nn.Module, bases: tuple[Posterior, ...], training: Examples, validation: Examples,
+        seed: int, copies: int = 0,
+    ) -> Posterior:  # fmt: skip
+        """The posterior, of those of its ``bases``, in the order of these; ``copies`` as in ``train``."""
         raise NotImplementedError

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,18 +18,13 @@ from lib.trainers import Objective
 
 
 @dataclass(frozen=True)
-class BayesByBackprop(Method):
+class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF7FB1", marker="D"):
     """Adam on cross-entropy plus ``alpha`` times the KL divergence from the prior over the number of utterances.
 
     There is one sample of the weights for each minibatch. The prior is isotropic, about 0, with the standard deviation
     ``prior_scale``; for None, with that of empirical Bayes (``best_prior_scale``) at each step. All parameters have
     ``initial_std`` at the start. The values are customary ones, and not searched for.
     """
-
-    name: ClassVar = "bbb"
-    label: ClassVar = "Bayes by Backprop"
-    colour: ClassVar = "#DF7FB1"
-    marker: ClassVar = "D"
 
     batch_size: int = batch_size(32)
     learning_rate: float = learning_rate(0.005)
@@ -68,11 +62,11 @@ class BayesByBackprop(Method):
             for name, log_std in log_stds.items():
                 log_std.copy_(stored[name])
 
+        def posterior() -> MeanFieldGaussian:
+            return MeanFieldGaussian(network_state(network), {name: std.detach().cpu() for name, std in stds().items()})
+
         return trainers.Method(
-            optimizer, step,
-            posterior=lambda: MeanFieldGaussian(
-                network_state(network), {name: std.detach().cpu() for name, std in stds().items()}
-            ),
+            optimizer, step, posterior,
             stored=lambda: {name: log_std.detach() for name, log_std in log_stds.items()},
             restore=restore,
         )  # fmt: skip

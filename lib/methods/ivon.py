@@ -1,14 +1,17 @@
-"""The paper's Bayesian network: a mean-field Gaussian by IVON (Shen et al. 2024)."""
+"""The paper's Bayesian network: a mean-field Gaussian by IVON (Shen et al. 2024).
+
+What of it is its mean, and what its noise: derived methods take the mean alone, and the noise about Adam's solution.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pandas as pd
 from torch import nn
 
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
-from lib.posteriors import MeanFieldGaussian
+from lib.methods.adam import Adam
+from lib.methods.base import Derived, Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
+from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
 
@@ -16,13 +19,8 @@ DEFAULTS = defaults_of(train_ivon)
 
 
 @dataclass(frozen=True)
-class IVON(Method):
+class IVON(Method, name="ivon", label="IVON", colour="#D55E00", marker="s"):
     """``lib.trainers.train_ivon``, whose defaults these are."""
-
-    name: ClassVar = "ivon"
-    label: ClassVar = "IVON"
-    colour: ClassVar = "#D55E00"
-    marker: ClassVar = "s"
 
     batch_size: int = batch_size(DEFAULTS["batch_size"])
     learning_rate: float = learning_rate(DEFAULTS["learning_rate"], search=(0.03, 1.0))
@@ -39,3 +37,39 @@ class IVON(Method):
     ) -> tuple[MeanFieldGaussian, pd.DataFrame]:
         settings = self.trainer_settings() | {"ess_factor": self.ess_factor / (1 + copies)}
         return train_ivon(network, training, validation, **settings, **loop)
+
+
+@dataclass(frozen=True)
+class IVONMean(Derived, name="ivon-mean", label="IVON's mean", colour="#FFB713", marker="<", made_of=(IVON,)):
+    """The posterior mean alone."""
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> PointMass:
+        (base,) = bases
+        return PointMass(base.mean)
+
+
+@dataclass(frozen=True)
+class IVONNoise(
+    Derived, name="noise-ivon", label="Adam + IVON's noise", colour="#7A35D8", marker=">", made_of=(Adam, IVON)
+):
+    """Adam's solution with IVON's standard deviations."""
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
+        adam, ivon = bases
+        return MeanFieldGaussian(adam.mean, ivon.std)
+
+
+@dataclass(frozen=True)
+class IsotropicNoise(
+    Derived, name="noise-isotropic", label="Adam + isotropic noise", colour="#D7A288", marker="p", made_of=(Adam, IVON)
+):
+    """Adam's solution with the same standard deviation for each parameter, matched to IVON's.
+
+    The variances of all parameters have the same sum, so that the noise has the same expected squared length.
+    """
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
+        adam, ivon = bases
+        variances = sum((std.double() ** 2).sum() for std in ivon.std.values())
+        matched = float((variances / sum(std.numel() for std in ivon.std.values())).sqrt())
+        return MeanFieldGaussian(adam.mean, {name: std.new_full(std.shape, matched) for name, std in ivon.std.items()})

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ PRIOR_SAMPLES = 32
 
 
 @dataclass(frozen=True)
-class LastLayerLaplace(Derived):
+class LastLayerLaplace(
+    Derived, name="laplace", label="Last-layer Laplace", colour="#703F00", marker="X", made_of=(Adam,)
+):
     """A Gaussian over the readout's parameters about the trained ones, the features fixed.
 
     Its precision is the full Hessian of the training data's NLL, exact for a linear readout, plus that of an isotropic
@@ -30,12 +31,6 @@ class LastLayerLaplace(Derived):
     average is far too unsure.) The covariance is as large as the square of the parameters' number: 81 MB for 35
     classes and 128 units.
     """
-
-    name: ClassVar = "laplace"
-    label: ClassVar = "Last-layer Laplace"
-    colour: ClassVar = "#703F00"
-    marker: ClassVar = "X"
-    made_of: ClassVar = (Adam,)
 
     def derive(self, network, bases, training, validation, seed, copies=0) -> LowRankGaussian:
         (base,) = bases

@@ -1,7 +1,6 @@
 """The spiking Bayesian neural network (Walker, Khajehnejad & Razi 2025, arXiv:2505.17962)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +18,12 @@ from lib.trainers import Objective
 
 
 @dataclass(frozen=True)
-class SBNN(Method):
+class SBNN(Method, name="sbnn", label="SBNN", colour="#97003C", marker="h"):
     """Adam on cross-entropy, one draw of the spikes a step, plus ``aux_weight`` times ``signal_to_noise``.
 
     The posterior holds the means and deviations of the weights, of which the network itself draws its spikes. The
     values are those known for spoken digits, but for the patience.
     """
-
-    name: ClassVar = "sbnn"
-    label: ClassVar = "SBNN"
-    colour: ClassVar = "#97003C"
-    marker: ClassVar = "h"
 
     batch_size: int = batch_size(32)
     learning_rate: float = learning_rate(0.005)

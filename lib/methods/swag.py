@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from lib.trainers import Objective
 
 
 @dataclass(frozen=True)
-class SWAG(Method):
+class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keeps_last=True):
     """As Adam; after ``swag_from`` epochs at the rate ``swag_learning_rate``, each epoch's weights collected.
 
     Adam goes on, where the paper has SGD. The posterior is the last epoch's, of all weights collected: half their
@@ -25,12 +24,6 @@ class SWAG(Method):
     collected, and then of the posterior so far. Training raises ``ValueError`` for fewer than two epochs to collect
     from. Where Adam has a setting too, the value is Adam's; the others are customary ones.
     """
-
-    name: ClassVar = "swag"
-    label: ClassVar = "SWAG"
-    colour: ClassVar = "#C8CA69"
-    marker: ClassVar = "^"
-    keeps_last: ClassVar = True
 
     batch_size: int = batch_size(16)
     learning_rate: float = learning_rate(0.0047)

@@ -1,7 +1,6 @@
 """Temperature scaling (Guo et al. 2017)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,17 +16,11 @@ TEMPERATURES = (0.01, 100.0)
 
 
 @dataclass(frozen=True)
-class Temperature(Derived):
+class Temperature(Derived, name="temperature", label="Temperature", colour="#25D8FE", marker="v", made_of=(Adam,)):
     """The network with its logits over the temperature that has the lowest validation NLL.
 
     The readout is linear, so that it takes the temperature in.
     """
-
-    name: ClassVar = "temperature"
-    label: ClassVar = "Temperature"
-    colour: ClassVar = "#25D8FE"
-    marker: ClassVar = "v"
-    made_of: ClassVar = (Adam,)
 
     def derive(self, network, bases, training, validation, seed, copies=0) -> PointMass:
         (base,) = bases

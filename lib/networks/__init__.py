@@ -6,12 +6,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from lib.network import SpikingClassifier
+from lib.network import MOMENTUM, SpikingClassifier
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
-from lib.networks.options import NORMS, biased, both_directions, normaliser
 from lib.networks.readouts import NonSpikingSoftmaxReadout, SoftmaxReadout
 from lib.neurons import NEURONS
 from lib.settings import BOOLEAN, Settings, choice, setting, several, whole
@@ -24,6 +26,7 @@ NETWORKS: dict[str, Callable[["NetworkSettings"], type[nn.Module]]] = {
     "ligru": lambda shape: LiGRU,
     "gru": lambda shape: GRU,
 }
+NORMS = ("batch", "layer", "none")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class NetworkSettings(Settings):
     """What determines a network beside the sizes of its data and its method's dropout.
 
     ``neuron`` is the spiking network's. ``readout`` is "rate", the paper's linear map of normalised means over time, or
-    "softmax", the baseline's; ``norm``, of the readout too, is that of ``options.normaliser``; ``bias`` gives one to
+    "softmax", the baseline's; ``norm``, of the readout too, is that of ``normaliser``; ``bias`` gives one to
     the linear maps that otherwise have none. ``bidirectional`` layers hear each sequence backwards too, with the same
     weights, and have two outputs for each unit.
     """
@@ -68,3 +71,41 @@ def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: 
     network = classifier(num_features, num_classes, shape.hidden_sizes, dropout, layer)
     network.norm = normaliser(shape.norm, network.norm.num_features)
     return network
+
+
+def normaliser(kind: str, units: int, groups: int = 1) -> nn.Module:
+    """Batch norm, layer norm (over each of ``groups`` of the units alone) or none, over [examples, units]."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "batch":
+        return nn.BatchNorm1d(units, momentum=MOMENTUM)
+    return nn.LayerNorm(units) if groups == 1 else Grouped(nn.LayerNorm(units // groups) for _ in range(groups))
+
+
+class Grouped(nn.ModuleList):
+    """Each of the norms on its own share of the units; ``nn.GroupNorm`` does the same ten times as slowly on a CPU."""
+
+    def forward(self, inputs: Float[Tensor, "examples units"]) -> Float[Tensor, "examples units"]:
+        return torch.cat([norm(part) for norm, part in zip(self, inputs.chunk(len(self), dim=-1), strict=True)], dim=-1)
+
+
+@cache
+def biased(kind: type[nn.Module]) -> type[nn.Module]:
+    """The same kind of layer or readout, its linear map with a bias, and computed by the same kernel."""
+    return type(f"Biased{kind.__name__}", (kind,), {"bias": True, "kernel": vars(kind).get("kernel")})
+
+
+def both_directions(layer: nn.Module) -> nn.Module:
+    """Let a layer hear each sequence backwards too, with the same weights: it then has two outputs for each unit."""
+
+    def with_reversed(layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return torch.cat([inputs[0], inputs[0].flip(0)], dim=1)
+
+    def side_by_side(layer: nn.Module, inputs: tuple[Tensor], outputs: Tensor) -> Tensor:
+        forwards, backwards = outputs.chunk(2, dim=1)
+        return torch.cat([forwards, backwards.flip(0)], dim=2)
+
+    layer.outputs *= 2
+    layer.register_forward_pre_hook(with_reversed)
+    layer.register_forward_hook(side_by_side)
+    return layer

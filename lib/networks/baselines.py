@@ -16,6 +16,10 @@ class BaselineLayer(nn.Module):
 
     ``gates`` counts the maps of its inputs that a layer has: its candidate output's comes last, its gates' before. They
     are stacked into one, and so are the recurrent ones, which have no bias and start orthogonal.
+
+    A recurrent layer gives its steps and their adjoint by hand, in place and without a tape. ``steps`` writes the
+    outputs ``after`` each time step, from those ``before`` it, and its activations; ``back`` writes the loss's gradient
+    by ``current`` and returns that by ``recurrent``.
     """
 
     gates: ClassVar[int] = 1
@@ -35,160 +39,128 @@ class BaselineLayer(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
         weighted = self.linear(inputs)
-        outputs = self.outputs_of(self.norm(weighted.flatten(0, 1)).view_as(weighted))
+        current = self.norm(weighted.flatten(0, 1)).view_as(weighted)
+        outputs = self.outputs_of(current, self.recurrent) if self.recurs else current.sigmoid()
         return dropout(outputs, self.dropout, self.training)
 
-    def outputs_of(self, current: Float[Tensor, "time batch maps"]) -> Float[Tensor, "time batch units"]:
-        raise NotImplementedError
+    @classmethod
+    def outputs_of(
+        cls, current: Float[Tensor, "time batch maps"], recurrent: Float[Tensor, "maps units"]
+    ) -> Float[Tensor, "time batch units"]:
+        """Of a recurrent layer, from normalised inputs."""
+        return _Recurrence.apply(current, recurrent, cls)
 
 
 class MLP(BaselineLayer):
-    recurs: ClassVar = False
+    """``y_t = sigmoid(current_t)``."""
 
-    def outputs_of(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return current.sigmoid()
+    recurs: ClassVar = False
 
 
 class RNN(BaselineLayer):
-    def outputs_of(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return rnn(current, self.recurrent)
+    """``y_t = sigmoid(current_t + V y_{t-1})`` from ``y_0 = 0``."""
+
+    @staticmethod
+    def steps(current, recurrent, activations, before, after):
+        for of_step, y, out in zip(current, before, after, strict=True):
+            torch.addmm(of_step, y, recurrent.T, out=out).sigmoid_()
+
+    @staticmethod
+    def back(grad, recurrent, activations, before, after, by_current):
+        slopes, later = after * (1 - after), torch.zeros_like(grad[0])
+        for arriving, slope, by_step in _backwards(grad, slopes, by_current):
+            torch.mul(arriving + later, slope, out=by_step)
+            later = by_step @ recurrent
+        return _outer(by_current, before)
 
 
 class LiGRU(BaselineLayer):
-    gates: ClassVar = 2
-
-    def outputs_of(self, current: Float[Tensor, "time batch two_units"]) -> Float[Tensor, "time batch units"]:
-        return ligru(current, self.recurrent)
-
-
-class GRU(BaselineLayer):
-    gates: ClassVar = 3
-
-    def outputs_of(self, current: Float[Tensor, "time batch three_units"]) -> Float[Tensor, "time batch units"]:
-        return gru(current, self.recurrent)
-
-
-def rnn(
-    current: Float[Tensor, "time batch units"], recurrent: Float[Tensor, "units units"]
-) -> Float[Tensor, "time batch units"]:
-    """``y_t = sigmoid(current_t + V y_{t-1})`` from ``y_0 = 0``."""
-    return _RNN.apply(current, recurrent)
-
-
-def ligru(
-    current: Float[Tensor, "time batch two_units"], recurrent: Float[Tensor, "two_units units"]
-) -> Float[Tensor, "time batch units"]:
     """Light gated recurrent units (Ravanelli et al. 2018): ``y_t = z_t y_{t-1} + (1 - z_t) c_t`` from ``y_0 = 0``.
 
     ``z_t = sigmoid(current^z_t + V_z y_{t-1})`` and ``c_t = relu(current^c_t + V_c y_{t-1})``; z is stacked before c.
     """
-    return _LiGRU.apply(current, recurrent)
+
+    gates: ClassVar = 2
+
+    @staticmethod
+    def steps(current, recurrent, activations, before, after):
+        for of_step, both, z, c, y, out in zip(
+            current, activations, *activations.chunk(2, dim=-1), before, after, strict=True
+        ):
+            torch.addmm(of_step, y, recurrent.T, out=both)
+            torch.lerp(c.relu_(), y, z.sigmoid_(), out=out)
+
+    @staticmethod
+    def back(grad, recurrent, activations, before, after, by_current):
+        zs, cs = activations.chunk(2, dim=-1)
+        slopes = torch.stack([_through_update(before, zs, cs), (1 - zs) * (cs > 0)], dim=2)
+        later = torch.zeros_like(grad[0])
+        for arriving, z, slope, by_step in _backwards(grad, zs, slopes, by_current):
+            arriving = arriving + later
+            torch.mul(arriving[:, None], slope, out=by_step.view_as(slope))
+            later = (arriving * z).addmm_(by_step, recurrent)
+        return _outer(by_current, before)
 
 
-def gru(
-    current: Float[Tensor, "time batch three_units"], recurrent: Float[Tensor, "three_units units"]
-) -> Float[Tensor, "time batch units"]:
+class GRU(BaselineLayer):
     """Gated recurrent units (Cho et al. 2014): ``y_t = z_t y_{t-1} + (1 - z_t) c_t`` from ``y_0 = 0``.
 
     ``z_t`` and ``r_t`` are as LiGRU's ``z_t`` and ``c_t = tanh(current^c_t + V_c (r_t y_{t-1}))``; stacked z, r, c.
     The reset gate is applied before the recurrent map, where ``torch.nn.GRU`` applies it after.
     """
-    return _GRU.apply(current, recurrent)
 
-
-# The recurrences and their adjoints by hand: in-place steps, no tape, and the gradient of the recurrent map in one
-# product at the end. Each keeps its outputs [1 + time, ...], the first being the initial state, and its activations.
-
-
-class _RNN(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, current, recurrent):
-        outputs = _from_zero(current, recurrent)
-        for of_step, before, after in zip(current, outputs[:-1], outputs[1:], strict=True):
-            torch.addmm(of_step, before, recurrent.T, out=after).sigmoid_()
-        ctx.save_for_backward(recurrent, outputs)
-        return outputs[1:]
+    gates: ClassVar = 3
 
     @staticmethod
-    def backward(ctx, grad):
-        recurrent, outputs = ctx.saved_tensors
-        slopes = outputs[1:] * (1 - outputs[1:])
-        grad_current, later = torch.empty_like(slopes), torch.zeros_like(grad[0])
-        for arriving, slope, of_step in _backwards(grad, slopes, grad_current):
-            torch.mul(arriving + later, slope, out=of_step)
-            later = of_step @ recurrent
-        return grad_current, _outer(grad_current, outputs[:-1])
-
-
-class _LiGRU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, current, recurrent):
-        outputs, activations = _from_zero(current, recurrent), torch.empty_like(current)
-        updates, candidates = activations.chunk(2, dim=-1)
-        for of_step, both, update, candidate, before, after in zip(
-            current, activations, updates, candidates, outputs[:-1], outputs[1:], strict=True
-        ):
-            torch.addmm(of_step, before, recurrent.T, out=both)
-            torch.lerp(candidate.relu_(), before, update.sigmoid_(), out=after)
-        ctx.save_for_backward(recurrent, outputs, activations)
-        return outputs[1:]
-
-    @staticmethod
-    def backward(ctx, grad):
-        recurrent, outputs, activations = ctx.saved_tensors
-        updates, candidates = activations.chunk(2, dim=-1)
-        slopes = torch.stack([_through_update(outputs, updates, candidates), (1 - updates) * (candidates > 0)], dim=2)
-        grad_current, later = torch.empty_like(slopes), torch.zeros_like(grad[0])
-        for arriving, update, slope, of_step in _backwards(grad, updates, slopes, grad_current):
-            arriving = arriving + later
-            torch.mul(arriving[:, None], slope, out=of_step)
-            later = (arriving * update).addmm_(of_step.flatten(1), recurrent)
-        grad_current = grad_current.flatten(2)
-        return grad_current, _outer(grad_current, outputs[:-1])
-
-
-class _GRU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, current, recurrent):
-        outputs, activations = _from_zero(current, recurrent), torch.empty_like(current)
-        units = outputs.shape[-1]
-        split = [2 * units, units]
+    def steps(current, recurrent, activations, before, after):
+        split = [2 * len(recurrent) // 3, len(recurrent) // 3]
         of_gates, of_candidate = recurrent.T.split(split, dim=1)
-        gates, _ = activations.split(split, dim=-1)
-        for to_gates, to_candidate, both, update, reset, candidate, before, after in zip(
-            *current.split(split, dim=-1), gates, *activations.chunk(3, dim=-1), outputs[:-1], outputs[1:], strict=True
+        for to_gates, to_candidate, both, z, r, c, y, out in zip(
+            *current.split(split, dim=-1), activations.split(split, dim=-1)[0], *activations.chunk(3, dim=-1),
+            before, after, strict=True,
+        ):  # fmt: skip
+            torch.addmm(to_gates, y, of_gates, out=both).sigmoid_()
+            torch.addmm(to_candidate, r * y, of_candidate, out=c).tanh_()
+            torch.lerp(c, y, z, out=out)
+
+    @staticmethod
+    def back(grad, recurrent, activations, before, after, by_current):
+        split = [2 * len(recurrent) // 3, len(recurrent) // 3]
+        of_gates, of_candidate = recurrent.split(split)
+        zs, rs, cs = activations.chunk(3, dim=-1)
+        slopes = _through_update(before, zs, cs), before * rs * (1 - rs), (1 - zs) * (1 - cs**2)
+        by_gates, by_candidate = by_current.split(split, dim=-1)
+        later = torch.zeros_like(grad[0])
+        for arriving, z, r, to_z, to_r, to_c, by_z, by_r, by_c, by_both in _backwards(
+            grad, zs, rs, *slopes, *by_current.chunk(3, dim=-1), by_gates
         ):
-            torch.addmm(to_gates, before, of_gates, out=both).sigmoid_()
-            torch.addmm(to_candidate, reset * before, of_candidate, out=candidate).tanh_()
-            torch.lerp(candidate, before, update, out=after)
-        ctx.save_for_backward(recurrent, outputs, activations)
+            arriving = arriving + later
+            torch.mul(arriving, to_z, out=by_z)
+            torch.mul(arriving, to_c, out=by_c)
+            remembered = by_c @ of_candidate
+            torch.mul(remembered, to_r, out=by_r)
+            later = (arriving * z).addcmul_(remembered, r).addmm_(by_both, of_gates)
+        return torch.cat([_outer(by_gates, before), _outer(by_candidate, rs * before)])
+
+
+class _Recurrence(torch.autograd.Function):
+    """The outputs of a layer's ``steps``, differentiated by its ``back``."""
+
+    @staticmethod
+    def forward(ctx, current, recurrent, layer):
+        outputs = current.new_empty(current.shape[0] + 1, current.shape[1], recurrent.shape[1])
+        outputs[0] = 0
+        ctx.layer, activations = layer, torch.empty_like(current)
+        layer.steps(current, recurrent, activations, outputs[:-1], outputs[1:])
+        ctx.save_for_backward(recurrent, activations, outputs)
         return outputs[1:]
 
     @staticmethod
     def backward(ctx, grad):
-        recurrent, outputs, activations = ctx.saved_tensors
-        units = outputs.shape[-1]
-        split = [2 * units, units]
-        of_gates, of_candidate = recurrent.split(split)
-        updates, resets, candidates = activations.chunk(3, dim=-1)
-        slopes = (
-            _through_update(outputs, updates, candidates),
-            outputs[:-1] * resets * (1 - resets),
-            (1 - updates) * (1 - candidates**2),
-        )
-        grad_current, later = torch.empty_like(activations), torch.zeros_like(grad[0])
-        grad_gates, grad_candidate = grad_current.split(split, dim=-1)
-        for arriving, update, reset, *slope, to_update, to_reset, to_candidate, to_gates in _backwards(
-            grad, updates, resets, *slopes, *grad_current.chunk(3, dim=-1), grad_gates
-        ):
-            arriving = arriving + later
-            torch.mul(arriving, slope[0], out=to_update)
-            torch.mul(arriving, slope[2], out=to_candidate)
-            remembered = to_candidate @ of_candidate
-            torch.mul(remembered, slope[1], out=to_reset)
-            later = (arriving * update).addcmul_(remembered, reset).addmm_(to_gates, of_gates)
-        of_recurrent = [_outer(grad_gates, outputs[:-1]), _outer(grad_candidate, resets * outputs[:-1])]
-        return grad_current, torch.cat(of_recurrent)
+        recurrent, activations, outputs = ctx.saved_tensors
+        by_current = torch.empty_like(activations)
+        by_recurrent = ctx.layer.back(grad, recurrent, activations, outputs[:-1], outputs[1:], by_current)
+        return by_current, by_recurrent, None
 
 
 def _backwards(*over_time: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -196,18 +168,11 @@ def _backwards(*over_time: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(reversed(tensor.unbind()) for tensor in over_time), strict=True)
 
 
-def _through_update(outputs: Tensor, updates: Tensor, candidates: Tensor) -> Tensor:
+def _through_update(before: Tensor, updates: Tensor, candidates: Tensor) -> Tensor:
     """The derivative of an output by what its update gate's sigmoid is given."""
-    return (outputs[:-1] - candidates) * updates * (1 - updates)
-
-
-def _from_zero(current: Tensor, recurrent: Tensor) -> Tensor:
-    """Room for the outputs of all time steps, behind an initial state of zeros."""
-    outputs = current.new_empty(current.shape[0] + 1, current.shape[1], recurrent.shape[1])
-    outputs[0] = 0
-    return outputs
+    return (before - candidates) * updates * (1 - updates)
 
 
 def _outer(grad: Tensor, inputs: Tensor) -> Tensor:
-    """A linear map's gradient, summed over time and batch."""
+    """A linear map's gradient, summed over time and batch in one product."""
     return grad.flatten(0, 1).T @ inputs.flatten(0, 1)

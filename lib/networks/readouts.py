@@ -41,23 +41,6 @@ def softmax_over_units(outputs: Float[Tensor, "time batch units"]) -> Float[Tens
     return outputs.softmax(dim=-1).sum(dim=0)
 
 
-class SoftmaxReadout(SpikingClassifier):
-    """A ``SpikingClassifier`` read out by the softmax of its classes' potentials."""
-
-    ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
-    bias: ClassVar[bool] = False
-
-    def make_readout(self, inputs: int, num_classes: int) -> None:
-        self.norm = nn.BatchNorm1d(num_classes, momentum=MOMENTUM)
-        self.readout = nn.Linear(inputs, num_classes, bias=self.bias)
-        self.leak = nn.Parameter(torch.empty(num_classes).uniform_(*LEAK_RANGE))
-
-    def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
-        weighted = self.readout(train)
-        current = self.norm(weighted.flatten(0, 1)).view_as(weighted)
-        return softmax_of_potentials(current, self.leak.clamp(*LEAK_RANGE))
-
-
 class NonSpikingSoftmaxReadout(SpikingClassifier):
     """A classifier of layers without spikes, read out by a linear map of the softmax over their units."""
 
@@ -69,3 +52,18 @@ class NonSpikingSoftmaxReadout(SpikingClassifier):
 
     def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
         return self.norm(self.readout(softmax_over_units(train)))
+
+
+class SoftmaxReadout(NonSpikingSoftmaxReadout):
+    """A ``SpikingClassifier`` read out by the softmax of its classes' potentials."""
+
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
+
+    def make_readout(self, inputs: int, num_classes: int) -> None:
+        super().make_readout(inputs, num_classes)
+        self.leak = nn.Parameter(torch.empty(num_classes).uniform_(*LEAK_RANGE))
+
+    def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
+        weighted = self.readout(train)
+        current = self.norm(weighted.flatten(0, 1)).view_as(weighted)
+        return softmax_of_potentials(current, self.leak.clamp(*LEAK_RANGE))

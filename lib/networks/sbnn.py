@@ -35,16 +35,9 @@ class StochasticLayer(nn.Module):
     }  # fmt: skip
 
     def __init__(
-        self,
-        num_inputs: int,
-        num_units: int,
-        dropout: float = 0.0,
-        *,
-        recurrent: bool,
-        deviation: float,
-        deviations: str,
-        slope: str,
-    ):
+        self, num_inputs: int, num_units: int, dropout: float = 0.0,
+        *, recurrent: bool, deviation: float, deviations: str, slope: str,
+    ):  # fmt: skip
         super().__init__()
         self.linear = nn.Linear(num_inputs, num_units)
         nn.init.zeros_(self.linear.bias)
@@ -57,12 +50,16 @@ class StochasticLayer(nn.Module):
             self.recurrent_log_deviation = _start(deviation, num_units, (num_units, num_units) if each else ())
         self.slope = SLOPES[slope]
         self.outputs, self.binary_inputs = num_units, True
+        self.recorded: list[Response] | None = None
 
     def forward(
         self, inputs: Float[Tensor, "time batch inputs"], fire: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> Float[Tensor, "time batch units"]:
         """Spikes; ``fire`` gives them in the place of the layer's own rule (see ``stochastic_lif``)."""
-        return self.response(inputs, fire).spikes
+        response = self.response(inputs, fire)
+        if self.recorded is not None:
+            self.recorded.append(response)
+        return response.spikes
 
     def response(
         self, inputs: Float[Tensor, "time batch inputs"], fire: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -116,30 +113,18 @@ class StochasticClassifier(SpikingClassifier):
         super().__init__(num_features, num_classes, hidden_sizes, dropout=0.0, layer=layer)
         self.norm = nn.Identity()
         self.layers[0].binary_inputs = False
-        self._recorded: list[Response] | None = None
-
-    def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
-        if self._recorded is None:
-            return super().hidden_spikes(features)  # which calls the layers, and so their hooks
-        self._recorded.extend(responses := self.responses(features))
-        return [response.spikes for response in responses]
 
     @contextmanager
     def recording(self) -> Iterator[list[Response]]:
         """A list to which the layers' responses are added as they come, for what is computed within."""
-        self._recorded = []
-        try:
-            yield self._recorded
-        finally:
-            self._recorded = None
-
-    def responses(self, features: Float[Tensor, "batch time features"]) -> list[Response]:
-        """Of each hidden layer, first to last; ``classify`` makes logits of the last one's spikes."""
-        inputs, responses = features.transpose(0, 1), []
+        responses: list[Response] = []
         for layer in self.layers:
-            responses.append(layer.response(inputs))
-            inputs = responses[-1].spikes
-        return responses
+            layer.recorded = responses
+        try:
+            yield responses
+        finally:
+            for layer in self.layers:
+                layer.recorded = None
 
 
 def at_the_mean(excess: Tensor, deviation: Tensor) -> Tensor:

@@ -4,12 +4,10 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lib.network import SpikingLayer, fire
-from lib.neurons.steps import over_time
+from lib.network import SpikingLayer, fire, over_time
 
 # The adaptation current's time constants go from 30 to 120 steps; the others are what it gains from a unit of potential
 # and from a spike.
@@ -39,19 +37,11 @@ def adlif(
     drive each other away from rest, by up to 1.4 times a step: then rounding decides spikes before long, and after some
     250 steps single precision overflows.
     """
-    advance = adaptive_step(leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
+    advance = adlif_step(leak, adaptation_leak, adaptation_potential, adaptation_spike, threshold)
     return over_time(advance, current, memories=1)[0]
 
 
-@torch.no_grad()
-def adlif_potential(
-    current: Float[Tensor, "time batch units"], *parameters: Float[Tensor, " units"], threshold: float = 1.0
-) -> Float[Tensor, "time batch units"]:
-    """The membrane potentials behind ``adlif``, whose arguments it takes, before each reset."""
-    return over_time(adaptive_step(*parameters, threshold), current, memories=1)[1]
-
-
-def adaptive_step(
+def adlif_step(
     leak: Tensor, adaptation_leak: Tensor, adaptation_potential: Tensor, adaptation_spike: Tensor, threshold: float
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """A step of ``adlif``, for ``over_time``."""

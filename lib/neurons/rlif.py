@@ -1,14 +1,12 @@
 """Leaky integrate-and-fire neurons with recurrent connections."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from lib.network import SpikingLayer, fire
-from lib.neurons.steps import orthogonal, over_time, received, without_self
+from lib.network import SpikingLayer, fire, over_time
 
 
 def rlif(
@@ -23,28 +21,29 @@ def rlif(
     ``s_t = [u_t > threshold]``, V being ``recurrent`` with zeros in the place of its diagonal. The surrogate gradient
     is that of ``lif``; it follows every use of a spike.
     """
-    return over_time(_step(leak, recurrent, threshold), current)[0]
-
-
-@torch.no_grad()
-def rlif_potential(
-    current: Float[Tensor, "time batch units"],
-    leak: Float[Tensor, " units"],
-    recurrent: Float[Tensor, "units units"],
-    threshold: float = 1.0,
-) -> Float[Tensor, "time batch units"]:
-    """The membrane potentials behind ``rlif``, before each reset."""
-    return over_time(_step(leak, recurrent, threshold), current)[1]
-
-
-def _step(leak: Tensor, recurrent: Tensor, threshold: float) -> Callable[..., tuple[Tensor, Tensor]]:
-    recurrent = without_self(recurrent)
+    weights = without_self(recurrent)
 
     def advance(step, potential, spike):
-        potential = leak * (potential - spike) + (1 - leak) * (step + received(spike, recurrent))
+        potential = leak * (potential - spike) + (1 - leak) * (step + received(spike, weights))
         return potential, fire(potential, threshold)
 
-    return advance
+    return over_time(advance, current)[0]
+
+
+def received(
+    spike: Float[Tensor, "*shape units"], weights: Float[Tensor, "units units"]
+) -> Float[Tensor, "*shape units"]:
+    """``V s``, row n of V being what unit n receives.
+
+    It is summed in double precision: brought back to single precision, it does not show the order of the terms, in
+    which the kernels differ.
+    """
+    return (spike.double() @ weights.double().T).to(spike.dtype)
+
+
+def without_self(recurrent: Float[Tensor, "units units"]) -> Float[Tensor, "units units"]:
+    """The weights with a zero diagonal: no neuron receives its own spikes."""
+    return recurrent.masked_fill(torch.eye(len(recurrent), dtype=torch.bool, device=recurrent.device), 0)
 
 
 class RLIFLayer(SpikingLayer):
@@ -55,7 +54,7 @@ class RLIFLayer(SpikingLayer):
 
     def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__(num_inputs, num_units, dropout)
-        self.recurrent = orthogonal(num_units)
+        self.recurrent = nn.Parameter(nn.init.orthogonal_(torch.empty(num_units, num_units)))
 
     def between_units(self) -> Float[Tensor, "units units"]:
         """The recurrent weights as the neurons use them, without the diagonal."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.special import erfcx
 
 from lib import network
-from lib.neurons.steps import without_self
+from lib.neurons.rlif import without_self
 
 Slope = Callable[[Float[Tensor, "*shape"], Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib.study import engine, grid, tables, tuning, verification
+from lib.study import engine, read, tables, tuning, verification
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scheduler", help="the address of a Dask scheduler; without it processes of this machine")
     options = parser.parse_args(arguments)
     try:
-        study = grid.read(options.study)
+        study = read(options.study)
         results = tables.RESULTS / study.name
         if options.verify:
             return verification.verify(study, results, options.share, options.scheduler)
@@ -25,10 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
             return tuning.tune(study, results, options.scheduler)
         lacking = engine.run(study, results, options.scheduler)
         if lacking:
-            print(
-                f"{lacking} runs of {study.name} could not be measured, or compared with what is stored.",
-                file=sys.stderr,
-            )
+            said = f"{lacking} runs of {study.name} could not be measured, or compared with what is stored."
+            print(said, file=sys.stderr)
         return int(lacking > 0)
     except KeyboardInterrupt:
         print("Interrupted: what is done is stored, and the same command goes on.", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Train and measure what a study's stored results lack, on the workers of a Dask cluster."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,19 +9,17 @@ import pandas as pd
 
 from lib import provenance, runs
 from lib.setup import Setup
-from lib.study.grid import Cell, Key, Study
+from lib.study import Cell, Key, Study
 from lib.study.measures import MEASURES
 from lib.study.tables import Results, is_curve
 from lib.workers import run_all, workers
-
-How = Mapping[str, Mapping[str, Any]]
 
 
 class Task(NamedTuple):
     """What is to be measured of a run, and the record to which that is added, where there is one."""
 
     cell: Cell
-    how: How
+    how: Mapping[str, Mapping[str, Any]]
     record: dict[str, Any] | None
 
 
@@ -31,12 +29,13 @@ def run(study: Study, results: Path, scheduler: str | None = None, folder: Path 
     for key in stored.records.keys() - {cell.key for cell in cells}:
         stored.drop(key)
     prints, unread = fingerprints(cells, folder)
-    tasks = {
-        name_of(cell): task for cell in cells if cell.set not in unread and (task := missing(cell, stored, prints))
-    }
-    say_what_is_trained_again(tasks.values(), prints, folder)
-    work = {name: (task, folder) for name, task in tasks.items()}
-    for name, (record, tables) in on_workers(measure, work, scheduler, folder):
+    tasks = [missing(cell, stored, prints) for cell in cells if cell.set not in unread]
+    tasks = {task.cell.name: task for task in tasks if task.how}
+    gone = [task for task in tasks.values() if task.record and not is_stored(task.cell, prints, folder)]
+    if gone:
+        names = ", ".join(dict.fromkeys(name for task in gone for name in task.how))
+        print(f"{len(gone)} runs are trained again to measure {names}: their folders are not in {folder / 'runs'}.")
+    for name, (record, tables) in measured(tasks, scheduler, folder):
         cell = tasks.pop(name).cell
         wanted = {table: rows for table, rows in tables.items() if not is_curve(table) or cell.seed == study.seed[0]}
         stored.put(cell.key, record, wanted)
@@ -51,8 +50,7 @@ def fingerprints(cells: list[Cell], folder: Path) -> tuple[dict[Key, str], set[s
 
     Features are extracted here, once, before workers want them.
     """
-    of_data: dict[str, str] = {}
-    prints, unread = {}, set()
+    prints, unread, of_data = {}, set(), {}
     for cell in cells:
         data = f"{cell.set}: {cell.setup.data} in {cell.data_root}"
         try:
@@ -61,24 +59,22 @@ def fingerprints(cells: list[Cell], folder: Path) -> tuple[dict[Key, str], set[s
         except (OSError, ValueError) as error:
             unread.add(cell.set)
             print(f"{cell.set}: {error}", file=sys.stderr)
-        if cell.set not in unread:
+        if data in of_data:
             prints[cell.key] = of_data[data]
     return prints, unread
 
 
-def missing(cell: Cell, stored: Results, prints: Mapping) -> Task | None:
+def missing(cell: Cell, stored: Results, prints: Mapping[Key, str]) -> Task:
     """What is yet to be measured of a cell: what its record lacks, or has with other settings.
 
     The record and the numbers of another run are dropped.
     """
-    how, record = dict(stored.study.measures), stored.records.get(cell.key)
-    if record is not None and (record["data"] != prints[cell.key] or not is_of(record, cell.setup)):
+    record, measures = stored.records.get(cell.key), stored.study.measures
+    if record and (record["data"] != prints[cell.key] or not is_of(record, cell.setup)):
         stored.drop(cell.key)
         record = None
-    if record is not None:
-        measured = {name: settings for name, settings in record["measures"].items() if name in stored.tables}
-        how = {name: settings for name, settings in how.items() if measured.get(name) != settings}
-    return Task(cell, how, record) if how else None
+    had = {name: how for name, how in record["measures"].items() if name in stored.tables} if record else {}
+    return Task(cell, {name: how for name, how in measures.items() if had.get(name) != how}, record)
 
 
 def is_of(record: Mapping[str, Any], setup: Setup) -> bool:
@@ -86,15 +82,12 @@ def is_of(record: Mapping[str, Any], setup: Setup) -> bool:
     return Setup.from_record(record["settings"]).record() == setup.record()
 
 
-def say_what_is_trained_again(tasks: Collection[Task], prints: Mapping, folder: Path) -> None:
-    gone = [
-        task
-        for task in tasks
-        if task.record and not (folder / "runs" / task.cell.setup.name_of(prints[task.cell.key]) / "run.json").exists()
-    ]
-    if gone:
-        names = ", ".join(dict.fromkeys(name for task in gone for name in task.how))
-        print(f"{len(gone)} runs are trained again to measure {names}: their folders are not in {folder / 'runs'}.")
+def is_stored(cell: Cell, prints: Mapping[Key, str], folder: Path) -> bool:
+    return (folder / "runs" / cell.setup.name_of(prints[cell.key]) / "run.json").exists()
+
+
+def measured(tasks: Mapping[str, Task], scheduler: str | None, folder: Path) -> Iterator[tuple[str, tuple]]:
+    return on_workers(measure, {name: (task, folder) for name, task in tasks.items()}, scheduler, folder)
 
 
 def on_workers(
@@ -115,19 +108,14 @@ def on_workers(
 
 def measure(task: Task, folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     """Train a run, or find it done, and measure it: the record, and the tables by their names."""
-    cell, tables = task.cell, {}
-    place = cell.place(folder)
+    cell, tables, place = task.cell, {}, task.cell.place(folder)
     frames = place.frames(cell.setup)
     run = runs.train(cell.setup, frames, folder / "runs")
     for name, settings in task.how.items():
         found = MEASURES[name](run, frames, place, **settings)
         tables |= {name: found} if isinstance(found, pd.DataFrame) else found
-    record = {"set": cell.set, "variant": cell.variant, "run": run.folder.name} | run.record
     if task.record is None:
+        record = {"set": cell.set, "variant": cell.variant, "run": run.folder.name} | run.record
         return record | {"measures": dict(task.how)}, tables
     later = task.record.get("later", {}) | dict.fromkeys(task.how, provenance.here())
     return task.record | {"measures": task.record["measures"] | task.how, "later": later}, tables
-
-
-def name_of(cell: Cell) -> str:
-    return ", ".join(map(str, cell.key))

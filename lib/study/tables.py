@@ -14,13 +14,14 @@ import pandas as pd
 
 from lib.files import atomic_write, exclusive, or_damaged, write_json
 from lib.runs import DATA, FIGURES, Evaluation, Run
-from lib.study import grid
-from lib.study.grid import KEY, Key, Study
+from lib.study import KEY, Key, Study, named
 from lib.study.measures import CURVES
 
 RESULTS = DATA / "results"
 TABLE1 = ["dataset", "method", "seed", *FIGURES]
 REMEDY = "move it away and run again"
+# Compressed tables, of many rows, to eight digits.
+COMPRESSED = {"float_format": "%.8g", "compression": {"method": "gzip", "compresslevel": 6, "mtime": 0}}
 
 
 class Results:
@@ -34,11 +35,10 @@ class Results:
         path = folder / "runs.json"
         if path.exists():
             with or_damaged(path, REMEDY):
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                self.records = {_key_of(record): record for record in stored}
-            for table in tables_in(folder):
-                rows = _read(folder, table)
-                self.tables[table] = dict(list(rows.groupby(KEY, sort=False)))
+                self.records = {_key_of(record): record for record in json.loads(path.read_text(encoding="utf-8"))}
+            # The trials are of no run.
+            for table in sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"}):
+                self.tables[table] = dict(list(_read(folder, table).groupby(KEY, sort=False)))
 
     def put(self, key: Key, record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
         """The record of a run, and tables of it as a measure returns them, in the place of those that are stored."""
@@ -52,9 +52,7 @@ class Results:
 
     def drop(self, key: Key) -> None:
         self.records.pop(key, None)
-        for name, of_runs in self.tables.items():
-            if of_runs.pop(key, None) is not None:
-                self.changed.add(name)
+        self.changed |= {name for name, of_runs in self.tables.items() if of_runs.pop(key, None) is not None}
 
     def save(self) -> None:
         """Write the tables that were changed, and then the records: a record never promises what is not there."""
@@ -62,16 +60,17 @@ class Results:
             path = self.folder / file_name(name)
             rows = [self.tables[name][key] for key in self._ordered(self.tables[name])]
             if rows:
+                table = pd.concat([of_run for of_run in rows if len(of_run)] or rows[:1])
                 with atomic_write(path) as aside:
-                    _write(pd.concat([of_run for of_run in rows if len(of_run)] or rows[:1]), aside)
+                    table.to_csv(aside, index=False, **(COMPRESSED if path.suffix == ".gz" else {}))
             else:
                 path.unlink(missing_ok=True)
         self.changed.clear()
         write_json(self.folder / "runs.json", [self.records[key] for key in self._ordered(self.records)])
 
     def _ordered(self, keys: Iterable[Key]) -> list[Key]:
-        order = self.study.order
-        return sorted(keys, key=lambda key: [order[name].index(one) for name, one in zip(KEY, key, strict=True)])
+        order = self.study.order.values()
+        return sorted(keys, key=lambda key: [values.index(one) for values, one in zip(order, key, strict=True)])
 
 
 def is_curve(table: str) -> bool:
@@ -82,20 +81,15 @@ def file_name(table: str) -> str:
     return f"{table}.csv.gz" if is_curve(table) or table == "utterances" else f"{table}.csv"
 
 
-def tables_in(folder: Path) -> list[str]:
-    """The names of the tables that a folder holds, but for the trials, which are of no run."""
-    return sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"})
-
-
 def load(study: str, table: str = "evaluation") -> pd.DataFrame:
     """A table of a study's results, whose set, variant and method are ordered as the study's file orders them."""
-    rows, order = _read(RESULTS / study, table), grid.named(study).order
+    rows, order = _read(RESULTS / study, table), named(study).order
     return rows.astype({name: pd.CategoricalDtype(order[name], ordered=True) for name in KEY[:3] if name in rows})
 
 
 def provenance_of(study: str) -> pd.DataFrame:
     """What a study's records say: a column for each set, variant and method, where seeds that differ share a cell."""
-    records, columns = Results(grid.named(study), RESULTS / study).records, {}
+    records, columns = Results(named(study), RESULTS / study).records, {}
     for group in dict.fromkeys(key[:3] for key in records):
         flat = pd.json_normalize([record for key, record in records.items() if key[:3] == group])
         columns[group] = flat.agg(lambda values: ", ".join(dict.fromkeys(map(str, values))))
@@ -110,13 +104,12 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
     beside it the record of each run: what produced the row.
     """
     rows = pd.DataFrame([run.record["settings"] | one.figures for run, one in evaluations.items()])[TABLE1]
-    rows = rows.sort_values(TABLE1[:3], ignore_index=True)
-    new = [
-        {"run": run.folder.name, "validation_nll": run.validation_nll}
-        | run.record
-        | {"evaluation": {name: value for name, value in one.record.items() if name not in ("figures", "run")}}
-        for run, one in evaluations.items()
-    ]
+    rows, new = rows.sort_values(TABLE1[:3], ignore_index=True), []
+    for run, one in evaluations.items():
+        evaluation = {name: value for name, value in one.record.items() if name not in ("figures", "run")}
+        new.append(
+            {"run": run.folder.name, "validation_nll": run.validation_nll} | run.record | {"evaluation": evaluation}
+        )
     stored, records = folder / "table1.csv", folder / "runs.json"
     with exclusive(stored), exclusive(records):
         with or_damaged(stored, REMEDY):
@@ -144,13 +137,3 @@ def _read(folder: Path, table: str) -> pd.DataFrame:
     with or_damaged(path, REMEDY):
         names = dict.fromkeys(KEY[:3], str)
         return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
-
-
-def _write(rows: pd.DataFrame, path: Path) -> None:
-    """Compressed tables, of many rows, to eight digits."""
-    if path.suffix == ".gz":
-        rows.to_csv(
-            path, index=False, float_format="%.8g", compression={"method": "gzip", "compresslevel": 6, "mtime": 0}
-        )
-    else:
-        rows.to_csv(path, index=False)

@@ -16,19 +16,16 @@ import yaml
 from lib import methods, runs
 from lib.features import Frames
 from lib.files import atomic_write, exclusive
-from lib.methods import Derived, Method
-from lib.networks.activity import firing_rate_penalty
+from lib.methods import Derived
 from lib.setup import Setup
-from lib.study import engine
-from lib.study.grid import ONE, Study
+from lib.study import ONE, Study, engine
 from lib.study.measures.common import Place
-from lib.trainers import likelihood
 
 # The trials' own seed: none of those that results are reported with.
 SEED = 0
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
-Best = dict[str, Any]
+Given = Mapping[str, Mapping[str, Any]]  # each set's settings
 
 
 def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path = runs.DATA) -> int:
@@ -38,9 +35,8 @@ def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path
         raise ValueError(f"{study.path} has no trials of its own: {other}")
     trained = [name for name in study.method if not issubclass(methods.get(name), Derived)]
     pairs = {f"{variant}, {method}": (variant, method) for variant in study.variants for method in trained}
-    best: dict[str, dict[str, Best]] = {}
-    trials = []
     work = {name: (study, *pair, folder) for name, pair in pairs.items()}
+    best, trials = {}, []
     for name, (params, table) in engine.on_workers(choose, work, scheduler, folder):
         variant, method = pairs[name]
         best.setdefault(variant, {})[method] = params
@@ -53,8 +49,11 @@ def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path
     return int(len(trials) < len(pairs))
 
 
-def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[Best, pd.DataFrame]:
-    """The best settings of some trials on the validation parts of one set or of several, and all trials."""
+def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The best settings of some trials on the validation parts of one set or of several, and all finished trials.
+
+    Of each trial: number, state, validation NLL (pruned: the last seen) and the settings tried.
+    """
     names = study.tuning["set"] if isinstance(study.tuning["set"], list) else [study.tuning["set"]]
     given = {name: study.given(name, variant, method) | {"epochs": study.tuning["epochs"]} for name in names}
     frames = {}
@@ -63,21 +62,21 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[Best,
         frames[name] = Place(study.data_root(name), folder).frames(setup)
     journal = folder / "runs" / "tuning" / f"{study.name}-{'+'.join(names)}-{variant}-{method}.log"
     searched = search(journal, given, frames, method, study.tuning["trials"])
-    return searched.best_params, trial_table(searched, variant, method)
+    of = {"variant": variant, "method": method}
+    table = pd.DataFrame(
+        of | {"trial": trial.number, "state": trial.state.name, "validation_nll": trial.value} | trial.params
+        for trial in searched.get_trials(states=FINISHED)
+    )
+    return searched.best_params, table
 
 
-def search(
-    journal: Path, given: Mapping[str, Mapping[str, Any]], frames: Mapping[str, Frames], method: str, trials: int
-) -> optuna.Study:
+def search(journal: Path, given: Given, frames: Mapping[str, Frames], method: str, trials: int) -> optuna.Study:
     """Go on with a search until it has so many finished trials, the first of them with the default settings.
 
-    ``given`` are each set's settings; those of them that would be searched are not.
+    Settings that are given for a set are not searched.
     """
-    space = {
-        name: values
-        for name, values in methods.get(method).search_space().items()
-        if not any(name in of_set for of_set in given.values())
-    }
+    fixed, space = set().union(*given.values()), methods.get(method).search_space()
+    space = {name: values for name, values in space.items() if name not in fixed}
     with exclusive(journal):
         cut_to_whole_lines(journal)
         study = optuna.create_study(
@@ -86,8 +85,8 @@ def search(
             pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
             load_if_exists=True,
         )
-        defaults = methods.get(method)()
-        study.enqueue_trial({name: getattr(defaults, name) for name in space}, skip_if_exists=True)
+        defaults = methods.get(method)().as_dict()
+        study.enqueue_trial({name: defaults[name] for name in space}, skip_if_exists=True)
         done = len(study.get_trials(states=FINISHED, deepcopy=False))
         study.optimize(lambda trial: objective(trial, given, frames, method, space), n_trials=max(0, trials - done))
     return study
@@ -95,10 +94,8 @@ def search(
 
 def cut_to_whole_lines(journal: Path) -> None:
     """Cut what a full disk has left of a line, and what follows: Optuna would not read the journal again."""
-    if not journal.exists():
-        return
-    whole = 0
-    for line in journal.read_bytes().splitlines(keepends=True):
+    whole, lines = 0, journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    for line in lines:
         try:
             json.loads(line)
         except ValueError:
@@ -106,14 +103,14 @@ def cut_to_whole_lines(journal: Path) -> None:
         if not line.endswith(b"\n"):
             break
         whole += len(line)
-    if whole < journal.stat().st_size:
+    if whole < sum(map(len, lines)):
         print(f"{journal} is damaged at its end, which is cut off: the trials before it count.", file=sys.stderr)
         os.truncate(journal, whole)
 
 
 def objective(
     trial: optuna.Trial,
-    given: Mapping[str, Mapping[str, Any]],
+    given: Given,
     frames: Mapping[str, Frames],
     method: str,
     space: Mapping[str, list | tuple[float, float]],
@@ -127,35 +124,21 @@ def objective(
     }
     lowest: list[float] = []
     steps = itertools.count()
+
+    def report(row: Mapping[str, Any]) -> None:
+        # The lowest so far is the trial's score, unless the posterior is the last epoch's: an epoch that happens to be
+        # bad is no reason to end it.
+        loss = row["validation_loss"]
+        lowest[-1] = loss if methods.get(method).keeps_last else min(lowest[-1], loss)
+        trial.report(sum(lowest), next(steps))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
     for name, of_set in given.items():
         setup = Setup.of(of_set | tried | {"method": method, "seed": SEED})
         lowest.append(math.inf)
-
-        def report(row: Mapping[str, Any], method: Method = setup.method) -> None:
-            # The lowest so far is the trial's score, unless the posterior is the last epoch's: an epoch that happens to
-            # be bad is no reason to end it.
-            loss = row["validation_loss"]
-            lowest[-1] = loss if method.keeps_last else min(lowest[-1], loss)
-            trial.report(sum(lowest), next(steps))
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        penalty = setup.training.firing_rate_penalty
         try:
-            setup.method.train(
-                runs.network_for(setup, frames[name]), frames[name].part("train"), frames[name].part("validation"),
-                epochs=setup.training.epochs, seed=SEED, objective=firing_rate_penalty(penalty) if penalty else
-                likelihood, copies=setup.copies, after_epoch=report,
-            )  # fmt: skip
+            runs.fit(setup, frames[name], after_epoch=report)
         except FloatingPointError:
             return math.inf
     return sum(lowest) / len(given)
-
-
-def trial_table(study: optuna.Study, variant: str, method: str) -> pd.DataFrame:
-    """One row a finished trial: number, state, validation NLL (pruned: the last seen) and the settings tried."""
-    of = {"variant": variant, "method": method}
-    return pd.DataFrame(
-        of | {"trial": trial.number, "state": trial.state.name, "validation_nll": trial.value} | trial.params
-        for trial in study.get_trials(states=FINISHED)
-    )

@@ -13,15 +13,15 @@ import pandas as pd
 from lib import provenance
 from lib.setup import Setup
 from lib.statistics import COVERED, student_intervals
-from lib.study import engine
-from lib.study.engine import Task
-from lib.study.grid import KEY, Cell, Key, Study
+from lib.study import KEY, Cell, Key, Study
+from lib.study.engine import Task, fingerprints, measured
 from lib.study.measures import TIMES
 from lib.study.tables import Results, is_curve
 
 SAME = 1e-6  # relative difference
 WITHOUT_ASKING = 600  # seconds of training up to which all runs are verified; of more a tenth
 SHOWN = 20
+VERDICTS = ["same", "within", "different"]
 EXPLANATION = f"""\
 same: equal in six digits (relative difference up to {SAME:g}).
 within: not the same, but within the stated spread, where this number of one more seed would lie in {COVERED:.0%} of
@@ -41,15 +41,14 @@ def verify(study: Study, results: Path, share: float | None = None, scheduler: s
     if not stored.records:
         raise ValueError(f"{results} holds no results of {study.name} to verify")
     with TemporaryDirectory() as empty:
-        folder = Path(empty)
-        tasks = computable(chosen(stored, share), stored, folder)
+        tasks = computable(chosen(stored, share), stored, Path(empty))
         if not tasks:
             return 2
         say_what_it_takes(tasks, stored)
-        compared = {}
-        work = {name: (task, folder) for name, task in tasks.items()}
-        for name, (_, tables) in engine.on_workers(engine.measure, work, scheduler, folder):
-            compared[name] = compare(stored, tasks[name].cell.key, tables)
+        compared = {
+            name: compare(stored, tasks[name].cell.key, tables)
+            for name, (_, tables) in measured(tasks, scheduler, Path(empty))
+        }
     return report(compared, len(tasks) - len(compared))
 
 
@@ -66,24 +65,19 @@ def chosen(stored: Results, share: float | None) -> list[Key]:
 
 def computable(keys: list[Key], stored: Results, folder: Path) -> dict[str, Task]:
     """The tasks whose recordings are here, by name; sets of which they are not, or are others, are named."""
-    cells, found = [], {}
-    for key in keys:
-        root = stored.study.data_root(key[0])
-        cells.append(Cell(*key, Setup.from_record(stored.records[key]["settings"]), root))
-    prints, unread = engine.fingerprints(cells, folder)
+    setups = {key: Setup.from_record(stored.records[key]["settings"]) for key in keys}
+    cells, found = [Cell(*key, setup, stored.study.data_root(key[0])) for key, setup in setups.items()], {}
+    prints, unread = fingerprints(cells, folder)
     for cell in cells:
-        record = stored.records[cell.key]
-        how = {name: settings for name, settings in record["measures"].items() if name not in TIMES}
-        if cell.set not in unread and prints[cell.key] != record["data"]:
+        record, here = stored.records[cell.key], prints.get(cell.key)
+        if cell.set not in unread and here != record["data"]:
             unread.add(cell.set)
-            print(
-                f"{cell.set}: these are other recordings than the results are of (their fingerprint is "
-                f"{prints[cell.key]}, and was {record['data']}; eSpeak NG of another version, or on another processor, "
-                "says synthetic speech otherwise)",
-                file=sys.stderr,
-            )
+            print(f"{cell.set}: these are other recordings than the results are of (their fingerprint is {here}, and "
+                  f"was {record['data']}; eSpeak NG of another version, or on another processor, says synthetic speech "
+                  "otherwise)", file=sys.stderr)  # fmt: skip
         if cell.set not in unread:
-            found[engine.name_of(cell)] = Task(cell, how, None)
+            how = {name: settings for name, settings in record["measures"].items() if name not in TIMES}
+            found[cell.name] = Task(cell, how, None)
     if len(found) < len(cells):
         print(f"{len(cells) - len(found)} of {len(cells)} runs cannot be computed for want of their recordings, which "
               "data/README.md says how to get.", file=sys.stderr)  # fmt: skip
@@ -93,11 +87,9 @@ def computable(keys: list[Key], stored: Results, folder: Path) -> dict[str, Task
 def say_what_it_takes(tasks: Mapping[str, Task], stored: Results) -> None:
     records = [stored.records[task.cell.key] for task in tasks.values()]
     minutes = sum(record["seconds"] for record in records) / 60
-    names = dict.fromkeys(name for task in tasks.values() for name in task.how)
-    print(
-        f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training took {minutes:.0f} minutes, and "
-        f"measured: {', '.join(names)}."
-    )
+    names = ", ".join(dict.fromkeys(name for task in tasks.values() for name in task.how))
+    print(f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training took {minutes:.0f} minutes, "
+          f"and measured: {names}.")  # fmt: skip
     here = provenance.here()
     here["machine"]["threads"] = 1  # a worker's
     for said in sorted({line for record in records for line in elsewhere(record, here)}):
@@ -107,16 +99,15 @@ def say_what_it_takes(tasks: Mapping[str, Task], stored: Results) -> None:
 
 def elsewhere(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What a record says of machine, versions and commit, where it is not so here."""
-    said = [
-        f"{name} {value} (here {here[part].get(name)})"
-        for part in ("machine", "versions")
-        for name, value in record[part].items()
-        if value != here[part].get(name)
-    ]
+    there = record["machine"] | record["versions"] | {"commit": record["commit"]}
+    same = here["machine"] | here["versions"] | {"commit": here["commit"]}
     # Two states of the code that each differ from a commit need not be alike.
-    if record["commit"] != here["commit"] or str(record["commit"]).endswith("-dirty"):
-        said.append(f"commit {record['commit']} (here {here['commit']})")
-    return said
+    dirty = str(record["commit"]).endswith("-dirty")
+    return [
+        f"{name} {value} (here {same.get(name)})"
+        for name, value in there.items()
+        if value != same.get(name) or (name == "commit" and dirty)
+    ]
 
 
 def compare(stored: Results, key: Key, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -124,7 +115,7 @@ def compare(stored: Results, key: Key, tables: Mapping[str, pd.DataFrame]) -> pd
 
     Rows are compared in their order, and columns that are stored.
     """
-    found = []
+    found = {}
     for name, table in tables.items():
         of_runs = stored.tables.get(name, {})
         if is_curve(name) and key not in of_runs:
@@ -139,9 +130,8 @@ def compare(stored: Results, key: Key, tables: Mapping[str, pd.DataFrame]) -> pd
         both = both[both.index.isin(columns, level="number")].dropna(subset=["committed", "again"], how="all")
         same = np.isclose(both["again"], both["committed"], rtol=SAME, atol=1e-12)
         inside = both["again"].between(both["from"], both["to"])
-        both["verdict"] = np.where(same, "same", np.where(inside, "within", "different"))
-        found.append(pd.concat({name: both}, names=["table"]))
-    return pd.concat(found)
+        found[name] = both.assign(verdict=np.select([same, inside], VERDICTS[:2], VERDICTS[2]))
+    return pd.concat(found, names=["table"])
 
 
 def numbers(rows: pd.DataFrame, index: list[str]) -> pd.Series:
@@ -155,13 +145,12 @@ def report(compared: Mapping[str, pd.DataFrame], failed: int) -> int:
     if not compared:
         return 1
     found = pd.concat(compared, names=["run"])
-    counts = found.groupby(["table", "verdict"], sort=False).size().unstack(fill_value=0)
-    print(counts.reindex(columns=["same", "within", "different"], fill_value=0).to_string())
+    counts = found.groupby(["table", "verdict"]).size().unstack(fill_value=0).reindex(columns=VERDICTS, fill_value=0)
+    print(counts.to_string())
     different = found[found["verdict"] == "different"]
     if len(different):
         print(f"\nDifferent{f', the first {SHOWN}' if len(different) > SHOWN else ''}:")
         print(different.head(SHOWN).drop(columns="verdict").to_string(float_format="{:.8g}".format, na_rep="none"))
-    verdicts = found["verdict"].value_counts()
-    said = ", ".join(f"{verdicts.get(verdict, 0)} {verdict}" for verdict in ("same", "within", "different"))
+    said = ", ".join(f"{number} {verdict}" for verdict, number in counts.sum().items())
     print(f"\nOf {len(found)} numbers of {len(compared)} runs {said}.\n{EXPLANATION}")
     return int(len(different) > 0 or failed > 0)

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from lib.files import atomic_write, check_space, exclusive
 from lib.synthesis import sound
-from lib.synthesis.espeak import espeak
 from lib.synthesis.sound import Recording
 
 # The recordings, and the set's file lists: their names and lines.
@@ -25,9 +24,40 @@ Plan = tuple[list[Recording], dict[str, list[str]]]
 BLOCK = 2_100
 
 
+def write_audio(name: str, plan: Plan, root: Path, seed: int) -> None:
+    """Write the recordings in their folders, and the lists."""
+    recordings, lists = plan
+    for folder in {(root / recording.path).parent for recording in recordings}:
+        folder.mkdir(parents=True)
+
+    def write(recording: Recording, samples: sound.Samples) -> None:
+        soundfile.write(root / recording.path, samples, recording.sample_rate, subtype="PCM_16")
+
+    say_each(name, recordings, root.parent, seed, write)
+    for file_name, lines in lists.items():
+        (root / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def say_each(name: str, recordings: list[Recording], folder: Path, seed: int, use: Callable) -> None:
+    """Call ``use(recording, samples)`` for each, a block of them in each thread at a time."""
+
+    def say_block(first: int) -> None:
+        with sound.espeak(folder) as say:
+            for recording in recordings[first : first + BLOCK]:
+                use(recording, sound.utter(say, recording, sound.generator(seed, recording.path)))
+                progress.update()
+
+    executor = ThreadPoolExecutor()
+    try:
+        with tqdm(total=len(recordings), desc=name, unit="utterance") as progress:
+            list(executor.map(say_block, range(0, len(recordings), BLOCK)))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
 def make(
     name: str, root: Path, utterances: int | None, seed: int,
-    *, settings: Mapping[str, Any], plan: Callable[..., Plan], write: Callable[..., None],
+    *, settings: Mapping[str, Any], plan: Callable[..., Plan], write: Callable[..., None] = write_audio,
 ) -> None:  # fmt: skip
     """Write a synthetic set into the folder ``root``, whole or not at all.
 
@@ -56,34 +86,3 @@ def make(
         with atomic_write(root) as aside:
             write(name, planned, aside, seed)
             (aside / "synthesis.json").write_text(described, encoding="utf-8")
-
-
-def write_audio(name: str, plan: Plan, root: Path, seed: int) -> None:
-    """Write the recordings in their folders, and the lists."""
-    recordings, lists = plan
-    for folder in {(root / recording.path).parent for recording in recordings}:
-        folder.mkdir(parents=True)
-
-    def write(recording: Recording, samples: sound.Samples) -> None:
-        soundfile.write(root / recording.path, samples, recording.sample_rate, subtype="PCM_16")
-
-    say_each(name, recordings, root.parent, seed, write)
-    for file_name, lines in lists.items():
-        (root / file_name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def say_each(name: str, recordings: list[Recording], folder: Path, seed: int, use: Callable) -> None:
-    """Call ``use(recording, samples)`` for each, a block of them in each thread at a time."""
-
-    def say_block(first: int) -> None:
-        with espeak(folder) as say:
-            for recording in recordings[first : first + BLOCK]:
-                use(recording, sound.utter(say, recording, sound.generator(seed, recording.path)))
-                progress.update()
-
-    executor = ThreadPoolExecutor()
-    try:
-        with tqdm(total=len(recordings), desc=name, unit="utterance") as progress:
-            list(executor.map(say_block, range(0, len(recordings), BLOCK)))
-    finally:
-        executor.shutdown(cancel_futures=True)

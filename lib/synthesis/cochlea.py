@@ -11,23 +11,16 @@ import numpy as np
 from jaxtyping import Float16, Float64, Int16, UInt16
 from torchaudio.functional import melscale_fbanks
 
-BANDS = 40
-LOWEST_HZ, HIGHEST_HZ = 100, 8_000
-WINDOW_MS = 25
-STEP_MS = 1
-# Of the energies in an utterance: what lies further below its highest drives no channel.
-RANGE_DB = 30
-LEAK_MS = 20  # time constant of a channel's potential
-GAIN = 0.25  # potential that the highest energy adds in a step, where the threshold is 1
 SETTINGS = {
-    "bands": BANDS,
-    "band_hz": [LOWEST_HZ, HIGHEST_HZ],
-    "window_ms": WINDOW_MS,
-    "step_ms": STEP_MS,
-    "range_db": RANGE_DB,
-    "leak_ms": LEAK_MS,
-    "gain": GAIN,
+    "bands": 40,
+    "band_hz": (100, 8_000),
+    "window_ms": 25,
+    "step_ms": 1,
+    "range_db": 30,  # of the energies in an utterance: what lies further below its highest drives no channel
+    "leak_ms": 20,  # time constant of a channel's potential
+    "gain": 0.25,  # potential that the highest energy adds in a step, where the threshold is 1
 }
+BANDS, BAND_HZ, WINDOW_MS, STEP_MS, RANGE_DB, LEAK_MS, GAIN = SETTINGS.values()
 
 Spikes = tuple[Float16[np.ndarray, " spike"], UInt16[np.ndarray, " spike"]]
 
@@ -71,11 +64,9 @@ def energies(
 
 
 @functools.cache
-def window_and_banks(
-    sample_rate: int,
-) -> tuple[Float64[np.ndarray, " samples"], Float64[np.ndarray, "line 40"]]:
+def window_and_banks(sample_rate: int) -> tuple[Float64[np.ndarray, " samples"], Float64[np.ndarray, "line 40"]]:
     """The window, and the mel bands' weights of the spectral lines of what it shows."""
     window = np.hanning(sample_rate * WINDOW_MS // 1000)
     lines = 2 ** (len(window) - 1).bit_length() // 2 + 1
-    banks = melscale_fbanks(lines, LOWEST_HZ, HIGHEST_HZ, BANDS, sample_rate)
+    banks = melscale_fbanks(lines, *BAND_HZ, BANDS, sample_rate)
     return window, banks.double().numpy()

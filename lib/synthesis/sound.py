@@ -1,39 +1,37 @@
-"""How a recording comes to sound: a speaker's voice and microphone, the word's place, its loudness, the noise."""
+"""How a recording comes to sound: eSpeak NG says a word, which has its place and loudness, a microphone and noise."""
 
-from collections.abc import Callable
+import ctypes
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import espeakng_loader
 import numpy as np
 from jaxtyping import Float, Int16, Shaped
 
-from lib.synthesis.espeak import ESPEAK_SAMPLE_RATE
+ESPEAK_SAMPLE_RATE = 22_050
 
+FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "aunty")
+MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Alex", "Gene")
 # How hard the sets are. Clean words from a few similar voices are told apart without a mistake, and then accuracy,
 # calibration and uncertainty have nothing to show. With these ranges the deterministic network with two layers of
 # 128 LIF neurons is right on 90 to 93 % of the test part. The signal-to-noise ratio is the strongest of them;
 # next come what sets speakers apart: the microphone, the accents, the voice variants. Whispers, robots and eSpeak
 # NG's second synthesiser are left out: among a few dozen speakers such a voice is heard in the test part only, and
 # nearly everything it says is misunderstood.
-SNR_DB = (13, 33)
-NOISE_EXPONENT = (0, 1.5)  # noise power falls as 1 / frequency^exponent: 0 is white noise, 1 pink
-LEVEL_DB = (-26, -20)  # root mean square of the word, relative to full scale
-TILT_DB_PER_OCTAVE = (-2, 2)  # of a speaker's microphone
-RIPPLE_DB = 1  # standard deviation of each of the waves in its response about that tilt
-RATE_FACTOR = (0.8, 1.25)  # of an utterance, about its speaker's own words per minute
-PITCH_OFFSET = (-10, 10)  # of an utterance, about its speaker's own pitch, of eSpeak NG's 0 to 100
-FEMALE = ("f1", "f2", "f3", "f4", "f5", "Annie", "belinda", "linda", "aunty")
-MALE = ("m1", "m2", "m3", "m4", "m6", "m7", "m8", "Alex", "Gene")
-ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us-nyc")
 SETTINGS = {
-    "accents": ACCENTS,
-    "snr_db": SNR_DB,
-    "noise_exponent": NOISE_EXPONENT,
-    "level_db": LEVEL_DB,
-    "tilt_db_per_octave": TILT_DB_PER_OCTAVE,
-    "ripple_db": RIPPLE_DB,
-    "rate_factor": RATE_FACTOR,
-    "pitch_offset": PITCH_OFFSET,
+    "accents": ("en-us", "en", "en-gb-x-rp", "en-us-nyc"),
+    "snr_db": (13, 33),
+    "noise_exponent": (0, 1.5),  # noise power falls as 1 / frequency^exponent: 0 is white noise, 1 pink
+    "level_db": (-26, -20),  # root mean square of the word, relative to full scale
+    "tilt_db_per_octave": (-2, 2),  # of a speaker's microphone
+    "ripple_db": 1,  # standard deviation of each of the waves in its response about that tilt
+    "rate_factor": (0.8, 1.25),  # of an utterance, about its speaker's own words per minute
+    "pitch_offset": (-10, 10),  # of an utterance, about its speaker's own pitch, of eSpeak NG's 0 to 100
 }
 
 Samples = Int16[np.ndarray, " samples"]
@@ -62,6 +60,46 @@ class Recording(NamedTuple):
     samples: int | None
 
 
+@contextmanager
+def espeak(folder: Path) -> Iterator[Callable[..., Samples]]:
+    """A function that says a word through eSpeak NG: ``say(word, voice, rate, pitch, pitch_range)`` at 22,050 Hz.
+
+    eSpeak NG keeps its state (the phase of a voice's flutter, random numbers) in the library's global variables,
+    and starting it again does not reset them. So each call loads a copy of the library of its own: what it says
+    depends on the words said through this one since, and on nothing before. The copy lies in ``folder`` meanwhile.
+    """
+    with TemporaryDirectory(dir=folder, prefix=".espeak-", ignore_cleanup_errors=True) as own:
+        library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), own))
+        chunks = []
+
+        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        def receive(samples: int | None, number: int, events: int) -> int:
+            if samples:
+                chunks.append(ctypes.string_at(samples, 2 * number))
+            return 0
+
+        # 2: synchronous, audio through the callback; 0x8000: return an error, do not exit the process.
+        data = espeakng_loader.get_data_path().encode()
+        if library.espeak_Initialize(2, 0, data, 0x8000) != ESPEAK_SAMPLE_RATE:
+            raise RuntimeError("eSpeak NG does not start: install the package espeakng-loader again")
+        library.espeak_SetSynthCallback(receive)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+
+        def say(word: str, voice: str, rate: float, pitch: float, pitch_range: float) -> Samples:
+            chunks.clear()
+            text = word.encode()
+            errors = [library.espeak_SetVoiceByName(voice.encode())]
+            for parameter, value in ((1, rate), (3, pitch), (4, pitch_range)):
+                errors.append(library.espeak_SetParameter(parameter, round(value), 0))
+            errors.append(library.espeak_Synth(text, len(text) + 1, 0, 0, 0, 1, None, None))
+            if any(errors) or not chunks:
+                raise RuntimeError(f"eSpeak NG does not say {word!r} with the voice {voice!r} (errors {errors})")
+            return np.frombuffer(b"".join(chunks), dtype=np.int16)
+
+        yield say
+        library.espeak_Terminate()
+
+
 def generator(seed: int, identity: str) -> np.random.Generator:
     """Random numbers of one speaker or recording, which no other one's change."""
     return np.random.default_rng([seed, int.from_bytes(blake2b(identity.encode(), digest_size=8).digest())])
@@ -71,44 +109,48 @@ def draw_speaker(random: np.random.Generator) -> Speaker:
     """Draw a voice and a microphone."""
     return Speaker(
         variant=str(random.choice(FEMALE if random.random() < 0.5 else MALE)),
-        accent=str(random.choice(ACCENTS)),
+        accent=str(random.choice(SETTINGS["accents"])),
         rate=random.uniform(140, 210),
         pitch=random.uniform(30, 70),
         pitch_range=random.uniform(20, 80),
-        tilt=random.uniform(*TILT_DB_PER_OCTAVE),
-        ripple=random.normal(0, RIPPLE_DB, size=(4, 2)),
+        tilt=random.uniform(*SETTINGS["tilt_db_per_octave"]),
+        ripple=random.normal(0, SETTINGS["ripple_db"], size=(4, 2)),
     )
 
 
 def utter(say: Callable, recording: Recording, random: np.random.Generator) -> Samples:
     """One recording: the word through the speaker's microphone, somewhere between silence, in noise."""
-    speaker = recording.speaker
+
+    def drawn(name: str) -> float:
+        return random.uniform(*SETTINGS[name])
+
+    speaker, rate = recording.speaker, recording.sample_rate
     spoken = say(
         recording.word,
         f"{recording.accent}+{speaker.variant}",
-        rate=speaker.rate * random.uniform(*RATE_FACTOR),
-        pitch=speaker.pitch + random.uniform(*PITCH_OFFSET),
+        rate=speaker.rate * drawn("rate_factor"),
+        pitch=speaker.pitch + drawn("pitch_offset"),
         pitch_range=speaker.pitch_range,
     )
     # In a fiftieth of a second both rates have whole numbers of samples, so the spectral lines are the same.
-    theirs, ours = ESPEAK_SAMPLE_RATE // 50, recording.sample_rate // 50
+    theirs, ours = ESPEAK_SAMPLE_RATE // 50, rate // 50
     groups = -(-len(spoken) // theirs)
     spoken = np.pad(spoken, (0, theirs * groups - len(spoken)))
-    word = shaped(spoken, ours * groups, recording.sample_rate, lambda frequency: response(speaker, frequency))
-    level = decibels(random.uniform(*LEVEL_DB))
+    word = shaped(spoken, ours * groups, rate, lambda frequency: response(speaker, frequency))
+    level = decibels(drawn("level_db"))
     word *= level / root_mean_square(word)
     if recording.samples is None:
-        before, after = random.integers(2, 20, size=2) * recording.sample_rate // 100
+        before, after = random.integers(2, 20, size=2) * rate // 100
     else:
         word = word[: recording.samples]
         before = random.integers(0, recording.samples - len(word), endpoint=True)
         after = recording.samples - len(word) - before
     word = np.pad(word, (before, after))
 
-    exponent = random.uniform(*NOISE_EXPONENT)
+    exponent = drawn("noise_exponent")
     noise = random.normal(size=len(word))
-    noise = shaped(noise, len(noise), recording.sample_rate, lambda frequency: frequency ** (-exponent / 2))
-    noise *= level / decibels(random.uniform(*SNR_DB)) / root_mean_square(noise)
+    noise = shaped(noise, len(noise), rate, lambda frequency: frequency ** (-exponent / 2))
+    noise *= level / decibels(drawn("snr_db")) / root_mean_square(noise)
     return np.round(np.clip(word + noise, -1, 1) * 32767).astype(np.int16)
 
 

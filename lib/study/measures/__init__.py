@@ -7,7 +7,7 @@ with the measure's own. Those whose name ends in one of ``CURVES`` are for pictu
 alone; they and utterances are compressed.
 """
 
-from lib.study.measures import lines, networks, non_idealities, points, predictions
+from lib.study.measures import lines, networks, predictions
 
 CURVES = ("_lines", "_points", "_slopes")
 # What these measure is the machine's, and does not come out again.
@@ -20,6 +20,7 @@ MEASURES = {
     "out_of_distribution": predictions.out_of_distribution,
     "sample_counts": predictions.sample_counts,
     "posterior_mean_only": predictions.posterior_mean_only,
+    "hardware": predictions.hardware,
     "progress": networks.progress,
     "activity": networks.activity,
     "weight_norms": networks.weight_norms,
@@ -30,8 +31,7 @@ MEASURES = {
     "loss_surface": lines.loss_surface,
     "noise_comparison": lines.noise_comparison,
     "sharpness": lines.sharpness,
-    "fine_slices": points.fine_slices,
-    "precision": points.precision,
-    "alignment": points.alignment,
-    "hardware": non_idealities.hardware,
+    "fine_slices": lines.fine_slices,
+    "precision": lines.precision,
+    "alignment": lines.alignment,
 }

@@ -1,6 +1,6 @@
 """What measures share: where a run's recordings lie, whom losses are taken on, along which lines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import datasets, landscape, runs, slices
+from lib import landscape, runs, slices
 from lib.features import Frames
 from lib.posteriors import State
 from lib.setup import Setup
@@ -27,9 +27,7 @@ class Place:
     folder: Path
 
     def frames(self, setup: Setup, snr: float | None = None) -> Frames:
-        """The features of a setup's data; with ``snr`` (dB) there is noise in the test part's waveforms."""
-        utterances = runs.load_utterances(setup, self.data_root)
-        return datasets.get(setup.dataset).frames(utterances, setup.data, self.folder / "features", snr)
+        return runs.load_frames(setup, self.data_root, snr, self.folder / "features")
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -55,20 +53,18 @@ def unit_direction(network: nn.Module, state: State, part: str, number: int) -> 
     return {name: tensor / norm for name, tensor in direction.items()}
 
 
-def over_directions(lines: pd.DataFrame, values: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> pd.DataFrame:
-    """The mean over directions of what ``values(alphas, losses)`` returns of each line.
-
-    ``lines`` have the columns alpha, nll, direction and those that the result has as its index. NaN counts as no
-    direction.
-    """
-    index = [name for name in lines if name not in ("direction", "alpha", "nll")]
-    rows = [
-        dict(zip([*index, "direction"], place, strict=True)) | values(line["alpha"].to_numpy(), line["nll"].to_numpy())
-        for place, line in lines.groupby([*index, "direction"], sort=False)
-    ]
-    return pd.DataFrame(rows).drop(columns="direction").groupby(index, sort=False).mean()
+def as_series(lines: Mapping, names: list[str], alphas: np.ndarray) -> pd.Series:
+    """Losses along lines, one after the other; its index is each line's key, by these names, and alpha."""
+    table = pd.DataFrame(lines, index=pd.Index(alphas, name="alpha")).rename_axis(columns=names)
+    return table.unstack().rename("nll")
 
 
-def first_direction(lines: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
-    """The lines to draw: the first of each kind."""
-    return lines[lines["direction"] == 0].set_index([*index, "alpha"])
+def over_directions(lines: pd.Series, values: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> pd.DataFrame:
+    """The mean over directions of what ``values(alphas, losses)`` returns of each line; NaN counts as no direction."""
+    names = [name for name in lines.index.names if name != "alpha"]
+    found = {
+        key: values(line.index.get_level_values("alpha").to_numpy(), line.to_numpy())
+        for key, line in lines.groupby(names, sort=False)
+    }
+    table = pd.DataFrame(found.values(), index=pd.MultiIndex.from_tuples(found, names=names))
+    return table.groupby([name for name in names if name != "direction"], sort=False).mean()

@@ -1,9 +1,7 @@
 """What a trained network is: how its training ended, what goes on in it, how large its weights are, what it costs."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from timeit import timeit
 
 import pandas as pd
 import torch
@@ -39,13 +37,12 @@ def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:
 
 def weight_norms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     """The units of a line: in each part the norm of the weights' means, and of a Gaussian that of their deviations."""
-    network, posterior, rows = run.network(frames), run.posterior, {}
-    for part in landscape.PARTS:
-        names = [name for name, _ in landscape.parameters_of(network, part)]
-        rows[part] = {"mean": landscape.weight_norm(posterior.mean, names)}
-        if isinstance(posterior, MeanFieldGaussian):
-            rows[part]["std"] = landscape.weight_norm(posterior.std, names)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("part")
+    network, states = run.network(frames), {"mean": run.posterior.mean}
+    if isinstance(run.posterior, MeanFieldGaussian):
+        states["std"] = run.posterior.std
+    parts = [[name for name, _ in landscape.parameters_of(network, part)] for part in landscape.PARTS]
+    norms = {name: [landscape.weight_norm(state, part) for part in parts] for name, state in states.items()}
+    return pd.DataFrame(norms, index=pd.Index(landscape.PARTS, name="part"))
 
 
 def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
@@ -74,14 +71,8 @@ def cost(run: Run, frames: Frames, place: Place, *, samples: int, utterances: in
     count = run.posterior.distinct(samples)
     ours, theirs = [], []
     for _ in range(repeats):
-        ours.append(_seconds(lambda: posteriors.predict(network, run.posterior, features, count, generator)))
-        theirs.append(_seconds(lambda: posteriors.predict(plain, point, features, 1, generator)))
-    found = {"training_seconds": run.record["seconds"]}
-    found |= {"posterior_bytes": (run.folder / "posterior.pt").stat().st_size}
+        ours.append(timeit(lambda: posteriors.predict(network, run.posterior, features, count, generator), number=1))
+        theirs.append(timeit(lambda: posteriors.predict(plain, point, features, 1, generator), number=1))
+    size = (run.folder / "posterior.pt").stat().st_size
+    found = {"training_seconds": run.record["seconds"], "posterior_bytes": size}
     return pd.DataFrame([found | {"prediction_ratio": min(ours) / min(theirs)}])
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began

@@ -1,14 +1,17 @@
-"""What a run's predictions are worth: on the test part, in noise, on classes held out, by the number of samples."""
+"""What a run's predictions are worth: on the test part, in noise, on classes held out, by samples, on hardware."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
+from lib import hardware as of_device
 from lib import metrics, posteriors, runs, statistics
 from lib.features import Frames
-from lib.posteriors import PointMass
+from lib.network import SpikingLayer
+from lib.posteriors import PointMass, Posterior
 from lib.runs import Run
 from lib.study.measures.common import Place, seeded
 
@@ -70,6 +73,44 @@ def posterior_mean_only(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     point = PointMass(run.posterior.mean)
     probabilities = posteriors.predict(run.network(frames), point, test.features, 1, seeded(0))
     return pd.DataFrame([metrics.summary(probabilities, test.labels)])[["accuracy", "nll"]]
+
+
+def hardware(
+    run: Run, frames: Frames, place: Place, *, mismatch: list[float], bits: list[int], lost: list[float], samples: int,
+    devices: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Accuracy (percent) and NLL on the test part for each level of mismatch, number of bits and share of lost spikes.
+
+    Means over devices, each of which runs all samples of the weights with the non-idealities that it has. Where neurons
+    have no leaks and thresholds of their own, only weights are mismatched.
+    """
+    network, posterior, test = run.network(frames), run.posterior, frames.part("test")
+    freed, matrices = of_device.without_clamping(network), of_device.weight_matrices(network)
+    spiking = any(isinstance(layer, SpikingLayer) for layer in network.layers)
+
+    def mismatched(kind: str, level: float, device: int) -> Posterior:
+        return of_device.perturbed(
+            posterior, lambda state, _: of_device.mismatched(state, network, kind, level, seeded(device))
+        )
+
+    def quantised(number: int) -> Posterior:
+        return of_device.perturbed(posterior, lambda state, _: of_device.quantised(state, matrices, number))
+
+    def row(kind: str, level: float, on: nn.Module, changed: Posterior) -> dict[str, str | float]:
+        count, generator = posterior.distinct(samples), seeded(run.setup.seed)
+        figures = metrics.summary(posteriors.predict(on, changed, test.features, count, generator), test.labels)
+        return {"non_ideality": kind, "level": level} | {name: figures[name] for name in ("accuracy", "nll")}
+
+    kinds = of_device.KINDS if spiking else ("weights",)
+    rows = [
+        row(kind, level, network if kind == "weights" else freed, mismatched(kind, level, device))
+        for kind, level, device in itertools.product(kinds, mismatch, range(devices))
+    ]
+    rows += [row("bits", number, network, quantised(number)) for number in bits]
+    for probability, device in itertools.product(lost, range(devices)):
+        with of_device.dropping_spikes(network, probability, seeded(device)):
+            rows.append(row("lost", probability, network, posterior))
+    return pd.DataFrame(rows).groupby(["non_ideality", "level"], sort=False).mean()
 
 
 def _uncertainties(probabilities: Tensor) -> dict[str, Tensor]:

@@ -175,7 +175,7 @@ def test_the_committed_tables_hold_every_shape():
     shapes = {(shape.width, shape.batch) for shape, _ in program.TABLES["steps"][1]}
     assert {(row.width, row.batch) for row in steps.itertuples()} == shapes
     assert (steps["rounds"] >= benchmark.LEAST_ROUNDS).all()
-    counts = pd.read_csv(RESULTS / "bench-benchmark.csv")["network"].value_counts()
+    counts = pd.read_csv(RESULTS / "bench-peers.csv")["network"].value_counts()
     assert (counts == len(program.TABLES["peers"][1])).all()
 
 

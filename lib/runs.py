@@ -40,6 +40,8 @@ MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
 RETRAIN = "delete its folder and train again"
 FIGURES = ("accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
 
+Root = str | Path | Mapping[str, str] | None  # the folder of a data set, or those of several by their names
+
 
 @dataclass(frozen=True)
 class Run:
@@ -110,18 +112,18 @@ class Evaluation:
         return self.record["figures"]
 
 
-def load_utterances(setup: Setup, data_root: str | Path | None = None) -> Utterances:
+def load_utterances(setup: Setup, data_root: Root = None) -> Utterances:
     """A data set under its split; where no folder is named it is made or downloaded, unless it is there."""
     dataset = datasets.get(setup.dataset)
+    if isinstance(data_root, Mapping):
+        data_root = data_root.get(setup.dataset)
     if data_root is None:
         data_root = DATA / setup.dataset
         dataset.prepare(data_root)
     return datasets.load(setup.dataset, Path(data_root), setup.data)
 
 
-def load_frames(
-    setup: Setup, data_root: str | Path | None = None, snr: float | None = None, cache: Path | None = None
-) -> Frames:
+def load_frames(setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None) -> Frames:
     """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
     utterances = load_utterances(setup, data_root)
     return datasets.get(setup.dataset).frames(utterances, setup.data, cache or DATA / "features", snr)
@@ -191,7 +193,7 @@ def each(
     dataset: str | Sequence[str],
     method: str | Sequence[str],
     seed: int | Sequence[int],
-    data_root: str | Mapping[str, str] | None = None,
+    data_root: Root = None,
     results_root: str | Path | None = None,
     missing: Collection[str] = (),
     **named: Any,
@@ -212,8 +214,7 @@ def each(
         there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
         setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
         if setups:
-            folder = data_root.get(one) if isinstance(data_root, Mapping) else data_root
-            frames = load_frames(setups[0], folder)
+            frames = load_frames(setups[0], data_root)
         for setup in setups:
             yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
 

@@ -217,7 +217,7 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
     missing = ["fsdd-map-1", "fsdd-map-12", "sc-map-1", "sc-map-2", "sc-map-12"]
     given = {"dataset": ["sc", "fsdd"], "method": "map", "seed": [1, 2, 12], "missing": missing}
     assert [*runs.each(shape, **given, **where)] == [(done, toy_frames)]
-    assert read == [("fsdd", "here")]
+    assert read == [("fsdd", {"fsdd": "here"})]
     given = {"dataset": "fsdd", "method": ["map", "ivon"], "seed": [1, 2]}
     found = [run for run, _ in runs.each(shape, **given, **where)]
     names = [f"{run.setup.method.name} {run.setup.seed}" for run in found]
@@ -227,6 +227,9 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
     assert [run for run, _ in runs.each(shape, **given, **where)] == found
     with pytest.raises(ValueError, match="has these settings; there are"):  # another run is not trained in its place
         next(runs.each(shape | {"neuron": "rlif"}, **given, **where))
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="nowhere does not hold the set 'fsdd'"):
+        next(runs.each(shape, **given, data_root={"fsdd": "nowhere"}))
 
 
 # Evaluation

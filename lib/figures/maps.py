@@ -44,15 +44,19 @@ def raster(
     *,
     xlabel: str = "time (s)",
     ylabel: str = "channel",
+    shape: tuple[int, int] | None = None,
 ) -> Figure:
     """A mark for each spike of each train, given by the spikes' times and their channels; a panel for each train.
 
-    ``numpy.nonzero`` of a layer's spikes [time, units] are the steps and units of a train.
+    ``numpy.nonzero`` of a layer's spikes [time, units] are the steps and units of a train; with their ``shape`` the
+    steps and units without a spike are shown, too.
     """
     figure, axes = grid(len(trains), 3, source, sharey=True)
     for axis, (times, channels), title in zip(axes, trains, titles, strict=True):
         axis.plot(times, channels, "|", color=SPIKE, markersize=3 if len(trains) > 1 else 5)
         axis.set(title=title, xlabel=xlabel)
+        if shape is not None:
+            axis.set(xlim=(-0.5, shape[0] - 0.5), ylim=(-0.5, shape[1] - 0.5))
     figure.supylabel(ylabel)
     return figure
 

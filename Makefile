@@ -42,7 +42,7 @@ notebooks:
 
 test: lint
 	$(BIN)/pytest -n 2 tests
-	$(BIN)/pytest -n 2 --nbval book
+	$(BIN)/pytest -n 2 --dist loadfile --nbval book
 
 bench: $(ENVIRONMENT)
 	$(BIN)/python -m lib.benchmark

@@ -179,7 +179,11 @@ def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | 
     asked, said = setup.record() | {"data": frames.fingerprint}, []
     for other in others:
         has = other.record["settings"] | {"data": other.record["data"]}
+        with suppress(ValueError):  # what an edition stored that had other settings
+            has |= other.setup.record()
         differs = [f"{name} {has.get(name)!r}" for name in asked if has.get(name) != asked[name]]
+        if not differs:
+            return other
         said.append(f"{other} (with {', '.join(differs)})")
     raise ValueError(
         f"no run of {setup.dataset}, {setup.method.name}, seed {setup.seed} in {root} has these settings; there are "

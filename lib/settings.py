@@ -26,7 +26,7 @@ class Range(NamedTuple):
 def whole(low: int, high: int = 2**31) -> Range:
     return Range(
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
-        f"a whole number from {low} to {high}",
+        f"a whole number from {low} {'up' if high == 2**31 else f'to {high}'}",
     )
 
 
@@ -106,6 +106,16 @@ class Settings:
     def before(cls) -> dict[str, Any]:
         """The values of runs that were stored before these settings were added."""
         return cls._said("before")
+
+    @classmethod
+    def described(cls) -> dict[str, dict[str, str]]:
+        """Each setting in words: its default, what it must be, and what trials try."""
+        said = {}
+        for name, of in cls._said("range").items():
+            search = cls.search_space().get(name, "–")
+            tried = (" to " if isinstance(search, tuple) else ", ").join(map(str, search))
+            said[name] = {"default": str(getattr(cls(), name)), "must be": of.words, "trials try": tried}
+        return said
 
     @classmethod
     def _said(cls, what: str) -> dict[str, Any]:

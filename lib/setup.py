@@ -122,10 +122,11 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
                 flat[name] = value[dataset]
         else:
             flat[name] = value
+    flat |= sections.get(method, {})
     if issubclass(kind, methods.Derived):
         bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
-        return flat | ({"bases": flat.get("bases", {}) | bases} if bases else {})
-    return flat | sections.get(method, {})
+        flat |= {"bases": bases | flat.get("bases", {})} if bases else {}
+    return flat
 
 
 def data_setup(settings: Mapping[str, Any], dataset: str) -> Setup:

@@ -11,7 +11,7 @@ import pytest
 
 from lib.settings import BOOLEAN, FOLDER, TEXT, Settings, choice, optional, real, setting, several, whole
 
-WHOLE, NUMBER = "it must be a whole number from 1 to 2147483648", "it must be a number above 0 up to 100"
+WHOLE, NUMBER = "it must be a whole number from 1 up", "it must be a number above 0 up to 100"
 
 
 @dataclass(frozen=True)

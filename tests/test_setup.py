@@ -180,6 +180,8 @@ def test_a_mapping_s_sections_are_of_methods_and_its_values_of_data_sets():
         "neuron": "rlif", "split": "official", "weight_decay": 0.01, "learning_rate": 0.2, "batch_size": 8,
     }  # fmt: skip
     assert settings_for(SEVERAL, "hd", "ivon") == {"neuron": "rlif", "weight_decay": 0.01, "hess_init": 0.5}
+    own = {"temperature": {"batch_size": 64}, "map": {"dropout": 0.2}, "ivon": {"hess_init": 2.0}}
+    assert settings_for(own, "hd", "temperature") == {"batch_size": 64, "bases": {"map": {"dropout": 0.2}}}
     setup = setup_of(SEVERAL, dataset="fsdd", method="noise-ivon", seed=3, epochs=2)
     assert (setup.seed, setup.training.epochs, setup.data.split) == (3, 2, "official")
     for base in ("map", "ivon"):  # as one would train them

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from test_fast import layer_of, run
+from test_fast import COMPILED, layer_of, run
 
 from lib import fast
 from lib.fast import cpu, radlif
@@ -24,7 +24,7 @@ def threads(monkeypatch):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", COMPILED)
 def test_threads_share_the_batch_and_change_nothing(monkeypatch, threads, neuron, training, dropout):
     weighted, layer = torch.randn(12, 5, 7), layer_of(7, neuron, training=training)
     threads(1)

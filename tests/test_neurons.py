@@ -236,7 +236,7 @@ def lively(neuron, dropout=0.0):
     return layer
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", PARAMETERS)
 def test_a_layer_draws_its_numbers_in_the_order_of_its_parameters(neuron):
     torch.manual_seed(3)
     layer = NEURONS[neuron](5, 7)
@@ -271,7 +271,7 @@ def test_a_layer_without_bounds_takes_its_parameters_as_they_are():
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", PARAMETERS)
 def test_spikes_are_those_of_the_neuron_s_function_on_the_normalised_input(neuron, training):
     layer, inputs = lively(neuron).double().train(training), torch.randn(20, 5, 4, dtype=torch.float64)
     weighted = inputs @ layer.linear.weight.T

@@ -155,15 +155,21 @@ def grouped_rank_correlation(
     values, groups = np.stack([first, second]), np.asarray(groups)
     members = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups)]
     choices = np.random.default_rng(seed).integers(len(members), size=(resamples, len(members)))
-    found = [_rank_correlation(values[:, np.concatenate([members[group] for group in one])]) for one in choices]
+    drawn: dict[int, list[np.ndarray]] = {}  # by their length, so that those of one length are ranked together
+    for one in choices:
+        places = np.concatenate([members[group] for group in one])
+        drawn.setdefault(len(places), []).append(places)
+    found = np.concatenate([_rank_correlations(values[:, np.stack(same)]) for same in drawn.values()])
     low, high = np.nanpercentile(found, [2.5, 97.5])
-    return _rank_correlation(values), float(low), float(high)
+    return float(_rank_correlations(values[:, None])[0]), float(low), float(high)
 
 
-def _rank_correlation(values: Shaped[np.ndarray, "2 networks"]) -> float:
-    if (np.ptp(values, axis=1) == 0).any():
-        return float("nan")
-    return float(np.corrcoef(scipy.stats.rankdata(values, axis=1))[0, 1])
+def _rank_correlations(values: Shaped[np.ndarray, "2 resamples networks"]) -> Float[np.ndarray, " resamples"]:
+    """Pearson's correlation of the ranks; NaN where either of the two is constant."""
+    ranks = scipy.stats.rankdata(values, axis=-1)
+    first, second = ranks - ranks.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    return np.divide((first * second).sum(axis=-1), scale, out=np.full_like(scale, np.nan), where=scale > 0)
 
 
 def _of_pairs(pairs: Sequence[tuple[str, str]], intervals: Iterable[Sequence[float]]) -> pd.DataFrame:

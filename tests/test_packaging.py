@@ -229,7 +229,13 @@ def test_a_python_that_is_too_old_or_absent_is_refused_in_one_sentence(folder: P
 
 @needs_make
 def test_make_test_checks_the_cheap_first_and_stops_where_one_fails(folder: Path) -> None:
-    checks = ["ruff check", "ruff format --check", "lint-imports", "pytest -n 2 tests", "pytest -n 2 --dist loadfile --nbval book"]
+    checks = [
+        "ruff check",
+        "ruff format --check",
+        "lint-imports",
+        "pytest -n 2 tests",
+        "pytest -n 2 --dist loadfile --nbval book",
+    ]
     assert make(folder, "test", "PYTHON=./python3").returncode == 0
     assert [call.rstrip() for call in calls(folder)[4:]] == checks
     program(folder / ".venv/bin/lint-imports", "exit 1")

@@ -98,6 +98,12 @@ def test_a_share_of_the_runs_is_spread_over_them(toy, capsys):
     assert "share = 1.5 does not fit" in capsys.readouterr().err
 
 
+def test_records_that_do_not_say_how_long_the_training_took_are_verified_too(toy, capsys):
+    alter(toy, lambda records: [record.pop("seconds") for record in records])
+    assert verify(toy) == 0
+    assert "6 of 6 runs are computed anew, whose training took a time that is not recorded" in capsys.readouterr().out
+
+
 def test_a_training_that_diverges_is_told(toy, monkeypatch, capsys):
     def diverge(*given):
         raise FloatingPointError("training diverged")

@@ -56,7 +56,9 @@ def chosen(stored: Results, share: float | None) -> list[Key]:
     """The runs to verify, evenly spread over the records: by default all of a small study, and a tenth of others."""
     keys = [key for key in stored.records if key[0] in stored.study.sets]
     if share is None:
-        share = 1.0 if sum(record["seconds"] for record in stored.records.values()) <= WITHOUT_ASKING else 0.1
+        # The oldest records, of small studies, do not say how long their training took.
+        seconds = sum(record.get("seconds", 0.0) for record in stored.records.values())
+        share = 1.0 if seconds <= WITHOUT_ASKING else 0.1
     if not 0 < share <= 1:
         raise ValueError(f"share = {share} does not fit: it must be a number above 0 up to 1")
     count = math.ceil(share * len(keys))
@@ -86,9 +88,10 @@ def computable(keys: list[Key], stored: Results, folder: Path) -> dict[str, Task
 
 def say_what_it_takes(tasks: Mapping[str, Task], stored: Results) -> None:
     records = [stored.records[task.cell.key] for task in tasks.values()]
-    minutes = sum(record["seconds"] for record in records) / 60
+    known = [record["seconds"] for record in records if "seconds" in record]
+    took = f"took {sum(known) / 60:.0f} minutes" if len(known) == len(records) else "took a time that is not recorded"
     names = ", ".join(dict.fromkeys(name for task in tasks.values() for name in task.how))
-    print(f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training took {minutes:.0f} minutes, "
+    print(f"{len(tasks)} of {len(stored.records)} runs are computed anew, whose training {took}, "
           f"and measured: {names}.")  # fmt: skip
     here = provenance.here()
     here["machine"]["threads"] = 1  # a worker's

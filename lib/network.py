@@ -110,10 +110,9 @@ class SpikingLayer(nn.Module):
         self.dropout, self.outputs, self.bounded = dropout, num_units, True
 
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        weighted = self.linear(train)
         seed = int(torch.randint(WORDS, ())) if self.training and self.dropout > 0 else None
-        spikes = fast.spikes(self, weighted, seed) if fast else None
-        return self.plain(weighted, seed) if spikes is None else spikes
+        spikes = fast.spikes(self, train, seed) if fast else None
+        return self.plain(self.linear(train), seed) if spikes is None else spikes
 
     def plain(
         self, weighted: Float[Tensor, "time batch units"], seed: int | None = None

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lib.fast import cpu
 from lib.fast.events import logits_along, serves_lines
 from lib.fast.radlif import RadLIF
+from lib.fast.sparse import Events, weighed
 from lib.fast.stochastic import drawn_lif
 
 __all__ = ["drawn_lif", "keep_freed_memory", "logits_along", "serves_lines", "spikes"]
@@ -34,13 +35,13 @@ KERNELS = {"lif": (False, False), "adlif": (True, False), "rlif": (False, True),
 
 
 def spikes(
-    layer: nn.Module, weighted: Float[Tensor, "time batch units"], seed: int | None
+    layer: nn.Module, train: Float[Tensor, "time batch inputs"], seed: int | None
 ) -> Float[Tensor, "time batch units"] | None:
-    """What ``layer.plain(weighted, seed)`` gives, or None where no kernel serves the layer on its device."""
-    kernel, device = vars(type(layer)).get("kernel"), weighted.device.type
+    """What ``layer.plain(layer.linear(train), seed)`` gives, or None where no kernel serves the layer on its device."""
+    kernel, device = vars(type(layer)).get("kernel"), train.device.type
     if kernel not in KERNELS or not proven(type(layer), device):
         return None
-    return _fused(layer, weighted, seed)
+    return _fused(layer, weighed(layer.linear, train), seed)
 
 
 @cache
@@ -109,7 +110,12 @@ def _fused(layer: nn.Module, weighted: Tensor, seed: int | None) -> Tensor:
     statistics = mean, reciprocal_std, batch_statistics
     adaptive, recurrent = KERNELS[layer.kernel]
     if not (adaptive or recurrent):
-        return _Spikes.apply(weighted, scale, shift, leak, *statistics, kernels, 1.0, seed or 0, dropout)
+        events = None
+        if kernels is cpu and weighted.dtype in (torch.float32, torch.float64):
+            events = Events.of(weighted, 1 / (1 - dropout), torch.is_grad_enabled())
+        train, _ = _Spikes.apply(weighted, scale, shift, leak, *statistics, kernels, 1.0, seed or 0, dropout, events)
+        train.events = events
+        return train
     adaptation = torch.stack([layer.held(name) for name in ADAPTATION]) if adaptive else None
     among = layer.between_units() if recurrent else None
     level, gain = drop_level(dropout), 1 / (1 - dropout)
@@ -124,27 +130,34 @@ def drop_level(dropout: float) -> int:
 class _Spikes(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout
-    ):
+        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout,
+        events,
+    ):  # fmt: skip
         weighted, leak = weighted.contiguous(), leak.contiguous()
         factor = scale * reciprocal_std
         offset = shift - mean * factor
         ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
-        ctx.kernels, ctx.batch_statistics = kernels, batch_statistics
+        ctx.set_materialize_grads(False)
+        ctx.kernels, ctx.batch_statistics, ctx.events = kernels, batch_statistics, events
         ctx.settings = threshold, seed, drop_level(dropout), 1 / (1 - dropout)
-        return kernels.forward(weighted, factor, offset, leak, *ctx.settings)
+        if events is None:
+            return kernels.forward(weighted, factor, offset, leak, *ctx.settings), None
+        train = kernels.forward(weighted, factor, offset, leak, *ctx.settings, events.fired, events.wanting)
+        events.count(train)
+        return train, events.wanted
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, by_wanted):
         weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
         # A readout of firing rates sends the same gradient to every time step; it need not be written out.
-        grad = grad[:1] if grad.stride(0) == 0 else grad
+        grad = weighted[:0] if grad is None else grad[:1] if grad.stride(0) == 0 else grad
+        listed = () if by_wanted is None else (by_wanted, ctx.events.wanting, ctx.events.begins)
         grad_weighted, sums = ctx.kernels.backward(
-            grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings
+            grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings, *listed
         )
         gradients, slope, constant = cpu.norm_gradients(
             sums, weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
         )
         if ctx.batch_statistics:
             ctx.kernels.through_statistics(grad_weighted, weighted, slope, constant)
-        return grad_weighted, *gradients, *[None] * 7
+        return grad_weighted, *gradients, *[None] * 8

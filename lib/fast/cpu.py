@@ -15,6 +15,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 import torch
+from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor
 
 # Below this many elements a second thread costs more than it saves.
@@ -22,6 +23,8 @@ ELEMENTS_PER_THREAD = 2**17
 # Examples that go through time and back together: as many as have about this many potentials a step, few enough to be
 # still in the second-level cache on the way back, enough for memory to be read in long runs.
 POTENTIALS = 1024
+STEPS = 16  # of a word of ``lib.fast.sparse``
+NO_WORDS, NO_BEGINS = torch.empty(0, 0, 0, dtype=torch.uint16), torch.empty(0, 0, dtype=torch.int64)
 
 
 def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,27 +38,32 @@ def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def forward(
-    weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, threshold: float, seed: int, level: int, gain: float
-) -> Tensor:
-    """Dropped-out spikes."""
+    weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, threshold: float, seed: int, level: int, gain: float,
+    fired: Tensor = NO_WORDS, wanting: Tensor = NO_WORDS,
+) -> Tensor:  # fmt: skip
+    """Dropped-out spikes; the words of ``lib.fast.sparse`` are written where there is room for them."""
     dropped = torch.empty_like(weighted)
-    over_examples(_forward, weighted, factor, offset, leak, threshold, seed, level, gain, dropped)
+    over_examples(_forward, weighted, factor, offset, leak, threshold, seed, level, gain, dropped, fired, wanting)
     return dropped
 
 
 def backward(
     grad: Tensor, weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, mean: Tensor,
     threshold: float, seed: int, level: int, gain: float,
+    by_wanted: Tensor | None = None, wanting: Tensor = NO_WORDS, begins: Tensor = NO_BEGINS,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loss's gradient by the weighted input, the norm's statistics held fixed; and sums of it by the potentials.
 
     The sums, [3, units], are over time and batch, weighted by 1, by the centred input and by what the last reset has
-    left of the potential. ``grad`` is [time or 1, batch, units].
+    left of the potential. ``grad`` is [time or 1 or 0, batch, units]; more of it may stand in a list (``sparse``).
     """
+    if by_wanted is None:
+        by_wanted, wanting = weighted.new_empty(0), NO_WORDS
     result = torch.empty_like(weighted)
     sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
     over_examples(
-        _backward, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, result, sums
+        _backward, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain,
+        by_wanted, wanting, begins, result, sums,
     )  # fmt: skip
     return result, sums.sum(dim=0)
 
@@ -166,28 +174,62 @@ def _statistics(weighted, sums, first, last):
 # Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions.
 @compiled
 @no_type_check
-def _forward(weighted, factor, offset, leak, threshold, seed, level, gain, dropped, first, last):
+def _forward(
+    weighted, factor, offset, leak, threshold, seed, level, gain, dropped, fired, wanting, first, last
+):  # fmt: skip
     time, batch, units = weighted.shape
-    one, zero = weighted.dtype.type(1), weighted.dtype.type(0)
+    one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     rests = np.zeros((last - first, units), weighted.dtype)
+    marks = np.empty(units, np.int32)  # of a spike 1, of an open boxcar 2
     for t in range(time):
+        word, step = t // STEPS, np.int32(t % STEPS)
         for b in range(first, last):
             rest = rests[b - first]
             for n in range(units):
                 current = weighted[t, b, n] * factor[n] + offset[n]
                 u = (one - leak[n]) * current + leak[n] * rest[n]
-                fired = one if u > threshold else zero
-                rest[n] = u - fired
-                dropped[t, b, n] = fired * gain
+                fires = u > threshold
+                rest[n] = u - (one if fires else zero)
+                marks[n] = np.int32(fires) + np.int32(2) * np.int32(abs(u - threshold) <= half)
             if level > 0:
-                drop_out(t * batch + b, seed, level, dropped[t, b])
+                drop_out(t * batch + b, seed, level, marks)
+            for n in range(units):
+                dropped[t, b, n] = gain if marks[n] & np.int32(1) else zero
+            if len(fired) > 0:
+                add_bits(marks, np.int32(0), step, fired[b, word])
+            if len(wanting) > 0:
+                add_bits(marks, np.int32(1), step, wanting[b, word])
+
+
+@numba.njit
+@no_type_check
+def add_bits(marks, bit, step, words):
+    """Write that bit of the marks at the place of a time step in the units' words."""
+    if step == 0:
+        words[:] = 0
+    for n in range(len(words)):
+        words[n] |= np.uint16(((marks[n] >> bit) & np.int32(1)) << step)
+
+
+@numba.njit
+@no_type_check
+def spread(listed, place, words, steps):
+    """The numbers of a list, from ``place`` on, at the bits of a row of words: [time steps, units]."""
+    steps[:] = 0
+    for n in range(len(words)):
+        bits = np.uint32(words[n])
+        while bits != 0:
+            steps[trailing_zeros(bits), n] = listed[place]
+            place += 1
+            bits &= np.uint32(bits - np.uint32(1))
 
 
 @compiled
 @no_type_check
 def _backward(
-    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, result, sums, first, last
+    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, by_wanted, wanting, begins,
+    result, sums, first, last,
 ):  # fmt: skip
     """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
 
@@ -196,10 +238,8 @@ def _backward(
     time, batch, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    # From an array, since LLVM vectorises nothing inside a loop that counts down.
-    backwards = np.arange(time)[::-1].copy()
     rows = max(1, POTENTIALS // units)
-    arriving = np.empty(units, weighted.dtype)
+    arriving, listed = np.empty(units, weighted.dtype), np.empty((STEPS, units), weighted.dtype)
     for begin in range(first, last, rows):
         end = min(begin + rows, last)
         rests = np.zeros((rows, units), weighted.dtype)
@@ -212,23 +252,40 @@ def _backward(
                     rest[n] = u - (one if u > threshold else zero)
                     potential[n] = u
         followings = np.zeros((rows, units), weighted.dtype)
-        for t in backwards:
+        words = (time + STEPS - 1) // STEPS
+        # Loops that count upward, since LLVM vectorises nothing inside one that counts down.
+        for later in range(words):
+            word = words - 1 - later
             for b in range(begin, end):
-                following, potential = followings[b - begin], result[t, b]
-                spike_grad = grad[t if len(grad) > 1 else 0, b]
-                for n in range(units):
-                    rest_of_it = potential[n] - (one if potential[n] > threshold else zero)
-                    sums[b, 2, n] += following[n] * rest_of_it
-                    arriving[n] = spike_grad[n] * gain
-                if level > 0:
-                    drop_out(t * batch + b, seed, level, arriving)
-                for n in range(units):
-                    inside = abs(potential[n] - threshold) <= half
-                    following[n] = arriving[n] if inside else leak[n] * following[n]
-                    potential[n] = following[n] * (factor[n] * (one - leak[n]))
-                for n in range(units):
-                    sums[b, 0, n] += following[n]
-                    sums[b, 1, n] += following[n] * (weighted[t, b, n] - mean[n])
+                following = followings[b - begin]
+                if len(wanting) > 0:
+                    spread(by_wanted, begins[b, word], wanting[b, word], listed)
+                ending = min(time, STEPS * (word + 1))
+                for back in range(ending - STEPS * word):
+                    t = ending - 1 - back
+                    potential = result[t, b]
+                    for n in range(units):
+                        rest_of_it = potential[n] - (one if potential[n] > threshold else zero)
+                        sums[b, 2, n] += following[n] * rest_of_it
+                    if len(grad) > 0:
+                        spike_grad = grad[t if len(grad) > 1 else 0, b]
+                        for n in range(units):
+                            arriving[n] = spike_grad[n] * gain
+                        if level > 0:
+                            drop_out(t * batch + b, seed, level, arriving)
+                    else:
+                        arriving[:] = 0
+                    if len(wanting) > 0:
+                        more = listed[t - STEPS * word]
+                        for n in range(units):
+                            arriving[n] += more[n] * gain
+                    for n in range(units):
+                        inside = abs(potential[n] - threshold) <= half
+                        following[n] = arriving[n] if inside else leak[n] * following[n]
+                        potential[n] = following[n] * (factor[n] * (one - leak[n]))
+                    for n in range(units):
+                        sums[b, 0, n] += following[n]
+                        sums[b, 1, n] += following[n] * (weighted[t, b, n] - mean[n])
 
 
 @compiled

@@ -214,7 +214,7 @@ class SpikingClassifier(nn.Module):
 
     def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
         """Logits from the last hidden layer's spikes: equation 3 takes their means, equation 4 reads them out."""
-        return self.readout(self.dropout(self.norm(train.mean(dim=0))))
+        return self.readout(self.dropout(self.norm(train.sum(dim=0) / len(train))))
 
 
 def survivors(seed: int, dropout: float, like: Float[Tensor, "time batch units"]) -> Bool[Tensor, "time batch units"]:

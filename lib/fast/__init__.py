@@ -133,7 +133,7 @@ class _Spikes(torch.autograd.Function):
         ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout,
         events,
     ):  # fmt: skip
-        weighted, leak = weighted.contiguous(), leak.contiguous()
+        leak = leak.contiguous()
         factor = scale * reciprocal_std
         offset = shift - mean * factor
         ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
@@ -150,10 +150,13 @@ class _Spikes(torch.autograd.Function):
     def backward(ctx, grad, by_wanted):
         weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
         # A readout of firing rates sends the same gradient to every time step; it need not be written out.
-        grad = weighted[:0] if grad is None else grad[:1] if grad.stride(0) == 0 else grad
+        if grad is None:
+            grad = weighted[:, :0]
+        elif grad.stride(0) == 0:
+            grad = grad[:1]
         listed = () if by_wanted is None else (by_wanted, ctx.events.wanting, ctx.events.begins)
         grad_weighted, sums = ctx.kernels.backward(
-            grad.contiguous(), weighted, factor, offset, leak, mean, *ctx.settings, *listed
+            grad, weighted, factor, offset, leak, mean, *ctx.settings, *listed
         )
         gradients, slope, constant = cpu.norm_gradients(
             sums, weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics

@@ -1,7 +1,8 @@
 """The fused pass on the CPU, compiled by numba and run on as many threads as torch uses.
 
 Each function takes tensors over [time, batch, units] and [units]; ``level`` and ``gain`` are dropout's, by the
-hash of ``lib.network.survivors``.
+hash of ``lib.network.survivors``. In memory the steps of an example lie together (``by_example``), as kernels take
+them: what a neuron was a step ago is then still in the cache, and no two of its steps compete for a place there.
 """
 
 import ctypes
@@ -15,23 +16,27 @@ from typing import no_type_check
 import numba
 import numpy as np
 import torch
+from numba import types
 from numba.cpython.unsafe.numbers import trailing_zeros
+from numba.core.extending import intrinsic
 from torch import Tensor
 
 # Below this many elements a second thread costs more than it saves.
 ELEMENTS_PER_THREAD = 2**17
-# Examples that go through time and back together: as many as have about this many potentials a step, few enough to be
-# still in the second-level cache on the way back, enough for memory to be read in long runs.
-POTENTIALS = 1024
 STEPS = 16  # of a word of ``lib.fast.sparse``
 NO_WORDS, NO_BEGINS = torch.empty(0, 0, 0, dtype=torch.uint16), torch.empty(0, 0, dtype=torch.int64)
+
+
+def by_example(tensor: Tensor) -> Tensor:
+    """[time, batch, units] as [batch, time, units], in memory too: a copy only where it does not lie so already."""
+    return tensor.transpose(0, 1).contiguous()
 
 
 def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each unit, summed in double precision."""
     time, batch, units = weighted.shape
     sums = torch.zeros(batch, 2, units, dtype=torch.float64)
-    over_examples(_statistics, weighted.contiguous(), sums)
+    over_examples(_statistics, by_example(weighted), weighted[0, 0].double(), sums)
     distance, square = sums.sum(dim=0) / (time * batch)
     mean, variance = weighted[0, 0] + distance, (square - distance**2).clamp(min=0)
     return mean.to(weighted.dtype), variance.to(weighted.dtype)
@@ -42,9 +47,10 @@ def forward(
     fired: Tensor = NO_WORDS, wanting: Tensor = NO_WORDS,
 ) -> Tensor:  # fmt: skip
     """Dropped-out spikes; the words of ``lib.fast.sparse`` are written where there is room for them."""
-    dropped = torch.empty_like(weighted)
-    over_examples(_forward, weighted, factor, offset, leak, threshold, seed, level, gain, dropped, fired, wanting)
-    return dropped
+    examples = by_example(weighted)
+    dropped = torch.empty_like(examples)
+    over_examples(_forward, examples, factor, offset, leak, threshold, seed, level, gain, dropped, fired, wanting)
+    return dropped.transpose(0, 1)
 
 
 def backward(
@@ -59,18 +65,18 @@ def backward(
     """
     if by_wanted is None:
         by_wanted, wanting = weighted.new_empty(0), NO_WORDS
-    result = torch.empty_like(weighted)
-    sums = torch.zeros(weighted.shape[1], 3, weighted.shape[2], dtype=weighted.dtype)
+    examples = by_example(weighted)
+    result, sums = torch.empty_like(examples), weighted.new_zeros(len(examples), 3, weighted.shape[2])
     over_examples(
-        _backward, weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain,
+        _backward, examples, by_example(grad), factor, offset, leak, mean, threshold, seed, level, gain,
         by_wanted, wanting, begins, result, sums,
     )  # fmt: skip
-    return result, sums.sum(dim=0)
+    return result.transpose(0, 1), sums.sum(dim=0)
 
 
 def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
     """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
-    over_examples(_through_statistics, weighted, grad, slope, constant)
+    over_examples(_through_statistics, by_example(weighted), grad.transpose(0, 1), slope, constant)
 
 
 def norm_gradients(
@@ -89,9 +95,9 @@ def norm_gradients(
     return (by_centred * reciprocal_std, by_shift, by_leak), slope, constant
 
 
-def over_examples(kernel: Callable, weighted: Tensor, *arguments) -> None:
-    """Run ``kernel(weighted, *arguments, first, last)`` on several threads, each its share of the batch."""
-    over_shares(kernel, weighted.shape[1], weighted.numel(), weighted, *arguments)
+def over_examples(kernel: Callable, examples: Tensor, *arguments) -> None:
+    """Run ``kernel(examples, *arguments, first, last)`` on several threads, each its share of the batch."""
+    over_shares(kernel, len(examples), examples.numel(), examples, *arguments)
 
 
 def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> None:
@@ -133,6 +139,17 @@ def keep_freed_memory() -> None:
 compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 
+@intrinsic
+def wide(typing):
+    """Lets LLVM use the whole of the vector registers in the calling function; on some processors it takes half."""
+
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # no attribute that llvmlite knows
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 @numba.njit(inline="always")
 @no_type_check
 def _mixed(word):
@@ -156,19 +173,18 @@ def drop_out(row, seed, level, values):
 
 @compiled
 @no_type_check
-def _statistics(weighted, sums, first, last):
-    """Distances from the first example, since squares of large numbers would cancel."""
-    time, _, units = weighted.shape
-    pivot = weighted[0, 0].astype(np.float64)
-    total, squares = np.zeros(units), np.zeros(units)
-    for t in range(time):
-        for b in range(first, last):
+def _statistics(weighted, pivot, sums, first, last):
+    """Distances from the pivot, since squares of large numbers would cancel."""
+    wide()
+    time, units = weighted.shape[1:]
+    for b in range(first, last):
+        total, squares = sums[b, 0], sums[b, 1]
+        for t in range(time):
+            row = weighted[b, t]
             for n in range(units):
-                distance = np.float64(weighted[t, b, n]) - pivot[n]
+                distance = np.float64(row[n]) - pivot[n]
                 total[n] += distance
                 squares[n] += distance * distance
-    sums[first, 0] = total
-    sums[first, 1] = squares
 
 
 # Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions.
@@ -177,17 +193,18 @@ def _statistics(weighted, sums, first, last):
 def _forward(
     weighted, factor, offset, leak, threshold, seed, level, gain, dropped, fired, wanting, first, last
 ):  # fmt: skip
-    time, batch, units = weighted.shape
+    wide()
+    batch, time, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rests = np.zeros((last - first, units), weighted.dtype)
+    rest = np.empty(units, weighted.dtype)
     marks = np.empty(units, np.int32)  # of a spike 1, of an open boxcar 2
-    for t in range(time):
-        word, step = t // STEPS, np.int32(t % STEPS)
-        for b in range(first, last):
-            rest = rests[b - first]
+    for b in range(first, last):
+        rest[:] = 0
+        for t in range(time):
+            row, spikes = weighted[b, t], dropped[b, t]
             for n in range(units):
-                current = weighted[t, b, n] * factor[n] + offset[n]
+                current = row[n] * factor[n] + offset[n]
                 u = (one - leak[n]) * current + leak[n] * rest[n]
                 fires = u > threshold
                 rest[n] = u - (one if fires else zero)
@@ -195,17 +212,18 @@ def _forward(
             if level > 0:
                 drop_out(t * batch + b, seed, level, marks)
             for n in range(units):
-                dropped[t, b, n] = gain if marks[n] & np.int32(1) else zero
+                spikes[n] = gain if marks[n] & np.int32(1) else zero
             if len(fired) > 0:
-                add_bits(marks, np.int32(0), step, fired[b, word])
+                add_bits(marks, np.int32(0), np.int32(t % STEPS), fired[b, t // STEPS])
             if len(wanting) > 0:
-                add_bits(marks, np.int32(1), step, wanting[b, word])
+                add_bits(marks, np.int32(1), np.int32(t % STEPS), wanting[b, t // STEPS])
 
 
 @numba.njit
 @no_type_check
 def add_bits(marks, bit, step, words):
     """Write that bit of the marks at the place of a time step in the units' words."""
+    wide()
     if step == 0:
         words[:] = 0
     for n in range(len(words)):
@@ -216,6 +234,7 @@ def add_bits(marks, bit, step, words):
 @no_type_check
 def spread(listed, place, words, steps):
     """The numbers of a list, from ``place`` on, at the bits of a row of words: [time steps, units]."""
+    wide()
     steps[:] = 0
     for n in range(len(words)):
         bits = np.uint32(words[n])
@@ -235,64 +254,57 @@ def _backward(
 
     ``result`` holds the potentials until they are replaced by the gradient by the weighted input.
     """
-    time, batch, units = weighted.shape
+    wide()
+    batch, time, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rows = max(1, POTENTIALS // units)
-    arriving, listed = np.empty(units, weighted.dtype), np.empty((STEPS, units), weighted.dtype)
-    for begin in range(first, last, rows):
-        end = min(begin + rows, last)
-        rests = np.zeros((rows, units), weighted.dtype)
+    rest, following, arriving = np.empty((3, units), weighted.dtype)
+    listed = np.empty((STEPS, units), weighted.dtype)
+    for b in range(first, last):
+        rest[:] = 0
         for t in range(time):
-            for b in range(begin, end):
-                rest, potential = rests[b - begin], result[t, b]
+            row, potential = weighted[b, t], result[b, t]
+            for n in range(units):
+                current = row[n] * factor[n] + offset[n]
+                u = (one - leak[n]) * current + leak[n] * rest[n]
+                rest[n] = u - (one if u > threshold else zero)
+                potential[n] = u
+        following[:] = 0
+        of_one, of_centred, of_rest = sums[b, 0], sums[b, 1], sums[b, 2]
+        for back in range(time):  # upward, since LLVM vectorises nothing inside a loop that counts down
+            t = time - 1 - back
+            row, potential = weighted[b, t], result[b, t]
+            for n in range(units):
+                of_rest[n] += following[n] * (potential[n] - (one if potential[n] > threshold else zero))
+            arriving[:] = 0
+            if len(grad) > 0:
+                spike_grad = grad[b, t if grad.shape[1] > 1 else 0]
                 for n in range(units):
-                    current = weighted[t, b, n] * factor[n] + offset[n]
-                    u = (one - leak[n]) * current + leak[n] * rest[n]
-                    rest[n] = u - (one if u > threshold else zero)
-                    potential[n] = u
-        followings = np.zeros((rows, units), weighted.dtype)
-        words = (time + STEPS - 1) // STEPS
-        # Loops that count upward, since LLVM vectorises nothing inside one that counts down.
-        for later in range(words):
-            word = words - 1 - later
-            for b in range(begin, end):
-                following = followings[b - begin]
-                if len(wanting) > 0:
-                    spread(by_wanted, begins[b, word], wanting[b, word], listed)
-                ending = min(time, STEPS * (word + 1))
-                for back in range(ending - STEPS * word):
-                    t = ending - 1 - back
-                    potential = result[t, b]
-                    for n in range(units):
-                        rest_of_it = potential[n] - (one if potential[n] > threshold else zero)
-                        sums[b, 2, n] += following[n] * rest_of_it
-                    if len(grad) > 0:
-                        spike_grad = grad[t if len(grad) > 1 else 0, b]
-                        for n in range(units):
-                            arriving[n] = spike_grad[n] * gain
-                        if level > 0:
-                            drop_out(t * batch + b, seed, level, arriving)
-                    else:
-                        arriving[:] = 0
-                    if len(wanting) > 0:
-                        more = listed[t - STEPS * word]
-                        for n in range(units):
-                            arriving[n] += more[n] * gain
-                    for n in range(units):
-                        inside = abs(potential[n] - threshold) <= half
-                        following[n] = arriving[n] if inside else leak[n] * following[n]
-                        potential[n] = following[n] * (factor[n] * (one - leak[n]))
-                    for n in range(units):
-                        sums[b, 0, n] += following[n]
-                        sums[b, 1, n] += following[n] * (weighted[t, b, n] - mean[n])
+                    arriving[n] = spike_grad[n] * gain
+                if level > 0:
+                    drop_out(t * batch + b, seed, level, arriving)
+            if len(wanting) > 0:
+                if back == 0 or t % STEPS == STEPS - 1:
+                    spread(by_wanted, begins[b, t // STEPS], wanting[b, t // STEPS], listed)
+                more = listed[t % STEPS]
+                for n in range(units):
+                    arriving[n] += more[n] * gain
+            for n in range(units):
+                inside = abs(potential[n] - threshold) <= half
+                following[n] = arriving[n] if inside else leak[n] * following[n]
+                potential[n] = following[n] * (factor[n] * (one - leak[n]))
+            for n in range(units):
+                of_one[n] += following[n]
+                of_centred[n] += following[n] * (row[n] - mean[n])
 
 
 @compiled
 @no_type_check
 def _through_statistics(weighted, grad, slope, constant, first, last):
-    time, _, units = weighted.shape
-    for t in range(time):
-        for b in range(first, last):
+    wide()
+    time, units = weighted.shape[1:]
+    for b in range(first, last):
+        for t in range(time):
+            row, less = weighted[b, t], grad[b, t]
             for n in range(units):
-                grad[t, b, n] = grad[t, b, n] - constant[n] - weighted[t, b, n] * slope[n]
+                less[n] = less[n] - constant[n] - row[n] * slope[n]

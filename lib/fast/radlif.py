@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from lib.fast.cpu import POTENTIALS, compiled, drop_out, norm_gradients, over_examples, over_shares
+from lib.fast.cpu import by_example, compiled, drop_out, norm_gradients, over_examples, over_shares
 
 
 class RadLIF(torch.autograd.Function):
@@ -23,43 +23,43 @@ class RadLIF(torch.autograd.Function):
         ctx, weighted, scale, shift, leak, adaptation, recurrent, mean, reciprocal_std, batch_statistics,
         threshold, seed, level, gain,
     ):  # fmt: skip
-        weighted, leak, units = weighted.contiguous(), leak.contiguous(), weighted.shape[2]
+        examples, leak, units = by_example(weighted), leak.contiguous(), weighted.shape[2]
         factor = scale * reciprocal_std
         offset = shift - mean * factor
         adaptation = weighted.new_zeros(3, units) if adaptation is None else adaptation.contiguous()
         outgoing = weighted.new_empty(0, units) if recurrent is None else recurrent.T.contiguous()
-        ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing)
+        ctx.save_for_backward(examples, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing)
         ctx.batch_statistics, ctx.settings = batch_statistics, (threshold, seed, level, gain)
-        dropped = torch.empty_like(weighted)
+        dropped = torch.empty_like(examples)
         over_examples(
-            _forward, weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped
+            _forward, examples, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped
         )
-        return dropped
+        return dropped.transpose(0, 1)
 
     @staticmethod
     def backward(ctx, grad):
-        weighted, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
-        _, batch, units = weighted.shape
+        examples, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
+        batch, _, units = examples.shape
         grad = grad[:1] if grad.stride(0) == 0 else grad
-        by_potential, sums = torch.empty_like(weighted), weighted.new_zeros(batch, 6, units)
-        spiked = torch.empty(weighted.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
+        by_potential, sums = torch.empty_like(examples), examples.new_zeros(batch, 6, units)
+        spiked = torch.empty(examples.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
         over_examples(
-            _backward, weighted, grad.contiguous(), factor, offset, leak, mean, adaptation, outgoing,
+            _backward, examples, by_example(grad), factor, offset, leak, mean, adaptation, outgoing,
             outgoing * (1 - leak), *ctx.settings, by_potential, spiked, sums,
         )  # fmt: skip
         sums = sums.sum(dim=0)
         (by_scale, by_shift, by_leak), slope, constant = norm_gradients(
-            sums[:3], weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
+            sums[:3], examples, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
         )
         by_recurrent = None
         if len(outgoing):
             of_pairs = torch.zeros_like(outgoing)
-            over_shares(_pairs, units, weighted.numel(), spiked, by_potential, of_pairs)
+            over_shares(_pairs, units, examples.numel(), spiked, by_potential, of_pairs)
             by_leak -= (outgoing * of_pairs).sum(dim=0)
             by_recurrent = (of_pairs * (1 - leak)).T
         by_adaptation = sums[3:] if ctx.needs_input_grad[4] else None
-        over_examples(_by_weighted, weighted, factor * (1 - leak), slope, constant, by_potential)
-        return by_potential, by_scale, by_shift, by_leak, by_adaptation, by_recurrent, *[None] * 7
+        over_examples(_by_weighted, examples, factor * (1 - leak), slope, constant, by_potential)
+        return by_potential.transpose(0, 1), by_scale, by_shift, by_leak, by_adaptation, by_recurrent, *[None] * 7
 
 
 @numba.njit
@@ -111,25 +111,21 @@ def _advance(
 def _forward(
     weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped, first, last
 ):  # fmt: skip
-    time, batch, units = weighted.shape
+    batch, time, units = weighted.shape
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rows = max(1, POTENTIALS // units)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
     flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
-    for begin in range(first, last, rows):
-        state = np.zeros((3, rows, units), weighted.dtype)
-        potentials, spikes, adaptings = state[0], state[1], state[2]
+    for b in range(first, last):
+        potential, spike, adapting = np.zeros((3, units), weighted.dtype)
         for t in range(time):
-            for b in range(begin, min(begin + rows, last)):
-                spike = spikes[b - begin]
-                _advance(
-                    weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
-                    potentials[b - begin], spike, adaptings[b - begin], current, received, flags, places,
-                )  # fmt: skip
-                for n in range(units):
-                    dropped[t, b, n] = spike[n] * gain
-                if level > 0:
-                    drop_out(t * batch + b, seed, level, dropped[t, b])
+            _advance(
+                weighted[b, t], factor, offset, leak, adaptation, outgoing, threshold,
+                potential, spike, adapting, current, received, flags, places,
+            )  # fmt: skip
+            for n in range(units):
+                dropped[b, t, n] = spike[n] * gain
+            if level > 0:
+                drop_out(t * batch + b, seed, level, dropped[b, t])
 
 
 @numba.njit(fastmath={"reassoc", "nsz"})
@@ -157,75 +153,69 @@ def _backward(
     times 1, the centred input, and what the last reset has left of the potential with w_t; and of k_t times w, u and s
     of the step before.
     """
-    time, batch, units = weighted.shape
+    batch, time, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     of_itself, of_potential, of_spike = adaptation[0], adaptation[1], adaptation[2]
     backwards = np.arange(time)[::-1].copy()
-    rows = max(1, POTENTIALS // units)
-    kept = np.empty((time, rows, units), weighted.dtype)
+    kept = np.empty((time, units), weighted.dtype)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
     flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
     arriving = current
-    for begin in range(first, last, rows):
-        end = min(begin + rows, last)
-        state = np.zeros((3, rows, units), weighted.dtype)
-        potentials, spikes, adaptings = state[0], state[1], state[2]
+    for b in range(first, last):
+        potential, spike, adapting = np.zeros((3, units), weighted.dtype)
         for t in range(time):
-            for b in range(begin, end):
-                spike, adapting = spikes[b - begin], adaptings[b - begin]
-                _advance(
-                    weighted[t, b], factor, offset, leak, adaptation, outgoing, threshold,
-                    potentials[b - begin], spike, adapting, current, received, flags, places,
-                )  # fmt: skip
-                result[t, b] = potentials[b - begin]
-                kept[t, b - begin] = adapting
-                if len(outgoing) > 0:
-                    for n in range(units):
-                        spiked[t, b, n] = spike[n] > zero
-        ps, ks = np.zeros((rows, units), weighted.dtype), np.zeros((rows, units), weighted.dtype)
+            _advance(
+                weighted[b, t], factor, offset, leak, adaptation, outgoing, threshold,
+                potential, spike, adapting, current, received, flags, places,
+            )  # fmt: skip
+            result[b, t] = potential
+            kept[t] = adapting
+            if len(outgoing) > 0:
+                for n in range(units):
+                    spiked[b, t, n] = spike[n] > zero
+        p, k = np.zeros((2, units), weighted.dtype)
         for t in backwards:
-            for b in range(begin, end):
-                p, k, potential, adapting = ps[b - begin], ks[b - begin], result[t, b], kept[t, b - begin]
-                spike_grad = grad[t if len(grad) > 1 else 0, b]
+            potential, adapting = result[b, t], kept[t]
+            spike_grad = grad[b, t if grad.shape[1] > 1 else 0]
+            for n in range(units):
+                sums[b, 2, n] += p[n] * (potential[n] - (one if potential[n] > threshold else zero))
+                sums[b, 5, n] += k[n] if potential[n] > threshold else zero
+            for n in range(units):
+                sums[b, 3, n] += k[n] * adapting[n]
+                sums[b, 4, n] += k[n] * potential[n]
+            for n in range(units):
+                arriving[n] = spike_grad[n] * gain
+            if level > 0:
+                drop_out(t * batch + b, seed, level, arriving)
+            if len(outgoing) > 0:
                 for n in range(units):
-                    sums[b, 2, n] += p[n] * (potential[n] - (one if potential[n] > threshold else zero))
-                    sums[b, 5, n] += k[n] if potential[n] > threshold else zero
-                for n in range(units):
-                    sums[b, 3, n] += k[n] * adapting[n]
-                    sums[b, 4, n] += k[n] * potential[n]
-                for n in range(units):
-                    arriving[n] = spike_grad[n] * gain
-                if level > 0:
-                    drop_out(t * batch + b, seed, level, arriving)
-                if len(outgoing) > 0:
-                    for n in range(units):
-                        flags[n] = abs(potential[n] - threshold) <= half
-                    for n in places[: _chosen(flags, places)]:
-                        arriving[n] += _product(scaled_outgoing[n], p)
-                for n in range(units):
-                    inside = abs(potential[n] - threshold) <= half
-                    p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
-                for n in range(units):
-                    k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
-                for n in range(units):
-                    sums[b, 0, n] += p[n]
-                    sums[b, 1, n] += p[n] * (weighted[t, b, n] - mean[n])
-                for n in range(units):
-                    sums[b, 2, n] += p[n] * adapting[n]
-                result[t, b] = p
+                    flags[n] = abs(potential[n] - threshold) <= half
+                for n in places[: _chosen(flags, places)]:
+                    arriving[n] += _product(scaled_outgoing[n], p)
+            for n in range(units):
+                inside = abs(potential[n] - threshold) <= half
+                p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
+            for n in range(units):
+                k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
+            for n in range(units):
+                sums[b, 0, n] += p[n]
+                sums[b, 1, n] += p[n] * (weighted[b, t, n] - mean[n])
+            for n in range(units):
+                sums[b, 2, n] += p[n] * adapting[n]
+            result[b, t] = p
 
 
 @compiled
 @no_type_check
 def _pairs(spiked, by_potential, of_pairs, first, last):
     """Sums over time and batch of a unit's spike and, a step later, the gradients by the potentials."""
-    time, batch, units = spiked.shape
+    batch, time, units = spiked.shape
     places = np.empty(units, np.int64)
-    for t in range(1, time):
-        for b in range(batch):
-            grads = by_potential[t, b]
-            for source in places[: _chosen(spiked[t - 1, b, first:last], places)]:
+    for b in range(batch):
+        for t in range(1, time):
+            grads = by_potential[b, t]
+            for source in places[: _chosen(spiked[b, t - 1, first:last], places)]:
                 of_source = of_pairs[first + source]
                 for n in range(units):
                     of_source[n] += grads[n]
@@ -235,8 +225,8 @@ def _pairs(spiked, by_potential, of_pairs, first, last):
 @no_type_check
 def _by_weighted(weighted, scale, slope, constant, grad, first, last):
     """Replace the gradient by the potential with that by the weighted input."""
-    time, _, units = weighted.shape
-    for t in range(time):
-        for b in range(first, last):
+    _, time, units = weighted.shape
+    for b in range(first, last):
+        for t in range(time):
             for n in range(units):
-                grad[t, b, n] = grad[t, b, n] * scale[n] - constant[n] - weighted[t, b, n] * slope[n]
+                grad[b, t, n] = grad[b, t, n] * scale[n] - constant[n] - weighted[b, t, n] * slope[n]

@@ -21,10 +21,13 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lib.fast.cpu import STEPS, compiled, over_examples, over_shares
+from lib.fast.cpu import STEPS, by_example, compiled, over_examples, over_shares, wide
 
 # Up to which share of spikes, and of places that want a gradient, the three products pay (measured in the benchmark).
 FORWARD, BY_WEIGHT, BY_TRAIN = 0.25, 0.2, 0.35
+# Of each byte the numbers of its bits that are set, and how many these are.
+PLACES = np.array([([n for n in range(8) if byte >> n & 1] + 8 * [0])[:8] for byte in range(256)], np.uint32)
+NUMBERS = np.array([byte.bit_count() for byte in range(256)], np.uint32)
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Events:
     def count(self, train: Tensor) -> None:
         """Find how much there is of it."""
         words = torch.zeros(2, *self.fired.shape[:2], dtype=torch.int64)
-        over_examples(_count, train, self.fired, self.wanting, words)
+        over_examples(_count, self.fired, self.wanting, words)
         spikes, wanting = words
         size = max(1, train.numel())
         self.spiking, self.version = int(spikes.sum()) / size, train._version
@@ -65,10 +68,11 @@ class Events:
 
 def weighed(linear_map: nn.Module, train: Tensor) -> Tensor:
     """What the map makes of a train: by its events where they are known and the map is no other than it seems."""
-    events = getattr(train, "events", None)
-    simple = type(linear_map) is nn.Linear and not (linear_map._forward_hooks or linear_map._forward_pre_hooks)
-    if not simple or events is None or events.version != train._version or events.spiking > max(FORWARD, BY_WEIGHT):
+    if type(linear_map) is not nn.Linear or linear_map._forward_hooks or linear_map._forward_pre_hooks:
         return linear_map(train)
+    events = getattr(train, "events", None)
+    if events is None or events.version != train._version or events.spiking > max(FORWARD, BY_WEIGHT):
+        return linear_map(train.transpose(0, 1)).transpose(0, 1)
     return _Product.apply(train, events.wanted, linear_map.weight, linear_map.bias, events)
 
 
@@ -78,27 +82,26 @@ class _Product(torch.autograd.Function):
         ctx.events, outgoing = events, weight.T.contiguous()
         ctx.save_for_backward(train, weight, outgoing)
         if events.spiking > FORWARD:
-            return linear(train, weight, bias)
-        weighted = train.new_empty(*train.shape[:2], len(weight))
+            return linear(by_example(train), weight, bias).transpose(0, 1)
+        weighted = train.new_empty(train.shape[1], train.shape[0], len(weight))
         over_examples(_weigh, weighted, events.fired, outgoing, events.gain)
-        return weighted if bias is None else weighted.add_(bias)
+        return (weighted if bias is None else weighted.add_(bias)).transpose(0, 1)
 
     @staticmethod
     def backward(ctx, grad):
         events, (train, weight, outgoing) = ctx.events, ctx.saved_tensors
-        grad, by_train, by_wanted, by_weight, by_bias = grad.contiguous(), *[None] * 4
+        grad, by_train, by_wanted, by_weight, by_bias = by_example(grad), *[None] * 4
         if ctx.needs_input_grad[1] and events.opened <= BY_TRAIN:
             by_wanted = torch.empty_like(events.wanted)
             over_examples(_by_train, grad, events.wanting, events.begins, outgoing, by_wanted)
         elif ctx.needs_input_grad[0]:
-            by_train = grad @ weight
+            by_train = (grad @ weight).transpose(0, 1)
         if ctx.needs_input_grad[2]:
-            rows = grad.flatten(0, 1)
             if events.spiking > BY_WEIGHT:
-                by_weight = rows.T @ train.flatten(0, 1)
+                by_weight = grad.flatten(0, 1).T @ by_example(train).flatten(0, 1)
             else:
                 by_inputs = torch.zeros_like(outgoing)
-                over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, rows, events.gain, by_inputs)
+                over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, events.gain, by_inputs)
                 by_weight = by_inputs.T
         if ctx.needs_input_grad[3]:
             by_bias = grad.sum(dim=(0, 1))
@@ -107,8 +110,9 @@ class _Product(torch.autograd.Function):
 
 @compiled
 @no_type_check
-def _count(train, fired, wanting, numbers, first, last):
+def _count(fired, wanting, numbers, first, last):
     """Set bits of each word of all units: of the spikes, and of the places that want a gradient."""
+    wide()
     for b in range(first, last):
         for word in range(fired.shape[1]):
             numbers[0, b, word] = _bits(fired[b, word])
@@ -119,6 +123,7 @@ def _count(train, fired, wanting, numbers, first, last):
 @numba.njit
 @no_type_check
 def _bits(words):
+    wide()
     total = np.int32(0)
     for n in range(len(words)):
         word = np.uint16(words[n])
@@ -129,66 +134,84 @@ def _bits(words):
     return total
 
 
+# Rows are named by their number in a whole matrix: to hand on an array of a row costs as much as adding one up.
+@numba.njit(inline="always")
+@no_type_check
+def _listed(word, first, places):
+    """Write the numbers of a word's bits, ``first`` for its lowest, to the front of ``places``; return how many.
+
+    Without a branch that a processor could guess wrong: some of what lies behind is written over, too.
+    """
+    low, high = word & np.uint16(255), word >> np.uint16(8)
+    number = NUMBERS[low]
+    for n in range(8):
+        places[n] = first + PLACES[low, n]
+    for n in range(8):
+        places[number + n] = first + np.uint32(8) + PLACES[high, n]
+    return np.uint32(number + NUMBERS[high])
+
+
 @numba.njit
 @no_type_check
-def _add_rows(table, places, number, total):
-    """Add to ``total`` the rows of ``table`` at so many places."""
-    done = 0
-    while done + 4 <= number:
-        one, two = table[places[done]], table[places[done + 1]]
-        three, four = table[places[done + 2]], table[places[done + 3]]
-        for n in range(len(total)):
-            total[n] += (one[n] + two[n]) + (three[n] + four[n])
-        done += 4
-    while done < number:
-        one = table[places[done]]
-        for n in range(len(total)):
-            total[n] += one[n]
-        done += 1
+def _add_rows(table, places, begin, end, result, row):
+    """Add to a row of ``result`` the rows of ``table`` that stand in ``places`` from ``begin`` to ``end``."""
+    wide()
+    while begin + np.uint32(4) <= end:
+        one, two = places[begin], places[begin + np.uint32(1)]
+        three, four = places[begin + np.uint32(2)], places[begin + np.uint32(3)]
+        for n in range(table.shape[1]):
+            result[row, n] += (table[one, n] + table[two, n]) + (table[three, n] + table[four, n])
+        begin += np.uint32(4)
+    while begin < end:
+        one = places[begin]
+        for n in range(table.shape[1]):
+            result[row, n] += table[one, n]
+        begin += np.uint32(1)
 
 
 @compiled
 @no_type_check
 def _weigh(weighted, fired, outgoing, gain, first, last):
     """For each row the sum of the weights that leave what fired."""
-    time, _, units = weighted.shape
+    wide()
+    time, inputs = weighted.shape[1], np.uint32(fired.shape[2])
     gain = weighted.dtype.type(gain)
-    places, numbers = np.empty((STEPS, fired.shape[2]), np.uint32), np.empty(STEPS, np.int64)
+    result = weighted.reshape(-1, weighted.shape[2])
+    places, ends = np.empty(STEPS * inputs, np.uint32), np.empty(STEPS, np.uint32)
     for b in range(first, last):
         for word in range(fired.shape[1]):
-            numbers[:] = 0
-            for n in range(fired.shape[2]):
+            for step in range(STEPS):
+                ends[step] = step * inputs
+            for n in range(inputs):
                 bits = np.uint32(fired[b, word, n])
                 while bits != 0:
-                    step = trailing_zeros(bits)
-                    places[step, numbers[step]] = n
-                    numbers[step] += 1
+                    step = np.uint32(trailing_zeros(bits))
+                    places[ends[step]] = n
+                    ends[step] += np.uint32(1)
                     bits &= np.uint32(bits - np.uint32(1))
             for step in range(min(STEPS, time - STEPS * word)):
-                row = weighted[STEPS * word + step, b]
-                row[:] = 0
-                _add_rows(outgoing, places[step], numbers[step], row)
-                for n in range(units):
-                    row[n] *= gain
+                row = np.uint32(b * time + STEPS * word + step)
+                for n in range(result.shape[1]):
+                    result[row, n] = 0
+                _add_rows(outgoing, places, np.uint32(step * inputs), ends[step], result, row)
+                for n in range(result.shape[1]):
+                    result[row, n] *= gain
 
 
 @compiled
 @no_type_check
 def _by_weight(fired, grad, gain, result, first, last):
-    """For each input the sum of the gradients of the rows in which it fired; ``grad`` is [time * batch, units]."""
-    batch, words, _ = fired.shape
-    gain = grad.dtype.type(gain)
-    rows = np.empty(STEPS * words, np.uint32)
-    for b in range(batch):
-        for n in range(first, last):
-            number = 0
-            for word in range(words):
-                bits = np.uint32(fired[b, word, n])
-                while bits != 0:
-                    rows[number] = (STEPS * word + trailing_zeros(bits)) * batch + b
-                    number += 1
-                    bits &= np.uint32(bits - np.uint32(1))
-            _add_rows(grad, rows, number, result[n])
+    """For each input the sum of the gradients of the steps in which it fired."""
+    wide()
+    time, gain = grad.shape[1], grad.dtype.type(gain)
+    rows, places = grad.reshape(-1, grad.shape[2]), np.empty(STEPS * (fired.shape[1] + 1), np.uint32)
+    for b in range(fired.shape[0]):
+        for n in range(np.uint32(first), np.uint32(last)):
+            number = np.uint32(0)
+            for word in range(fired.shape[1]):
+                begin = np.uint32(b * time + STEPS * word)
+                number += _listed(fired[b, word, n], begin, places[number:])
+            _add_rows(rows, places, np.uint32(0), number, result, n)
     for n in range(first, last):
         for to in range(result.shape[1]):
             result[n, to] *= gain
@@ -198,44 +221,74 @@ def _by_weight(fired, grad, gain, result, first, last):
 @no_type_check
 def _by_train(grad, wanting, begins, outgoing, result, first, last):
     """At each place that wants it the product of what arrives behind and the weights that lead there."""
-    rows = np.empty(STEPS, np.uint32)
+    wide()
+    time, one, two, three = grad.shape[1], np.uint32(1), np.uint32(2), np.uint32(3)
+    rows, at = grad.reshape(-1, grad.shape[2]), np.empty(2 * STEPS, np.uint32)
     for b in range(first, last):
         for word in range(wanting.shape[1]):
             place = begins[b, word]
-            for n in range(wanting.shape[2]):
-                bits, number = np.uint32(wanting[b, word, n]), 0
-                while bits != 0:
-                    rows[number] = STEPS * word + trailing_zeros(bits)
-                    number += 1
-                    bits &= np.uint32(bits - np.uint32(1))
-                weights, done = outgoing[n], 0
-                while done + 4 <= number:
-                    result[place], result[place + 1], result[place + 2], result[place + 3] = _four_products(
-                        weights, grad[rows[done], b], grad[rows[done + 1], b],
-                        grad[rows[done + 2], b], grad[rows[done + 3], b],
-                    )  # fmt: skip
-                    place, done = place + 4, done + 4
-                while done < number:
-                    result[place] = product(weights, grad[rows[done], b])
-                    place, done = place + 1, done + 1
+            for n in range(np.uint32(wanting.shape[2])):
+                done, number = np.uint32(0), _listed(wanting[b, word, n], np.uint32(b * time + STEPS * word), at)
+                while done + three < number:
+                    result[place], result[place + 1], result[place + 2], result[place + 3] = _four(
+                        outgoing, n, rows, at[done], at[done + one], at[done + two], at[done + three]
+                    )
+                    place, done = place + 4, done + np.uint32(4)
+                if done + two < number:
+                    result[place], result[place + 1], result[place + 2] = _three(
+                        outgoing, n, rows, at[done], at[done + one], at[done + two]
+                    )
+                elif done + one < number:
+                    result[place], result[place + 1] = _two(outgoing, n, rows, at[done], at[done + one])
+                elif done < number:
+                    result[place] = _one(outgoing, n, rows, at[done])
+                place += np.int64(number - done)
 
 
-@numba.njit(fastmath={"reassoc", "nsz", "contract"})
+REORDERED = {"reassoc", "nsz", "contract"}
+
+
+@numba.njit(fastmath=REORDERED)
 @no_type_check
-def _four_products(weights, one, two, three, four):
-    of_one = of_two = of_three = of_four = weights.dtype.type(0)
-    for n in range(len(weights)):
-        of_one += weights[n] * one[n]
-        of_two += weights[n] * two[n]
-        of_three += weights[n] * three[n]
-        of_four += weights[n] * four[n]
-    return of_one, of_two, of_three, of_four
+def _one(weights, n, rows, a):
+    wide()
+    of_a = weights.dtype.type(0)
+    for to in range(weights.shape[1]):
+        of_a += weights[n, to] * rows[a, to]
+    return of_a
 
 
-@numba.njit(fastmath={"reassoc", "nsz", "contract"})
+@numba.njit(fastmath=REORDERED)
 @no_type_check
-def product(left, right):
-    total = left.dtype.type(0)
-    for n in range(len(left)):
-        total += left[n] * right[n]
-    return total
+def _two(weights, n, rows, a, b):
+    wide()
+    of_a = of_b = weights.dtype.type(0)
+    for to in range(weights.shape[1]):
+        of_a += weights[n, to] * rows[a, to]
+        of_b += weights[n, to] * rows[b, to]
+    return of_a, of_b
+
+
+@numba.njit(fastmath=REORDERED)
+@no_type_check
+def _three(weights, n, rows, a, b, c):
+    wide()
+    of_a = of_b = of_c = weights.dtype.type(0)
+    for to in range(weights.shape[1]):
+        of_a += weights[n, to] * rows[a, to]
+        of_b += weights[n, to] * rows[b, to]
+        of_c += weights[n, to] * rows[c, to]
+    return of_a, of_b, of_c
+
+
+@numba.njit(fastmath=REORDERED)
+@no_type_check
+def _four(weights, n, rows, a, b, c, d):
+    wide()
+    of_a = of_b = of_c = of_d = weights.dtype.type(0)
+    for to in range(weights.shape[1]):
+        of_a += weights[n, to] * rows[a, to]
+        of_b += weights[n, to] * rows[b, to]
+        of_c += weights[n, to] * rows[c, to]
+        of_d += weights[n, to] * rows[d, to]
+    return of_a, of_b, of_c, of_d

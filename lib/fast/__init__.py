@@ -149,14 +149,15 @@ class _Spikes(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, by_wanted):
         weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
-        # A readout of firing rates sends the same gradient to every time step; it need not be written out.
+        threshold, seed, level, gain = ctx.settings
         if grad is None:
-            grad = weighted[:, :0]
-        elif grad.stride(0) == 0:
-            grad = grad[:1]
-        listed = () if by_wanted is None else (by_wanted, ctx.events.wanting, ctx.events.begins)
+            grad, level = by_wanted, 0  # no gradient was wanted for what was dropped
+        elif by_wanted is not None:
+            grad = grad + by_wanted
+        # A readout of firing rates sends the same gradient to every time step; it need not be written out.
+        grad = grad[:1] if grad.stride(0) == 0 else grad
         grad_weighted, sums = ctx.kernels.backward(
-            grad, weighted, factor, offset, leak, mean, *ctx.settings, *listed
+            grad, weighted, factor, offset, leak, mean, threshold, seed, level, gain
         )
         gradients, slope, constant = cpu.norm_gradients(
             sums, weighted, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics

@@ -17,14 +17,13 @@ import numba
 import numpy as np
 import torch
 from numba import types
-from numba.cpython.unsafe.numbers import trailing_zeros
 from numba.core.extending import intrinsic
 from torch import Tensor
 
 # Below this many elements a second thread costs more than it saves.
 ELEMENTS_PER_THREAD = 2**17
 STEPS = 16  # of a word of ``lib.fast.sparse``
-NO_WORDS, NO_BEGINS = torch.empty(0, 0, 0, dtype=torch.uint16), torch.empty(0, 0, dtype=torch.int64)
+NO_WORDS = torch.empty(0, 0, 0, dtype=torch.uint16)
 
 
 def by_example(tensor: Tensor) -> Tensor:
@@ -56,20 +55,16 @@ def forward(
 def backward(
     grad: Tensor, weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, mean: Tensor,
     threshold: float, seed: int, level: int, gain: float,
-    by_wanted: Tensor | None = None, wanting: Tensor = NO_WORDS, begins: Tensor = NO_BEGINS,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loss's gradient by the weighted input, the norm's statistics held fixed; and sums of it by the potentials.
 
     The sums, [3, units], are over time and batch, weighted by 1, by the centred input and by what the last reset has
-    left of the potential. ``grad`` is [time or 1 or 0, batch, units]; more of it may stand in a list (``sparse``).
+    left of the potential. ``grad`` is [time or 1, batch, units].
     """
-    if by_wanted is None:
-        by_wanted, wanting = weighted.new_empty(0), NO_WORDS
     examples = by_example(weighted)
     result, sums = torch.empty_like(examples), weighted.new_zeros(len(examples), 3, weighted.shape[2])
     over_examples(
-        _backward, examples, by_example(grad), factor, offset, leak, mean, threshold, seed, level, gain,
-        by_wanted, wanting, begins, result, sums,
+        _backward, examples, by_example(grad), factor, offset, leak, mean, threshold, seed, level, gain, result, sums
     )  # fmt: skip
     return result.transpose(0, 1), sums.sum(dim=0)
 
@@ -163,11 +158,21 @@ def _mixed(word):
 
 @numba.njit(inline="always")
 @no_type_check
-def drop_out(row, seed, level, values):
+def golden(units):
+    """What the hash of each unit's number begins with. From an array, since a counter would be of 64 bits."""
+    multiples = np.empty(units, np.uint32)
+    for n in range(units):
+        multiples[n] = np.uint32(np.uint32(n) * np.uint32(0x9E3779B9))
+    return multiples
+
+
+@numba.njit(inline="always")
+@no_type_check
+def drop_out(row, seed, level, multiples, values):
     """Set to zero the dropped ones of a row of ``values``, that of time step and example ``row``."""
     key = _mixed(np.uint32(np.uint32(seed) ^ np.uint32(row)))
     for n in range(len(values)):
-        word = _mixed(np.uint32(key + np.uint32(np.uint32(n) * np.uint32(0x9E3779B9))))
+        word = _mixed(np.uint32(key + multiples[n]))
         values[n] = values[n] if word >= np.uint32(level) else values.dtype.type(0)
 
 
@@ -198,6 +203,7 @@ def _forward(
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     rest = np.empty(units, weighted.dtype)
+    multiples = golden(units)
     marks = np.empty(units, np.int32)  # of a spike 1, of an open boxcar 2
     for b in range(first, last):
         rest[:] = 0
@@ -210,7 +216,7 @@ def _forward(
                 rest[n] = u - (one if fires else zero)
                 marks[n] = np.int32(fires) + np.int32(2) * np.int32(abs(u - threshold) <= half)
             if level > 0:
-                drop_out(t * batch + b, seed, level, marks)
+                drop_out(t * batch + b, seed, level, multiples, marks)
             for n in range(units):
                 spikes[n] = gain if marks[n] & np.int32(1) else zero
             if len(fired) > 0:
@@ -230,25 +236,10 @@ def add_bits(marks, bit, step, words):
         words[n] |= np.uint16(((marks[n] >> bit) & np.int32(1)) << step)
 
 
-@numba.njit
-@no_type_check
-def spread(listed, place, words, steps):
-    """The numbers of a list, from ``place`` on, at the bits of a row of words: [time steps, units]."""
-    wide()
-    steps[:] = 0
-    for n in range(len(words)):
-        bits = np.uint32(words[n])
-        while bits != 0:
-            steps[trailing_zeros(bits), n] = listed[place]
-            place += 1
-            bits &= np.uint32(bits - np.uint32(1))
-
-
 @compiled
 @no_type_check
 def _backward(
-    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, by_wanted, wanting, begins,
-    result, sums, first, last,
+    weighted, grad, factor, offset, leak, mean, threshold, seed, level, gain, result, sums, first, last
 ):  # fmt: skip
     """dL/du_t = leak dL/du_{t+1} + window_t (dL/ds_t - leak dL/du_{t+1}), the window being 0 or 1.
 
@@ -259,7 +250,7 @@ def _backward(
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     rest, following, arriving = np.empty((3, units), weighted.dtype)
-    listed = np.empty((STEPS, units), weighted.dtype)
+    multiples = golden(units)
     for b in range(first, last):
         rest[:] = 0
         for t in range(time):
@@ -273,22 +264,13 @@ def _backward(
         of_one, of_centred, of_rest = sums[b, 0], sums[b, 1], sums[b, 2]
         for back in range(time):  # upward, since LLVM vectorises nothing inside a loop that counts down
             t = time - 1 - back
-            row, potential = weighted[b, t], result[b, t]
+            row, potential, spike_grad = weighted[b, t], result[b, t], grad[b, t if grad.shape[1] > 1 else 0]
             for n in range(units):
                 of_rest[n] += following[n] * (potential[n] - (one if potential[n] > threshold else zero))
-            arriving[:] = 0
-            if len(grad) > 0:
-                spike_grad = grad[b, t if grad.shape[1] > 1 else 0]
-                for n in range(units):
-                    arriving[n] = spike_grad[n] * gain
-                if level > 0:
-                    drop_out(t * batch + b, seed, level, arriving)
-            if len(wanting) > 0:
-                if back == 0 or t % STEPS == STEPS - 1:
-                    spread(by_wanted, begins[b, t // STEPS], wanting[b, t // STEPS], listed)
-                more = listed[t % STEPS]
-                for n in range(units):
-                    arriving[n] += more[n] * gain
+            for n in range(units):
+                arriving[n] = spike_grad[n] * gain
+            if level > 0:
+                drop_out(t * batch + b, seed, level, multiples, arriving)
             for n in range(units):
                 inside = abs(potential[n] - threshold) <= half
                 following[n] = arriving[n] if inside else leak[n] * following[n]

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import torch
 
-from lib.fast.cpu import by_example, compiled, drop_out, norm_gradients, over_examples, over_shares
+from lib.fast.cpu import by_example, compiled, drop_out, golden, norm_gradients, over_examples, over_shares
 
 
 class RadLIF(torch.autograd.Function):
@@ -114,7 +114,7 @@ def _forward(
     batch, time, units = weighted.shape
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
-    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
+    flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
     for b in range(first, last):
         potential, spike, adapting = np.zeros((3, units), weighted.dtype)
         for t in range(time):
@@ -125,7 +125,7 @@ def _forward(
             for n in range(units):
                 dropped[b, t, n] = spike[n] * gain
             if level > 0:
-                drop_out(t * batch + b, seed, level, dropped[b, t])
+                drop_out(t * batch + b, seed, level, multiples, dropped[b, t])
 
 
 @numba.njit(fastmath={"reassoc", "nsz"})
@@ -160,7 +160,7 @@ def _backward(
     backwards = np.arange(time)[::-1].copy()
     kept = np.empty((time, units), weighted.dtype)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
-    flags, places = np.empty(units, np.bool_), np.empty(units, np.int64)
+    flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
     arriving = current
     for b in range(first, last):
         potential, spike, adapting = np.zeros((3, units), weighted.dtype)
@@ -187,7 +187,7 @@ def _backward(
             for n in range(units):
                 arriving[n] = spike_grad[n] * gain
             if level > 0:
-                drop_out(t * batch + b, seed, level, arriving)
+                drop_out(t * batch + b, seed, level, multiples, arriving)
             if len(outgoing) > 0:
                 for n in range(units):
                     flags[n] = abs(potential[n] - threshold) <= half

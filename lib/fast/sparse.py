@@ -5,8 +5,8 @@ which is where its boxcar is open and dropout lets it pass. The neurons write bo
 layer that hears them reads these instead of the train. Where too much happens for that to pay, it takes the dense
 product, each of the three by itself.
 
-The gradient of the train is formed where one is wanted, and nowhere else: a number for each such place, which goes back
-through ``Events.wanted``, a tensor of that length. The train itself then receives none from this layer.
+The gradient of the train is formed where one is wanted, and is zero elsewhere. It goes back through ``Events.wanted``,
+beside the train, whose own gradient is thus never less than it says: the train receives none from this layer.
 
 Sums are taken in an order that does not depend on the number of threads.
 """
@@ -36,9 +36,8 @@ class Events:
 
     fired: Tensor  # words [batch, words, units]
     wanting: Tensor  # the same, of gradients, or none where none go back
-    begins: Tensor  # [batch, words]: where each word's first gradient stands in ``wanted``
     gain: float
-    wanted: Tensor | None = None
+    wanted: Tensor | None = None  # of the train's shape, but no memory
     spiking: float = 1.0  # shares of all places
     opened: float = 1.0
     version: int = 0  # the train's when it was written: a train that is changed in place is another one
@@ -47,23 +46,18 @@ class Events:
     def of(cls, like: Tensor, gain: float, gradients: bool) -> "Events":
         """Room for what will happen in a train like that."""
         time, batch, units = like.shape
-        words = -(-time // STEPS)
-        fired = torch.empty(batch, words, units, dtype=torch.uint16)
+        fired = torch.empty(batch, -(-time // STEPS), units, dtype=torch.uint16)
         wanting = torch.empty_like(fired if gradients else fired[:0])
-        return cls(fired, wanting, torch.empty(wanting.shape[:2], dtype=torch.int64), gain)
+        return cls(fired, wanting, gain)
 
     def count(self, train: Tensor) -> None:
         """Find how much there is of it."""
-        words = torch.zeros(2, *self.fired.shape[:2], dtype=torch.int64)
-        over_examples(_count, self.fired, self.wanting, words)
-        spikes, wanting = words
-        size = max(1, train.numel())
-        self.spiking, self.version = int(spikes.sum()) / size, train._version
+        bits = torch.zeros(2, self.fired.shape[0], dtype=torch.int64)
+        over_examples(_count, self.fired, self.wanting, bits)
+        self.spiking, self.opened = (bits.sum(dim=1) / max(1, train.numel())).tolist()
+        self.version = train._version
         if len(self.wanting):
-            ends = wanting.flatten().cumsum(0)
-            self.begins = (ends - wanting.flatten()).view_as(wanting)
-            number = int(ends[-1]) if len(ends) else 0
-            self.wanted, self.opened = train.new_empty(number), number / size
+            self.wanted = train.new_empty(()).expand(train.shape)
 
 
 def weighed(linear_map: nn.Module, train: Tensor) -> Tensor:
@@ -92,8 +86,9 @@ class _Product(torch.autograd.Function):
         events, (train, weight, outgoing) = ctx.events, ctx.saved_tensors
         grad, by_train, by_wanted, by_weight, by_bias = by_example(grad), *[None] * 4
         if ctx.needs_input_grad[1] and events.opened <= BY_TRAIN:
-            by_wanted = torch.empty_like(events.wanted)
-            over_examples(_by_train, grad, events.wanting, events.begins, outgoing, by_wanted)
+            by_examples = torch.zeros(*grad.shape[:2], train.shape[2], dtype=grad.dtype)
+            over_examples(_by_train, grad, events.wanting, outgoing, by_examples)
+            by_wanted = by_examples.transpose(0, 1)
         elif ctx.needs_input_grad[0]:
             by_train = (grad @ weight).transpose(0, 1)
         if ctx.needs_input_grad[2]:
@@ -111,13 +106,13 @@ class _Product(torch.autograd.Function):
 @compiled
 @no_type_check
 def _count(fired, wanting, numbers, first, last):
-    """Set bits of each word of all units: of the spikes, and of the places that want a gradient."""
+    """The bits that are set in an example: of the spikes, and of the places that want a gradient."""
     wide()
     for b in range(first, last):
         for word in range(fired.shape[1]):
-            numbers[0, b, word] = _bits(fired[b, word])
+            numbers[0, b] += _bits(fired[b, word])
             if len(wanting) > 0:
-                numbers[1, b, word] = _bits(wanting[b, word])
+                numbers[1, b] += _bits(wanting[b, word])
 
 
 @numba.njit
@@ -219,30 +214,30 @@ def _by_weight(fired, grad, gain, result, first, last):
 
 @compiled
 @no_type_check
-def _by_train(grad, wanting, begins, outgoing, result, first, last):
+def _by_train(grad, wanting, outgoing, result, first, last):
     """At each place that wants it the product of what arrives behind and the weights that lead there."""
     wide()
     time, one, two, three = grad.shape[1], np.uint32(1), np.uint32(2), np.uint32(3)
     rows, at = grad.reshape(-1, grad.shape[2]), np.empty(2 * STEPS, np.uint32)
+    to = result.reshape(-1, result.shape[2])
     for b in range(first, last):
         for word in range(wanting.shape[1]):
-            place = begins[b, word]
+            begin = np.uint32(b * time + STEPS * word)
             for n in range(np.uint32(wanting.shape[2])):
-                done, number = np.uint32(0), _listed(wanting[b, word, n], np.uint32(b * time + STEPS * word), at)
+                done, number = np.uint32(0), _listed(wanting[b, word, n], begin, at)
                 while done + three < number:
-                    result[place], result[place + 1], result[place + 2], result[place + 3] = _four(
+                    to[at[done], n], to[at[done + one], n], to[at[done + two], n], to[at[done + three], n] = _four(
                         outgoing, n, rows, at[done], at[done + one], at[done + two], at[done + three]
                     )
-                    place, done = place + 4, done + np.uint32(4)
+                    done += np.uint32(4)
                 if done + two < number:
-                    result[place], result[place + 1], result[place + 2] = _three(
+                    to[at[done], n], to[at[done + one], n], to[at[done + two], n] = _three(
                         outgoing, n, rows, at[done], at[done + one], at[done + two]
                     )
                 elif done + one < number:
-                    result[place], result[place + 1] = _two(outgoing, n, rows, at[done], at[done + one])
+                    to[at[done], n], to[at[done + one], n] = _two(outgoing, n, rows, at[done], at[done + one])
                 elif done < number:
-                    result[place] = _one(outgoing, n, rows, at[done])
-                place += np.int64(number - done)
+                    to[at[done], n] = _one(outgoing, n, rows, at[done])
 
 
 REORDERED = {"reassoc", "nsz", "contract"}

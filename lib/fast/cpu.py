@@ -16,9 +16,9 @@ from typing import no_type_check
 import numba
 import numpy as np
 import torch
-from numba import types
-from numba.core.extending import intrinsic
 from torch import Tensor
+
+from lib.fast.vectors import wide
 
 # Below this many elements a second thread costs more than it saves.
 ELEMENTS_PER_THREAD = 2**17
@@ -132,17 +132,6 @@ def keep_freed_memory() -> None:
 
 # Run-time type checks, as the tests install them, would stand between numba and the code: hence no_type_check.
 compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
-
-
-@intrinsic
-def wide(typing):
-    """Lets LLVM use the whole of the vector registers in the calling function; on some processors it takes half."""
-
-    def generate(context, builder, signature, arguments):
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # no attribute that llvmlite knows
-        return context.get_dummy_value()
-
-    return types.none(), generate
 
 
 @numba.njit(inline="always")

@@ -21,13 +21,15 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lib.fast.cpu import STEPS, by_example, compiled, over_examples, over_shares, wide
+from lib.fast.cpu import STEPS, by_example, compiled, over_examples, over_shares
+from lib.fast.vectors import add_rows, products, wide
 
 # Up to which share of spikes, and of places that want a gradient, the three products pay (measured in the benchmark).
 FORWARD, BY_WEIGHT, BY_TRAIN = 0.25, 0.2, 0.35
 # Of each byte the numbers of its bits that are set, and how many these are.
 PLACES = np.array([([n for n in range(8) if byte >> n & 1] + 8 * [0])[:8] for byte in range(256)], np.uint32)
 NUMBERS = np.array([byte.bit_count() for byte in range(256)], np.uint32)
+of_one, of_two, of_three, of_four = map(products, (1, 2, 3, 4))
 
 
 @dataclass
@@ -129,7 +131,6 @@ def _bits(words):
     return total
 
 
-# Rows are named by their number in a whole matrix: to hand on an array of a row costs as much as adding one up.
 @numba.njit(inline="always")
 @no_type_check
 def _listed(word, first, places):
@@ -143,25 +144,7 @@ def _listed(word, first, places):
         places[n] = first + PLACES[low, n]
     for n in range(8):
         places[number + n] = first + np.uint32(8) + PLACES[high, n]
-    return np.uint32(number + NUMBERS[high])
-
-
-@numba.njit
-@no_type_check
-def _add_rows(table, places, begin, end, result, row):
-    """Add to a row of ``result`` the rows of ``table`` that stand in ``places`` from ``begin`` to ``end``."""
-    wide()
-    while begin + np.uint32(4) <= end:
-        one, two = places[begin], places[begin + np.uint32(1)]
-        three, four = places[begin + np.uint32(2)], places[begin + np.uint32(3)]
-        for n in range(table.shape[1]):
-            result[row, n] += (table[one, n] + table[two, n]) + (table[three, n] + table[four, n])
-        begin += np.uint32(4)
-    while begin < end:
-        one = places[begin]
-        for n in range(table.shape[1]):
-            result[row, n] += table[one, n]
-        begin += np.uint32(1)
+    return np.int64(number + NUMBERS[high])
 
 
 @compiled
@@ -169,10 +152,10 @@ def _add_rows(table, places, begin, end, result, row):
 def _weigh(weighted, fired, outgoing, gain, first, last):
     """For each row the sum of the weights that leave what fired."""
     wide()
-    time, inputs = weighted.shape[1], np.uint32(fired.shape[2])
+    time, inputs = weighted.shape[1], fired.shape[2]
     gain = weighted.dtype.type(gain)
     result = weighted.reshape(-1, weighted.shape[2])
-    places, ends = np.empty(STEPS * inputs, np.uint32), np.empty(STEPS, np.uint32)
+    places, ends = np.empty(STEPS * inputs, np.uint32), np.empty(STEPS, np.uint64)
     for b in range(first, last):
         for word in range(fired.shape[1]):
             for step in range(STEPS):
@@ -182,13 +165,13 @@ def _weigh(weighted, fired, outgoing, gain, first, last):
                 while bits != 0:
                     step = np.uint32(trailing_zeros(bits))
                     places[ends[step]] = n
-                    ends[step] += np.uint32(1)
+                    ends[step] += np.uint64(1)
                     bits &= np.uint32(bits - np.uint32(1))
             for step in range(min(STEPS, time - STEPS * word)):
-                row = np.uint32(b * time + STEPS * word + step)
+                row = b * time + STEPS * word + step
                 for n in range(result.shape[1]):
                     result[row, n] = 0
-                _add_rows(outgoing, places, np.uint32(step * inputs), ends[step], result, row)
+                add_rows(outgoing, places, step * inputs, ends[step], result, row)
                 for n in range(result.shape[1]):
                     result[row, n] *= gain
 
@@ -201,12 +184,11 @@ def _by_weight(fired, grad, gain, result, first, last):
     time, gain = grad.shape[1], grad.dtype.type(gain)
     rows, places = grad.reshape(-1, grad.shape[2]), np.empty(STEPS * (fired.shape[1] + 1), np.uint32)
     for b in range(fired.shape[0]):
-        for n in range(np.uint32(first), np.uint32(last)):
-            number = np.uint32(0)
+        for n in range(first, last):
+            number = 0
             for word in range(fired.shape[1]):
-                begin = np.uint32(b * time + STEPS * word)
-                number += _listed(fired[b, word, n], begin, places[number:])
-            _add_rows(rows, places, np.uint32(0), number, result, n)
+                number += _listed(fired[b, word, n], np.uint32(b * time + STEPS * word), places[number:])
+            add_rows(rows, places, 0, number, result, n)
     for n in range(first, last):
         for to in range(result.shape[1]):
             result[n, to] *= gain
@@ -217,73 +199,20 @@ def _by_weight(fired, grad, gain, result, first, last):
 def _by_train(grad, wanting, outgoing, result, first, last):
     """At each place that wants it the product of what arrives behind and the weights that lead there."""
     wide()
-    time, one, two, three = grad.shape[1], np.uint32(1), np.uint32(2), np.uint32(3)
-    rows, at = grad.reshape(-1, grad.shape[2]), np.empty(2 * STEPS, np.uint32)
+    time, rows, at = grad.shape[1], grad.reshape(-1, grad.shape[2]), np.empty(2 * STEPS, np.uint32)
     to = result.reshape(-1, result.shape[2])
     for b in range(first, last):
         for word in range(wanting.shape[1]):
             begin = np.uint32(b * time + STEPS * word)
-            for n in range(np.uint32(wanting.shape[2])):
-                done, number = np.uint32(0), _listed(wanting[b, word, n], begin, at)
-                while done + three < number:
-                    to[at[done], n], to[at[done + one], n], to[at[done + two], n], to[at[done + three], n] = _four(
-                        outgoing, n, rows, at[done], at[done + one], at[done + two], at[done + three]
-                    )
-                    done += np.uint32(4)
-                if done + two < number:
-                    to[at[done], n], to[at[done + one], n], to[at[done + two], n] = _three(
-                        outgoing, n, rows, at[done], at[done + one], at[done + two]
-                    )
-                elif done + one < number:
-                    to[at[done], n], to[at[done + one], n] = _two(outgoing, n, rows, at[done], at[done + one])
-                elif done < number:
-                    to[at[done], n] = _one(outgoing, n, rows, at[done])
-
-
-REORDERED = {"reassoc", "nsz", "contract"}
-
-
-@numba.njit(fastmath=REORDERED)
-@no_type_check
-def _one(weights, n, rows, a):
-    wide()
-    of_a = weights.dtype.type(0)
-    for to in range(weights.shape[1]):
-        of_a += weights[n, to] * rows[a, to]
-    return of_a
-
-
-@numba.njit(fastmath=REORDERED)
-@no_type_check
-def _two(weights, n, rows, a, b):
-    wide()
-    of_a = of_b = weights.dtype.type(0)
-    for to in range(weights.shape[1]):
-        of_a += weights[n, to] * rows[a, to]
-        of_b += weights[n, to] * rows[b, to]
-    return of_a, of_b
-
-
-@numba.njit(fastmath=REORDERED)
-@no_type_check
-def _three(weights, n, rows, a, b, c):
-    wide()
-    of_a = of_b = of_c = weights.dtype.type(0)
-    for to in range(weights.shape[1]):
-        of_a += weights[n, to] * rows[a, to]
-        of_b += weights[n, to] * rows[b, to]
-        of_c += weights[n, to] * rows[c, to]
-    return of_a, of_b, of_c
-
-
-@numba.njit(fastmath=REORDERED)
-@no_type_check
-def _four(weights, n, rows, a, b, c, d):
-    wide()
-    of_a = of_b = of_c = of_d = weights.dtype.type(0)
-    for to in range(weights.shape[1]):
-        of_a += weights[n, to] * rows[a, to]
-        of_b += weights[n, to] * rows[b, to]
-        of_c += weights[n, to] * rows[c, to]
-        of_d += weights[n, to] * rows[d, to]
-    return of_a, of_b, of_c, of_d
+            for n in range(wanting.shape[2]):
+                number = _listed(wanting[b, word, n], begin, at)
+                for done in range(0, number - 3, 4):
+                    one, two, three, four = of_four(outgoing, n, rows, at, done)
+                    to[at[done], n], to[at[done + 1], n], to[at[done + 2], n], to[at[done + 3], n] = one, two, three, four
+                done = number & ~3
+                if number - done == 3:
+                    to[at[done], n], to[at[done + 1], n], to[at[done + 2], n] = of_three(outgoing, n, rows, at, done)
+                elif number - done == 2:
+                    to[at[done], n], to[at[done + 1], n] = of_two(outgoing, n, rows, at, done)
+                elif number - done == 1:
+                    to[at[done], n] = of_one(outgoing, n, rows, at, done)[0]

@@ -21,8 +21,9 @@ COMPILED = [name for name, kind in NEURONS.items() if "kernel" in vars(kind)]
 
 
 def layer_of(units, neuron="lif", norm="batch", dtype=torch.float32, training=True):
-    """A layer whose neurons fire often, with running statistics of its own."""
+    """A layer of what is weighted already, whose neurons fire often, with running statistics of its own."""
     layer = NEURONS[neuron](2, units).to(dtype)
+    layer.linear = nn.Identity()
     layer.norm = normaliser(norm, units).to(dtype)
     with torch.no_grad():
         for parameter, (low, high) in zip(layer.norm.parameters(), [(-4, 6), (0, 2)], strict=False):
@@ -67,7 +68,7 @@ def run(form, layer, weighted, dropout=0.0, readout="each step", layout="contigu
     layer.dropout = dropout
     spikes = form(layer, LAYOUTS[layout](leaf), seed if dropout > 0 else None)
     weight = torch.linspace(-1, 2, weighted.numel(), dtype=weighted.dtype, device=weighted.device).view_as(weighted)
-    names = [name for name, _ in layer.named_parameters() if not name.startswith("linear")]
+    names = [name for name, _ in layer.named_parameters()]
     leaves = [leaf, *(layer.get_parameter(name) for name in names)]
     gradients = torch.autograd.grad(READOUTS[readout](spikes, weight), leaves)
     return spikes.detach(), dict(zip(["input", *names], gradients, strict=True)), layer
@@ -186,7 +187,7 @@ class Clockwork(SpikingLayer):
 
 def test_a_neuron_that_no_kernel_names_never_runs_as_lif():
     layer, train = Clockwork(3, 4, 0.0), torch.randn(6, 2, 3)
-    assert fast.spikes(layer, layer.linear(train), None) is None
+    assert fast.spikes(layer, train, None) is None
     assert layer(train)[:, 0, 0].tolist() == [1, 0, 1, 0, 1, 0]
 
 
@@ -243,7 +244,7 @@ def test_every_neuron_s_kernel_is_proven_here(unproven, neuron):
 @pytest.mark.parametrize("neuron", COMPILED)
 def test_other_devices_take_the_plain_form_but_for_lif_on_cuda(monkeypatch, neuron):
     layer = layer_of(4, neuron).to("meta")
-    spikes = layer(torch.empty(5, 3, 2, device="meta"))
+    spikes = layer(torch.empty(5, 3, 4, device="meta"))
     assert (spikes.device.type, spikes.shape) == ("meta", (5, 3, 4))
     assert neuron == "lif" or not fast.proven.__wrapped__(NEURONS[neuron], "cuda")
 

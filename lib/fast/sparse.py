@@ -88,7 +88,7 @@ class _Product(torch.autograd.Function):
         events, (train, weight, outgoing) = ctx.events, ctx.saved_tensors
         grad, by_train, by_wanted, by_weight, by_bias = by_example(grad), *[None] * 4
         if ctx.needs_input_grad[1] and events.opened <= BY_TRAIN:
-            by_examples = torch.zeros(*grad.shape[:2], train.shape[2], dtype=grad.dtype)
+            by_examples = grad.new_empty(*grad.shape[:2], train.shape[2])
             over_examples(_by_train, grad, events.wanting, outgoing, by_examples)
             by_wanted = by_examples.transpose(0, 1)
         elif ctx.needs_input_grad[0]:
@@ -204,11 +204,19 @@ def _by_train(grad, wanting, outgoing, result, first, last):
     for b in range(first, last):
         for word in range(wanting.shape[1]):
             begin = np.uint32(b * time + STEPS * word)
+            for row in range(begin, begin + min(STEPS, time - STEPS * word)):
+                for n in range(wanting.shape[2]):
+                    to[row, n] = 0
             for n in range(wanting.shape[2]):
                 number = _listed(wanting[b, word, n], begin, at)
                 for done in range(0, number - 3, 4):
                     one, two, three, four = of_four(outgoing, n, rows, at, done)
-                    to[at[done], n], to[at[done + 1], n], to[at[done + 2], n], to[at[done + 3], n] = one, two, three, four
+                    to[at[done], n], to[at[done + 1], n], to[at[done + 2], n], to[at[done + 3], n] = (
+                        one,
+                        two,
+                        three,
+                        four,
+                    )
                 done = number & ~3
                 if number - done == 3:
                     to[at[done], n], to[at[done + 1], n], to[at[done + 2], n] = of_three(outgoing, n, rows, at, done)

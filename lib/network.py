@@ -112,7 +112,7 @@ class SpikingLayer(nn.Module):
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
         seed = int(torch.randint(WORDS, ())) if self.training and self.dropout > 0 else None
         spikes = fast.spikes(self, train, seed) if fast else None
-        return self.plain(self.linear(train), seed) if spikes is None else spikes
+        return self.plain(self.linear(train).to(self.leak), seed) if spikes is None else spikes
 
     def plain(
         self, weighted: Float[Tensor, "time batch units"], seed: int | None = None

@@ -41,7 +41,7 @@ def spikes(
     kernel, device = vars(type(layer)).get("kernel"), train.device.type
     if kernel not in KERNELS or not proven(type(layer), device):
         return None
-    return _fused(layer, weighed(layer.linear, train), seed)
+    return _fused(layer, weighed(layer.linear, train).to(layer.leak), seed)
 
 
 @cache
@@ -107,19 +107,21 @@ def _fused(layer: nn.Module, weighted: Tensor, seed: int | None) -> Tensor:
             mean, variance = kernels.statistics(weighted.detach())
             layer.move_statistics(mean, variance, weighted.shape[0] * weighted.shape[1])
         scale, shift, reciprocal_std = norm.weight, norm.bias, torch.rsqrt(variance + norm.eps)
-    statistics = mean, reciprocal_std, batch_statistics
     adaptive, recurrent = KERNELS[layer.kernel]
-    if not (adaptive or recurrent):
-        events = None
-        if kernels is cpu and weighted.dtype in (torch.float32, torch.float64):
-            events = Events.of(weighted, 1 / (1 - dropout), torch.is_grad_enabled())
-        train, _ = _Spikes.apply(weighted, scale, shift, leak, *statistics, kernels, 1.0, seed or 0, dropout, events)
-        train.events = events
-        return train
-    adaptation = torch.stack([layer.held(name) for name in ADAPTATION]) if adaptive else None
-    among = layer.between_units() if recurrent else None
     level, gain = drop_level(dropout), 1 / (1 - dropout)
-    return RadLIF.apply(weighted, scale, shift, leak, adaptation, among, *statistics, 1.0, seed or 0, level, gain)
+    events = None
+    if kernels is cpu and not torch.is_inference_mode_enabled():  # in which nobody sees a train change in place
+        events = Events.of(weighted, gain, torch.is_grad_enabled())
+    given = weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, 1.0, seed or 0, level, gain, events
+    if adaptive or recurrent:
+        adaptation = torch.stack([layer.held(name) for name in ADAPTATION]) if adaptive else None
+        among = layer.between_units() if recurrent else None
+        train, wanted = RadLIF.apply(*given, adaptation, among)
+    else:
+        train, wanted = _Spikes.apply(*given, kernels)
+    if events:
+        events.version, events.wanted, train.events = train._version, wanted, events
+    return train
 
 
 def drop_level(dropout: float) -> int:
@@ -130,32 +132,25 @@ def drop_level(dropout: float) -> int:
 class _Spikes(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, kernels, threshold, seed, dropout,
-        events,
+        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, threshold, seed, level, gain,
+        events, kernels,
     ):  # fmt: skip
         leak = leak.contiguous()
         factor = scale * reciprocal_std
         offset = shift - mean * factor
         ctx.save_for_backward(weighted, leak, mean, reciprocal_std, factor, offset)
         ctx.set_materialize_grads(False)
-        ctx.kernels, ctx.batch_statistics, ctx.events = kernels, batch_statistics, events
-        ctx.settings = threshold, seed, drop_level(dropout), 1 / (1 - dropout)
+        ctx.kernels, ctx.batch_statistics, ctx.settings = kernels, batch_statistics, (threshold, seed, level, gain)
         if events is None:
             return kernels.forward(weighted, factor, offset, leak, *ctx.settings), None
         train = kernels.forward(weighted, factor, offset, leak, *ctx.settings, events.fired, events.wanting)
-        events.count(train)
-        return train, events.wanted
+        return train, events.count(train)
 
     @staticmethod
     def backward(ctx, grad, by_wanted):
         weighted, leak, mean, reciprocal_std, factor, offset = ctx.saved_tensors
         threshold, seed, level, gain = ctx.settings
-        if grad is None:
-            grad, level = by_wanted, 0  # no gradient was wanted for what was dropped
-        elif by_wanted is not None:
-            grad = grad + by_wanted
-        # A readout of firing rates sends the same gradient to every time step; it need not be written out.
-        grad = grad[:1] if grad.stride(0) == 0 else grad
+        grad, level = cpu.arriving(grad, by_wanted, level)
         grad_weighted, sums = ctx.kernels.backward(
             grad, weighted, factor, offset, leak, mean, threshold, seed, level, gain
         )
@@ -164,4 +159,4 @@ class _Spikes(torch.autograd.Function):
         )
         if ctx.batch_statistics:
             ctx.kernels.through_statistics(grad_weighted, weighted, slope, constant)
-        return grad_weighted, *gradients, *[None] * 8
+        return grad_weighted, *gradients, *[None] * 9

@@ -42,8 +42,8 @@ def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def forward(
-    weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, threshold: float, seed: int, level: int, gain: float,
-    fired: Tensor = NO_WORDS, wanting: Tensor = NO_WORDS,
+    weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor,
+    threshold: float, seed: int, level: int, gain: float, fired: Tensor = NO_WORDS, wanting: Tensor = NO_WORDS,
 ) -> Tensor:  # fmt: skip
     """Dropped-out spikes; the words of ``lib.fast.sparse`` are written where there is room for them."""
     examples = by_example(weighted)
@@ -67,6 +67,19 @@ def backward(
         _backward, examples, by_example(grad), factor, offset, leak, mean, threshold, seed, level, gain, result, sums
     )  # fmt: skip
     return result.transpose(0, 1), sums.sum(dim=0)
+
+
+def arriving(grad: Tensor | None, by_wanted: Tensor | None, level: int) -> tuple[Tensor, int]:
+    """The gradient of the spikes, of which a part may have come by ``lib.fast.sparse``, and from which level on it
+    drops out.
+
+    A readout of firing rates sends the same to every time step: it is [1, batch, units] then, and is not written out.
+    """
+    if grad is None:
+        return by_wanted, 0  # there is none for what was dropped
+    if by_wanted is not None:
+        grad = grad + by_wanted
+    return grad[:1] if grad.stride(0) == 0 else grad, level
 
 
 def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
@@ -181,6 +194,26 @@ def _statistics(weighted, pivot, sums, first, last):
                 squares[n] += distance * distance
 
 
+@numba.njit
+@no_type_check
+def tell(marks, gain, b, t, dropped, fired, wanting):
+    """Write what an example's units do in a step, by their marks: 1 for a spike that passes, 2 for an open boxcar."""
+    wide()
+    spikes, step = dropped[b, t], np.int32(t % STEPS)
+    for n in range(len(marks)):
+        spikes[n] = gain if marks[n] & np.int32(1) else spikes.dtype.type(0)
+    if len(fired) > 0:
+        words = fired[b, t // STEPS]
+        for n in range(len(marks)):
+            before = words[n] if step > 0 else np.uint16(0)
+            words[n] = before | np.uint16((marks[n] & np.int32(1)) << step)
+    if len(wanting) > 0:
+        words = wanting[b, t // STEPS]
+        for n in range(len(marks)):
+            before = words[n] if step > 0 else np.uint16(0)
+            words[n] = before | np.uint16((marks[n] >> np.int32(1)) << step)
+
+
 # Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions.
 @compiled
 @no_type_check
@@ -193,11 +226,11 @@ def _forward(
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
     rest = np.empty(units, weighted.dtype)
     multiples = golden(units)
-    marks = np.empty(units, np.int32)  # of a spike 1, of an open boxcar 2
+    marks = np.empty(units, np.int32)
     for b in range(first, last):
         rest[:] = 0
         for t in range(time):
-            row, spikes = weighted[b, t], dropped[b, t]
+            row = weighted[b, t]
             for n in range(units):
                 current = row[n] * factor[n] + offset[n]
                 u = (one - leak[n]) * current + leak[n] * rest[n]
@@ -206,23 +239,7 @@ def _forward(
                 marks[n] = np.int32(fires) + np.int32(2) * np.int32(abs(u - threshold) <= half)
             if level > 0:
                 drop_out(t * batch + b, seed, level, multiples, marks)
-            for n in range(units):
-                spikes[n] = gain if marks[n] & np.int32(1) else zero
-            if len(fired) > 0:
-                add_bits(marks, np.int32(0), np.int32(t % STEPS), fired[b, t // STEPS])
-            if len(wanting) > 0:
-                add_bits(marks, np.int32(1), np.int32(t % STEPS), wanting[b, t // STEPS])
-
-
-@numba.njit
-@no_type_check
-def add_bits(marks, bit, step, words):
-    """Write that bit of the marks at the place of a time step in the units' words."""
-    wide()
-    if step == 0:
-        words[:] = 0
-    for n in range(len(words)):
-        words[n] |= np.uint16(((marks[n] >> bit) & np.int32(1)) << step)
+            tell(marks, gain, b, t, dropped, fired, wanting)
 
 
 @compiled

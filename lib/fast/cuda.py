@@ -36,6 +36,7 @@ def forward(
     weighted: Tensor, factor: Tensor, offset: Tensor, leak: Tensor, threshold: float, seed: int, level: int, gain: float
 ) -> Tensor:
     """Dropped-out spikes."""
+    weighted = weighted.contiguous()
     dropped = torch.empty_like(weighted)
     _launch(_forward, weighted, factor, offset, leak, threshold, seed, level, gain, dropped)
     return dropped
@@ -47,6 +48,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loss's gradient by the weighted input, the norm's statistics held fixed; and sums of it by the potentials."""
     _, batch, units = weighted.shape
+    weighted, grad = weighted.contiguous(), grad.contiguous()
     result, sums = torch.empty_like(weighted), weighted.new_empty(batch, 3, units)
     grad_rows = batch if len(grad) > 1 else 0
     _launch(
@@ -57,7 +59,7 @@ def backward(
 
 def through_statistics(grad: Tensor, weighted: Tensor, slope: Tensor, constant: Tensor) -> None:
     """Take away, in place, what the gradient by the weighted input is less by where it moves the statistics."""
-    _launch(_through_statistics, weighted, grad, slope, constant)
+    _launch(_through_statistics, weighted.contiguous(), grad, slope, constant)
 
 
 def _launch(kernel: triton.runtime.KernelInterface, weighted: Tensor, *arguments) -> None:

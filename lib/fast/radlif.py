@@ -11,7 +11,18 @@ import numba
 import numpy as np
 import torch
 
-from lib.fast.cpu import by_example, compiled, drop_out, golden, norm_gradients, over_examples, over_shares
+from lib.fast.cpu import (
+    NO_WORDS,
+    arriving,
+    by_example,
+    compiled,
+    drop_out,
+    golden,
+    norm_gradients,
+    over_examples,
+    over_shares,
+    tell,
+)  # fmt: skip
 
 
 class RadLIF(torch.autograd.Function):
@@ -20,8 +31,8 @@ class RadLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, weighted, scale, shift, leak, adaptation, recurrent, mean, reciprocal_std, batch_statistics,
-        threshold, seed, level, gain,
+        ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, threshold, seed, level, gain,
+        events, adaptation, recurrent,
     ):  # fmt: skip
         examples, leak, units = by_example(weighted), leak.contiguous(), weighted.shape[2]
         factor = scale * reciprocal_std
@@ -29,23 +40,27 @@ class RadLIF(torch.autograd.Function):
         adaptation = weighted.new_zeros(3, units) if adaptation is None else adaptation.contiguous()
         outgoing = weighted.new_empty(0, units) if recurrent is None else recurrent.T.contiguous()
         ctx.save_for_backward(examples, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing)
+        ctx.set_materialize_grads(False)
         ctx.batch_statistics, ctx.settings = batch_statistics, (threshold, seed, level, gain)
         dropped = torch.empty_like(examples)
         over_examples(
-            _forward, examples, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped
-        )
-        return dropped.transpose(0, 1)
+            _forward, examples, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped,
+            *((NO_WORDS, NO_WORDS) if events is None else (events.fired, events.wanting)),
+        )  # fmt: skip
+        train = dropped.transpose(0, 1)
+        return train, None if events is None else events.count(train)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, by_wanted):
         examples, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
         batch, _, units = examples.shape
-        grad = grad[:1] if grad.stride(0) == 0 else grad
+        threshold, seed, level, gain = ctx.settings
+        grad, level = arriving(grad, by_wanted, level)
         by_potential, sums = torch.empty_like(examples), examples.new_zeros(batch, 6, units)
         spiked = torch.empty(examples.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
         over_examples(
             _backward, examples, by_example(grad), factor, offset, leak, mean, adaptation, outgoing,
-            outgoing * (1 - leak), *ctx.settings, by_potential, spiked, sums,
+            outgoing * (1 - leak), threshold, seed, level, gain, by_potential, spiked, sums,
         )  # fmt: skip
         sums = sums.sum(dim=0)
         (by_scale, by_shift, by_leak), slope, constant = norm_gradients(
@@ -57,9 +72,9 @@ class RadLIF(torch.autograd.Function):
             over_shares(_pairs, units, examples.numel(), spiked, by_potential, of_pairs)
             by_leak -= (outgoing * of_pairs).sum(dim=0)
             by_recurrent = (of_pairs * (1 - leak)).T
-        by_adaptation = sums[3:] if ctx.needs_input_grad[4] else None
+        by_adaptation = sums[3:] if ctx.needs_input_grad[12] else None
         over_examples(_by_weighted, examples, factor * (1 - leak), slope, constant, by_potential)
-        return by_potential.transpose(0, 1), by_scale, by_shift, by_leak, by_adaptation, by_recurrent, *[None] * 7
+        return by_potential.transpose(0, 1), by_scale, by_shift, by_leak, *[None] * 8, by_adaptation, by_recurrent
 
 
 @numba.njit
@@ -109,10 +124,12 @@ def _advance(
 @compiled
 @no_type_check
 def _forward(
-    weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped, first, last
+    weighted, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped,
+    fired, wanting, first, last,
 ):  # fmt: skip
     batch, time, units = weighted.shape
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
+    half, marks = weighted.dtype.type(0.5), np.empty(units, np.int32)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
     flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
     for b in range(first, last):
@@ -123,9 +140,10 @@ def _forward(
                 potential, spike, adapting, current, received, flags, places,
             )  # fmt: skip
             for n in range(units):
-                dropped[b, t, n] = spike[n] * gain
+                marks[n] = np.int32(spike[n]) + np.int32(2) * np.int32(abs(potential[n] - threshold) <= half)
             if level > 0:
-                drop_out(t * batch + b, seed, level, multiples, dropped[b, t])
+                drop_out(t * batch + b, seed, level, multiples, marks)
+            tell(marks, gain, b, t, dropped, fired, wanting)
 
 
 @numba.njit(fastmath={"reassoc", "nsz"})
@@ -161,7 +179,7 @@ def _backward(
     kept = np.empty((time, units), weighted.dtype)
     current, received = np.empty(units, weighted.dtype), np.empty(units)
     flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
-    arriving = current
+    sent = current
     for b in range(first, last):
         potential, spike, adapting = np.zeros((3, units), weighted.dtype)
         for t in range(time):
@@ -185,17 +203,17 @@ def _backward(
                 sums[b, 3, n] += k[n] * adapting[n]
                 sums[b, 4, n] += k[n] * potential[n]
             for n in range(units):
-                arriving[n] = spike_grad[n] * gain
+                sent[n] = spike_grad[n] * gain
             if level > 0:
-                drop_out(t * batch + b, seed, level, multiples, arriving)
+                drop_out(t * batch + b, seed, level, multiples, sent)
             if len(outgoing) > 0:
                 for n in range(units):
                     flags[n] = abs(potential[n] - threshold) <= half
                 for n in places[: _chosen(flags, places)]:
-                    arriving[n] += _product(scaled_outgoing[n], p)
+                    sent[n] += _product(scaled_outgoing[n], p)
             for n in range(units):
                 inside = abs(potential[n] - threshold) <= half
-                p[n] = (arriving[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
+                p[n] = (sent[n] + of_spike[n] * k[n] if inside else leak[n] * p[n]) + of_potential[n] * k[n]
             for n in range(units):
                 k[n] = of_itself[n] * k[n] - (one - leak[n]) * p[n]
             for n in range(units):

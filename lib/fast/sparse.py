@@ -5,12 +5,14 @@ which is where its boxcar is open and dropout lets it pass. The neurons write bo
 layer that hears them reads these instead of the train. Where too much happens for that to pay, it takes the dense
 product, each of the three by itself.
 
-The gradient of the train is formed where one is wanted, and is zero elsewhere. It goes back through ``Events.wanted``,
-beside the train, whose own gradient is thus never less than it says: the train receives none from this layer.
+The gradient of the train is formed where one is wanted, and is zero elsewhere. So it is not the train that receives it,
+of which somebody might ask the gradient, but ``Events.wanted``, which stands beside it. Where the train itself is asked
+to keep its gradient, or has a hook for it, that is formed as a whole.
 
 Sums are taken in an order that does not depend on the number of threads.
 """
 
+import weakref
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -24,8 +26,10 @@ from torch.nn.functional import linear
 from lib.fast.cpu import STEPS, by_example, compiled, over_examples, over_shares
 from lib.fast.vectors import add_rows, products, wide
 
-# Up to which share of spikes, and of places that want a gradient, the three products pay (measured in the benchmark).
-FORWARD, BY_WEIGHT, BY_TRAIN = 0.25, 0.2, 0.35
+# An event costs some hundreds of multiplications beside those of its row, and these are packed less densely than in a
+# matrix product. Up to a share of most * n / (n + ASIDE) of events the three products pay for rows of n units: so
+# measured for rows of 128 to 1,024.
+FORWARD, BY_WEIGHT, BY_TRAIN, ASIDE = 0.33, 0.33, 0.46, 320
 # Of each byte the numbers of its bits that are set, and how many these are.
 PLACES = np.array([([n for n in range(8) if byte >> n & 1] + 8 * [0])[:8] for byte in range(256)], np.uint32)
 NUMBERS = np.array([byte.bit_count() for byte in range(256)], np.uint32)
@@ -52,54 +56,57 @@ class Events:
         wanting = torch.empty_like(fired if gradients else fired[:0])
         return cls(fired, wanting, gain)
 
-    def count(self, train: Tensor) -> None:
-        """Find how much there is of it."""
+    def count(self, train: Tensor) -> Tensor | None:
+        """Find how much there is of it, once it has been written. Returns what is to be ``wanted``, of no memory."""
         bits = torch.zeros(2, self.fired.shape[0], dtype=torch.int64)
         over_examples(_count, self.fired, self.wanting, bits)
-        self.spiking, self.opened = (bits.sum(dim=1) / max(1, train.numel())).tolist()
-        self.version = train._version
-        if len(self.wanting):
-            self.wanted = train.new_empty(()).expand(train.shape)
+        self.spiking, self.opened = (bits.sum(dim=1).double() / max(1, train.numel())).tolist()
+        return train.new_empty(()).expand(train.shape) if len(self.wanting) else None
 
 
 def weighed(linear_map: nn.Module, train: Tensor) -> Tensor:
     """What the map makes of a train: by its events where they are known and the map is no other than it seems."""
     if type(linear_map) is not nn.Linear or linear_map._forward_hooks or linear_map._forward_pre_hooks:
         return linear_map(train)
-    events = getattr(train, "events", None)
-    if events is None or events.version != train._version or events.spiking > max(FORWARD, BY_WEIGHT):
+    events, kind = getattr(train, "events", None), linear_map.weight.dtype
+    if events is None or events.version != train._version or train.dtype != kind or torch.is_autocast_enabled("cpu"):
         return linear_map(train.transpose(0, 1)).transpose(0, 1)
     return _Product.apply(train, events.wanted, linear_map.weight, linear_map.bias, events)
+
+
+def pays(share: float, most: float, units: int) -> bool:
+    """Whether so small a share of events is worth its own way, for rows of so many units."""
+    return share * (units + ASIDE) <= most * units
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, train, wanted, weight, bias, events):
-        ctx.events, outgoing = events, weight.T.contiguous()
-        ctx.save_for_backward(train, weight, outgoing)
-        if events.spiking > FORWARD:
+        ctx.save_for_backward(train, weight)
+        ctx.events, ctx.train = events, weakref.ref(train)
+        if not pays(events.spiking, FORWARD, len(weight)):
             return linear(by_example(train), weight, bias).transpose(0, 1)
         weighted = train.new_empty(train.shape[1], train.shape[0], len(weight))
-        over_examples(_weigh, weighted, events.fired, outgoing, events.gain)
+        over_examples(_weigh, weighted, events.fired, weight.T.contiguous(), events.gain)
         return (weighted if bias is None else weighted.add_(bias)).transpose(0, 1)
 
     @staticmethod
     def backward(ctx, grad):
-        events, (train, weight, outgoing) = ctx.events, ctx.saved_tensors
+        events, train, (spikes, weight) = ctx.events, ctx.train(), ctx.saved_tensors
         grad, by_train, by_wanted, by_weight, by_bias = by_example(grad), *[None] * 4
-        if ctx.needs_input_grad[1] and events.opened <= BY_TRAIN:
-            by_examples = grad.new_empty(*grad.shape[:2], train.shape[2])
-            over_examples(_by_train, grad, events.wanting, outgoing, by_examples)
+        looked_at = train is not None and (train.retains_grad or train._backward_hooks)
+        if ctx.needs_input_grad[1] and not looked_at and pays(events.opened, BY_TRAIN, len(weight)):
+            by_examples = grad.new_empty(*grad.shape[:2], weight.shape[1])
+            over_examples(_by_train, grad, events.wanting, weight.T.contiguous(), by_examples)
             by_wanted = by_examples.transpose(0, 1)
         elif ctx.needs_input_grad[0]:
             by_train = (grad @ weight).transpose(0, 1)
-        if ctx.needs_input_grad[2]:
-            if events.spiking > BY_WEIGHT:
-                by_weight = grad.flatten(0, 1).T @ by_example(train).flatten(0, 1)
-            else:
-                by_inputs = torch.zeros_like(outgoing)
-                over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, events.gain, by_inputs)
-                by_weight = by_inputs.T
+        if ctx.needs_input_grad[2] and pays(events.spiking, BY_WEIGHT, len(weight)):
+            by_inputs = grad.new_zeros(weight.shape[1], len(weight))
+            over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, events.gain, by_inputs)
+            by_weight = by_inputs.T
+        elif ctx.needs_input_grad[2]:
+            by_weight = grad.flatten(0, 1).T @ by_example(spikes).flatten(0, 1)
         if ctx.needs_input_grad[3]:
             by_bias = grad.sum(dim=(0, 1))
         return by_train, by_wanted, by_weight, by_bias, None

@@ -203,7 +203,8 @@ class SpikingClassifier(nn.Module):
         return all(layer.fires for layer in self.layers)
 
     def forward(self, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch classes"]:
-        return self.classify(self.hidden_spikes(features)[-1])
+        rates = fast.rates(self, features) if fast else None
+        return self.classify(self.hidden_spikes(features)[-1] if rates is None else rates[None])
 
     def hidden_spikes(self, features: Float[Tensor, "batch time features"]) -> list[Float[Tensor, "time batch _"]]:
         """The spike trains of each hidden layer, first to last."""

@@ -8,7 +8,7 @@ from toys import seed
 
 from lib import landscape, slices
 from lib.network import SpikingClassifier, SpikingLayer
-from lib.posteriors import MeanFieldGaussian, network_state
+from lib.posteriors import MeanFieldGaussian, network_state, predict
 
 events = pytest.importorskip("lib.fast.events")
 
@@ -59,6 +59,61 @@ def test_single_precision_takes_the_same_steps():
     handle.remove()
     # A potential within rounding of its threshold is the only difference: few, of the 384,000 of a loss.
     np.testing.assert_allclose(single, plain, atol=2e-3 * np.ptp(plain))
+
+
+def trained(hidden_sizes, weight=6.0):
+    """A network in evaluation mode whose units spike at some steps."""
+    network = SpikingClassifier(3, 4, hidden_sizes).double().eval()
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.norm.weight.fill_(weight)
+            layer.norm.running_mean.normal_(0, 0.1)
+            layer.norm.running_var.uniform_(0.5, 2)
+    return network
+
+
+@pytest.mark.parametrize("utterances", [1, 2, 70])
+@pytest.mark.parametrize("hidden_sizes", [(6,), (40, 33), (9, 130, 17)])
+def test_predictions_spike_by_spike_are_those_of_the_layers(hidden_sizes, utterances, monkeypatch):
+    network, features = trained(hidden_sizes), torch.randn(utterances, 21, 3, dtype=torch.float64)
+    monkeypatch.setattr(events, "pays", lambda *_: True)
+    with torch.no_grad():
+        trains = network.hidden_spikes(features)
+        assert all(train.any() for train in trains)
+        rates = slices.fast.rates(network, features)
+        torch.testing.assert_close(rates, trains[-1].mean(dim=0))
+        torch.testing.assert_close(network(features), network.classify(trains[-1]))
+    assert slices.fast.rates(network, features) is None  # with gradients
+
+
+def test_samples_of_the_weights_are_each_heard():
+    network, features = trained((30, 20)).float(), torch.randn(5, 21, 3)
+    around = MeanFieldGaussian(
+        network_state(network), {n: torch.full_like(t, 0.3) for n, t in network.named_parameters()}
+    )
+    found = predict(network, around, features, 6, seed(0))
+    for probabilities, state in zip(found, around.draws(6, seed(0)), strict=True):
+        network.load_state_dict(state, strict=False)
+        expected = network.classify(network.hidden_spikes(features)[-1]).softmax(dim=-1)  # with gradients: by layers
+        torch.testing.assert_close(probabilities, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("why", ["it trains", "a part of it trains", "a hook", "no utterance", "too many spikes"])
+def test_predictions_go_layer_by_layer_where_spike_by_spike_would_be_wrong_or_slow(why):
+    network, features = trained((16, 12)), torch.randn(3, 10, 3, dtype=torch.float64)
+    with torch.no_grad():
+        if why == "it trains":
+            network.train()
+        elif why == "a part of it trains":
+            network.layers[1].norm.train()
+        elif why == "a hook":
+            network.layers[0].linear.register_forward_hook(lambda *_: None)
+        elif why == "no utterance":
+            features = features[:0]
+        else:
+            network.layers[0].norm.bias.fill_(90.0)
+        assert slices.fast.rates(network, features) is None
+        assert network(features).shape == (len(features), 4)
 
 
 def layer_norm(*sizes):

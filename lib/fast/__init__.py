@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.fast import cpu
-from lib.fast.events import logits_along, serves_lines
+from lib.fast.events import logits_along, rates, serves_lines
 from lib.fast.radlif import RadLIF
 from lib.fast.sparse import Events, weighed
 from lib.fast.stochastic import drawn_lif
 
-__all__ = ["drawn_lif", "keep_freed_memory", "logits_along", "serves_lines", "spikes"]
+__all__ = ["drawn_lif", "keep_freed_memory", "logits_along", "rates", "serves_lines", "spikes"]
 
 keep_freed_memory = cpu.keep_freed_memory
 

@@ -1,9 +1,10 @@
-"""The same losses along a line for networks of LIF neurons on the CPU, spike by spike: several times as fast.
+"""What networks of LIF neurons on the CPU answer, spike by spike: predictions, and losses along a line.
 
-Along a line only alpha changes. What the features weigh in the first layer is linear in it, ``x (W + alpha D)^T =
-x W^T + alpha x D^T``: two products for the whole line. Behind it a unit's outgoing weights are added where it spikes,
-in a trained network at one step out of fifty or so, where a product would multiply zeros. Sums are taken in another
-order than a product takes them, so a potential within rounding of its threshold may fall on its other side.
+No train is written out: an utterance goes through all layers while what it makes there is in the cache. A unit's
+outgoing weights are added where it spikes, in a trained network at one step out of fifty or so, where a product would
+multiply zeros. Along a line only alpha changes, and what the features weigh in the first layer is linear in it,
+``x (W + alpha D)^T = x W^T + alpha x D^T``: two products for the whole line. Sums are taken in another order than a
+product takes them, so a potential within rounding of its threshold may fall on its other side.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lib.fast.cpu import compiled, over_shares
+from lib.fast.sparse import FORWARD, pays
+from lib.fast.vectors import add_rows, wide
 
 State = Mapping[str, Tensor]
 
@@ -40,14 +43,16 @@ class Layer(NamedTuple):
 
 
 def serves_lines(network: nn.Module) -> bool:
-    """Is this a network of LIF neurons with batch norm and a readout of rates, on the CPU, without forward hooks?"""
+    """Is this a network of LIF neurons with batch norm and a readout of rates, on the CPU, its layers without hooks?"""
     return (
         vars(type(network)).get("kernel") == "rates"
         and next(network.parameters()).device.type == "cpu"
         and all(
             vars(type(layer)).get("kernel") == "lif"
             and isinstance(layer.norm, nn.BatchNorm1d)
-            and not layer._forward_hooks  # which would not be called
+            and not (layer._forward_hooks or layer._forward_pre_hooks)  # which would not be called
+            and type(layer.linear) is nn.Linear
+            and not (layer.linear._forward_hooks or layer.linear._forward_pre_hooks)
             for layer in network.layers
         )
     )
@@ -82,11 +87,40 @@ def _logits_at(
     for part in (part for batch in features for part in batch.split(UTTERANCES_TOGETHER)):
         inputs = part.contiguous()
         fixed, moving = ((inputs @ each.T).numpy() for each in heard_by)
-        counts.append(np.empty((heard, len(part), layers[-1].leak.shape[1]), fixed.dtype))
-        at = alphas[:heard].astype(fixed.dtype)
-        over_shares(_count, len(part), heard * fixed.size, fixed, moving, at, layers, counts[-1])
+        counts.append(_counted(fixed, moving, alphas[:heard].astype(fixed.dtype), layers)[0])
     rates = torch.from_numpy(np.concatenate(counts, axis=1)) / features[0].shape[1]
     return _read(network, points, rates)
+
+
+def rates(network: nn.Module, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch units"] | None:
+    """Spikes a step of the last layer's units; None for a network that is not served, trains, or spikes too often."""
+    if torch.is_grad_enabled() or any(module.training for module in network.modules()) or not serves_lines(network):
+        return None
+    state = dict(network.named_parameters()) | dict(network.named_buffers())
+    weight, time = state["layers.0.linear.weight"], features.shape[1]
+    if features.dtype != weight.dtype or features.numel() == 0 or torch.is_autocast_enabled("cpu"):
+        return None
+    layers = tuple(_layer(network, [state], index) for index in range(len(network.layers)))
+    hidden, counts = sum(layer.leak.shape[1] for layer in layers[:-1]), []
+    # The first utterance shows whether the others, too, are worth it.
+    for part in (features[:1], *features[1:].split(UTTERANCES_TOGETHER)):
+        weighted = (part.contiguous() @ weight.T).numpy()
+        counted, spikes = _counted(weighted, weighted, np.zeros(1, weighted.dtype), layers)
+        if not counts and hidden and not pays(spikes / (time * hidden), FORWARD, layers[-1].leak.shape[1]):
+            return None
+        counts.append(counted[0])
+    return torch.from_numpy(np.concatenate(counts)) / time
+
+
+def _counted(
+    fixed: Float[np.ndarray, "utterances time units"], moving: Float[np.ndarray, "utterances time units"],
+    alphas: Float[np.ndarray, " alphas"], layers: tuple[Layer, ...],
+) -> tuple[Float[np.ndarray, "alphas utterances outputs"], int]:  # fmt: skip
+    """Spikes of the last layer's units, and of all the others together."""
+    counts = np.empty((len(alphas), len(fixed), layers[-1].leak.shape[1]), fixed.dtype)
+    before = np.zeros(len(fixed), np.int64)
+    over_shares(_count, len(fixed), len(alphas) * fixed.size, fixed, moving, alphas, layers, counts, before)
+    return counts, int(before.sum())
 
 
 def _moved(state: State, direction: Mapping[str, Tensor], distance: float) -> State:
@@ -126,8 +160,9 @@ def _of_norm(point: State, prefix: str, eps: float) -> tuple[Tensor, Tensor]:
 
 @compiled
 @no_type_check
-def _count(fixed, moving, alphas, layers, counts, first, last):
-    """Write into ``counts`` [alphas, batch, units] the spikes of the last of the layers."""
+def _count(fixed, moving, alphas, layers, counts, before, first, last):
+    """Write into ``counts`` [alphas, batch, units] the last layer's spikes; add to ``before`` [batch] the others'."""
+    wide()
     time = fixed.shape[1]
     padded = [layer.leak.shape[1] + -layer.leak.shape[1] % EIGHT for layer in layers]  # by silent ones
     spikes = np.empty((2, time * max(padded)), np.bool_)
@@ -138,7 +173,7 @@ def _count(fixed, moving, alphas, layers, counts, first, last):
             train = spikes[0, : time * padded[0]].reshape(time, padded[0])
             _hear_products(fixed[b], moving[b], alphas[a], layers[0], a, train)
             for hidden in range(1, len(layers)):
-                _find(train.reshape(-1), words, places)
+                before[b] += _find(train.reshape(-1), words, places)
                 train = spikes[hidden % 2, : time * padded[hidden]].reshape(time, padded[hidden])
                 _hear_spikes(places, padded[hidden - 1], layers[hidden], a, train)
             total[:] = 0
@@ -154,6 +189,7 @@ def _count(fixed, moving, alphas, layers, counts, first, last):
 @no_type_check
 def _hear_products(fixed, moving, alpha, layer, a, spikes):
     """The spikes [time, units] of the first layer, at the alpha of index ``a``."""
+    wide()
     factor, offset, leak = layer.factor[a], layer.offset[a], layer.leak[a]
     rest = np.zeros_like(leak)
     spikes[:, len(leak) :] = False
@@ -168,18 +204,20 @@ def _hear_products(fixed, moving, alpha, layer, a, spikes):
 @no_type_check
 def _hear_spikes(places, inputs, layer, a, spikes):
     """The spikes [time, units] of a layer that hears those at ``places``, of ``inputs`` units."""
+    wide()
     outgoing, factor, offset, leak = layer.outgoing[a], layer.factor[a], layer.offset[a], layer.leak[a]
-    weighted, rest = np.empty_like(leak), np.zeros_like(leak)
+    sums, rest, units = np.empty((1, len(leak)), leak.dtype), np.zeros_like(leak), np.empty(inputs, np.uint32)
     spikes[:, len(leak) :] = False
-    event = np.uint64(0)
+    event, weighted = np.uint64(0), sums[0]
     for t in range(len(spikes)):
         begin, end = np.uint64(t * inputs), np.uint64((t + 1) * inputs)
         weighted[:] = 0
+        number = 0
         while places[event] < end:
-            weights = outgoing[places[event] - begin]
-            for n in range(len(leak)):
-                weighted[n] += weights[n]
+            units[number] = places[event] - begin
+            number += 1
             event += np.uint64(1)
+        add_rows(outgoing, units, 0, number, sums, 0)
         fired = spikes[t]
         for n in range(len(leak)):
             _fire(weighted[n] * factor[n] + offset[n] + leak[n] * rest[n], n, rest, fired)
@@ -197,7 +235,7 @@ def _fire(u, n, rest, fired):
 @compiled
 @no_type_check
 def _find(train, words, places):
-    """Write down the places of the spikes in ``train``, and behind them its end.
+    """Write down the places of the spikes in ``train``, and behind them its end. Returns how many there are.
 
     Without a branch that a processor could guess wrong; unsigned numbers spare the test for negative ones.
     """
@@ -212,3 +250,4 @@ def _find(train, words, places):
             places[number] = place
             number += np.uint64(train[place])
     places[number] = len(train)
+    return np.int64(number)

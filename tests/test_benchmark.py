@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import benchmark
 from lib.benchmark import Case, Shape, timed
 from lib.benchmark import __main__ as program
+from lib.network import lif_potential
 from lib.neurons import NEURONS
 from lib.trainers import train_ivon, train_map
 
@@ -135,6 +136,20 @@ def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
         assert torch.equal(same, tensor)
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_a_network_is_made_to_fire_at_a_rate(rate):
+    network, (features, _) = benchmark.ours(40), Shape(40, 16).minibatch()
+    rates, windows = benchmark.firing(network, features, rate)
+    np.testing.assert_allclose(rates, rate, rtol=0.1)
+    trains = network.hidden_spikes(features)
+    np.testing.assert_allclose([float((train > 0).double().mean()) for train in trains], 0.9 * rate, rtol=0.15)
+    for layer, train, window in zip(network.layers, [features.transpose(0, 1), trains[0]], windows, strict=True):
+        potential = lif_potential(layer.normalised(layer.linear(train)), layer.held("leak"))
+        assert float(((potential - 1).abs() <= 0.5).double().mean()) == pytest.approx(window, rel=0.1)
+    evaluated = network.eval().hidden_spikes(features)
+    np.testing.assert_allclose([float(train.detach().mean()) for train in evaluated], rate, rtol=0.3)
+
+
 @contextmanager
 def own_thread(name, shape, threads, keep_memory):
     """A thread in the place of the process."""
@@ -149,7 +164,12 @@ def small(monkeypatch):
     monkeypatch.setattr(benchmark, "LIBRARIES", {})
     monkeypatch.setattr(benchmark, "own_process", own_thread)
     monkeypatch.setattr(program, "SECONDS", 0.0)
-    groups = {"steps": [(SMALL, "cpu")], "prediction": [(SMALL, "cpu")], "peers": [(SMALL, True)]}
+    groups = {
+        "steps": [(SMALL, "cpu")],
+        "rates": [(SMALL, 0.1)],
+        "prediction": [(SMALL, "cpu")],
+        "peers": [(SMALL, True)],
+    }
     groups |= {"neurons": [(SMALL, neuron) for neuron in NEURONS], "at-once": [(SMALL,)]}
     groups |= {"growth": [("utterances", [(SMALL, 4), (SMALL, 8)])]}
     for name, of_table in groups.items():

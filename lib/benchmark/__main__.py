@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import benchmark, provenance
-from lib.benchmark import DROPOUT, INPUTS, Case, Shape, multiplied, ours, step_products, timed, training_step
+from lib.benchmark import DROPOUT, INPUTS, Case, Shape, firing, multiplied, ours, step_products, timed, training_step
 from lib.files import atomic_write
 from lib.network import SpikingLayer, fast
 from lib.neurons import NEURONS
@@ -42,13 +42,28 @@ THEIR_NAMES |= {"adaptation_potential": "a", "adaptation_spike": "b"}
 def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A training step's products alone, the step with Adam (map) and with IVON, and parts of the former."""
     minibatch, row = shape.minibatch(device), {"device": device} | asdict(shape)
+    networks = [ours(shape.width).to(device) for _ in range(2)]
+    for network in networks:
+        firing(network, minibatch[0])
     (optimizer, of_map), (_, of_ivon) = (
-        training_step(method, ours(shape.width).to(device), *minibatch) for method in ("map", "ivon")
+        training_step(method, network, *minibatch) for method, network in zip(("map", "ivon"), networks, strict=True)
     )
     of_map()  # for the optimiser alone to have gradients
     runs = {"products": multiplied(step_products(shape, device)), "map": of_map, "ivon": of_ivon}
     runs |= {"norm, neuron, dropout": between_products(shape, device), "optimiser": optimizer.step}
     return [Case(row | {"work": work}, run) for work, run in runs.items()]
+
+
+def rate_cases(stack: ExitStack, shape: Shape, rate: float) -> list[Case]:
+    """A step of a network whose layers fire at that rate, and its products alone as if everything did.
+
+    ``spikes`` and ``windows`` are the shares of places of its first layer with a spike and with an open boxcar.
+    """
+    network, minibatch = ours(shape.width), shape.minibatch()
+    rates, windows = firing(network, minibatch[0], rate)
+    row = asdict(shape) | {"rate": rate, "spikes": rates[0], "windows": windows[0]}
+    _, step = training_step("map", network, *minibatch)
+    return [Case(row | {"work": "products"}, multiplied(step_products(shape))), Case(row | {"work": "map"}, step)]
 
 
 def between_products(shape: Shape, device: str) -> Callable[[], object]:
@@ -71,8 +86,9 @@ def layer_step(layer: nn.Module, inputs: Tensor, grad: Tensor) -> Callable[[], o
 def prediction_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
     """A Bayesian prediction of a minibatch, and its products alone."""
     network, (features, _) = ours(shape.width).to(device), shape.minibatch(device)
+    firing(network, features)
     mean = network_state(network)
-    std = {name: torch.full_like(mean[name], 0.01) for name, _ in network.named_parameters()}
+    std = {name: torch.full_like(mean[name], 0.001) for name, _ in network.named_parameters()}
     posterior, generator = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
     row = {"device": device, "width": shape.width, "utterances": shape.batch, "samples": SAMPLES}
     return [
@@ -161,9 +177,12 @@ def machine() -> pd.DataFrame:
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 UTTERANCES = [(Shape(512, 128), count) for count in (256, 512, 1024)]
 FRAMES = [(Shape(512, 128, frames), 256) for frames in (50, 100, 200)]
+SHAPES = [Shape(*each) for each in ((128, 128), (256, 128), (512, 16), (512, 128), (512, 256), (1024, 128))]
+RATES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
 # For each table its cases, and the groups of what is timed in turns.
 TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
     "steps": (step_cases, [*product([Shape(w, b) for w in (128, 256, 512) for b in (16, 32, 128)], DEVICES)]),
+    "rates": (rate_cases, [*product(SHAPES, RATES)]),
     "prediction": (prediction_cases, [*product([Shape(width, 128) for width in (128, 256, 512)], DEVICES)]),
     "peers": (peer_cases, [*product([Shape(512, 128), Shape(512, 16), Shape(128, 128)], (False, True))]),
     "neurons": (layer_cases, [*product([Shape(512, 128), Shape(128, 128)], NEURONS)]),

@@ -1,9 +1,12 @@
 """Compiled forms of what ``lib.network`` and ``lib.slices`` write plainly; the same numbers, several times as fast.
 
-Memory traffic, not arithmetic, is what the plain forms cost: kernels normalise, integrate, spike and drop out in one
-pass, by numba on the CPU (``cpu``, ``radlif``), by Triton on CUDA (``cuda``, which keeps to the CPU's arithmetic, while
-PyTorch's own operations round otherwise there). They keep nothing but the weighted input, from which the backward pass
-integrates again. Spikes are the plain form's to the bit, gradients to rounding. This package may be deleted.
+Between the matrix products memory traffic is what the plain forms cost: kernels normalise, integrate, spike and drop
+out in one pass, by numba on the CPU (``cpu``, ``radlif``), by Triton on CUDA (``cuda``, which keeps to the CPU's
+arithmetic, while PyTorch's own operations round otherwise there). They keep nothing but the weighted input, from which
+the backward pass integrates again. Of the products themselves the CPU takes only what spikes make of them where spikes
+are few (``sparse``), and predictions go through all layers at a time (``events``). Spikes are the plain form's to the
+bit for the same weighted input; where that was summed spike by spike, in another order, an input within rounding of the
+threshold may fall on its other side. Gradients are the plain form's to rounding. This package may be deleted.
 
 A layer says in its own class, not a parent's, which ``kernel`` computes it; any other layer takes the plain way. Before
 a kernel is used for the first time in a process it must give what the plain form gives on a small tensor; one that does

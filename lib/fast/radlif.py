@@ -11,18 +11,8 @@ import numba
 import numpy as np
 import torch
 
-from lib.fast.cpu import (
-    NO_WORDS,
-    arriving,
-    by_example,
-    compiled,
-    drop_out,
-    golden,
-    norm_gradients,
-    over_examples,
-    over_shares,
-    tell,
-)  # fmt: skip
+from lib.fast import cpu
+from lib.fast.cpu import compiled, drop_out, golden, over_examples, over_shares, tell
 
 
 class RadLIF(torch.autograd.Function):
@@ -34,7 +24,7 @@ class RadLIF(torch.autograd.Function):
         ctx, weighted, scale, shift, leak, mean, reciprocal_std, batch_statistics, threshold, seed, level, gain,
         events, adaptation, recurrent,
     ):  # fmt: skip
-        examples, leak, units = by_example(weighted), leak.contiguous(), weighted.shape[2]
+        examples, leak, units = cpu.by_example(weighted), leak.contiguous(), weighted.shape[2]
         factor = scale * reciprocal_std
         offset = shift - mean * factor
         adaptation = weighted.new_zeros(3, units) if adaptation is None else adaptation.contiguous()
@@ -45,7 +35,7 @@ class RadLIF(torch.autograd.Function):
         dropped = torch.empty_like(examples)
         over_examples(
             _forward, examples, factor, offset, leak, adaptation, outgoing, threshold, seed, level, gain, dropped,
-            *((NO_WORDS, NO_WORDS) if events is None else (events.fired, events.wanting)),
+            *((cpu.NO_WORDS, cpu.NO_WORDS) if events is None else (events.fired, events.wanting)),
         )  # fmt: skip
         train = dropped.transpose(0, 1)
         return train, None if events is None else events.count(train)
@@ -55,15 +45,15 @@ class RadLIF(torch.autograd.Function):
         examples, leak, mean, reciprocal_std, factor, offset, adaptation, outgoing = ctx.saved_tensors
         batch, _, units = examples.shape
         threshold, seed, level, gain = ctx.settings
-        grad, level = arriving(grad, by_wanted, level)
+        grad, level = cpu.arriving(grad, by_wanted, level)
         by_potential, sums = torch.empty_like(examples), examples.new_zeros(batch, 6, units)
         spiked = torch.empty(examples.shape if len(outgoing) else (0, 0, 0), dtype=torch.bool)
         over_examples(
-            _backward, examples, by_example(grad), factor, offset, leak, mean, adaptation, outgoing,
+            _backward, examples, cpu.by_example(grad), factor, offset, leak, mean, adaptation, outgoing,
             outgoing * (1 - leak), threshold, seed, level, gain, by_potential, spiked, sums,
         )  # fmt: skip
         sums = sums.sum(dim=0)
-        (by_scale, by_shift, by_leak), slope, constant = norm_gradients(
+        (by_scale, by_shift, by_leak), slope, constant = cpu.norm_gradients(
             sums[:3], examples, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
         )
         by_recurrent = None

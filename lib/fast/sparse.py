@@ -58,10 +58,16 @@ class Events:
 
     def count(self, train: Tensor) -> Tensor | None:
         """Find how much there is of it, once it has been written. Returns what is to be ``wanted``, of no memory."""
-        bits = torch.zeros(2, self.fired.shape[0], dtype=torch.int64)
-        over_examples(_count, self.fired, self.wanting, bits)
-        self.spiking, self.opened = (bits.sum(dim=1).double() / max(1, train.numel())).tolist()
+        size = max(1, train.numel())
+        self.spiking, self.opened = _bits(self.fired) / size, _bits(self.wanting) / size
         return train.new_empty(()).expand(train.shape) if len(self.wanting) else None
+
+
+def _bits(words: Tensor) -> int:
+    """How many are set; four words at a time, but for the last ones."""
+    flat = words.numpy().reshape(-1)
+    parts = flat[: len(flat) // 4 * 4].view(np.uint64), flat[len(flat) // 4 * 4 :]
+    return sum(int(np.bitwise_count(part).sum(dtype=np.int64)) for part in parts)
 
 
 def weighed(linear_map: nn.Module, train: Tensor) -> Tensor:
@@ -87,7 +93,7 @@ class _Product(torch.autograd.Function):
         if not pays(events.spiking, FORWARD, len(weight)):
             return linear(by_example(train), weight, bias).transpose(0, 1)
         weighted = train.new_empty(train.shape[1], train.shape[0], len(weight))
-        over_examples(_weigh, weighted, events.fired, weight.T.contiguous(), events.gain)
+        over_examples(_weigh, weighted, events.fired, (events.gain * weight).T.contiguous())
         return (weighted if bias is None else weighted.add_(bias)).transpose(0, 1)
 
     @staticmethod
@@ -103,39 +109,13 @@ class _Product(torch.autograd.Function):
             by_train = (grad @ weight).transpose(0, 1)
         if ctx.needs_input_grad[2] and pays(events.spiking, BY_WEIGHT, len(weight)):
             by_inputs = grad.new_zeros(weight.shape[1], len(weight))
-            over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, events.gain, by_inputs)
-            by_weight = by_inputs.T
+            over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, by_inputs)
+            by_weight = by_inputs.mul_(events.gain).T
         elif ctx.needs_input_grad[2]:
             by_weight = grad.flatten(0, 1).T @ by_example(spikes).flatten(0, 1)
         if ctx.needs_input_grad[3]:
             by_bias = grad.sum(dim=(0, 1))
         return by_train, by_wanted, by_weight, by_bias, None
-
-
-@compiled
-@no_type_check
-def _count(fired, wanting, numbers, first, last):
-    """The bits that are set in an example: of the spikes, and of the places that want a gradient."""
-    wide()
-    for b in range(first, last):
-        for word in range(fired.shape[1]):
-            numbers[0, b] += _bits(fired[b, word])
-            if len(wanting) > 0:
-                numbers[1, b] += _bits(wanting[b, word])
-
-
-@numba.njit
-@no_type_check
-def _bits(words):
-    wide()
-    total = np.int32(0)
-    for n in range(len(words)):
-        word = np.uint16(words[n])
-        word = np.uint16(word - ((word >> np.uint16(1)) & np.uint16(0x5555)))
-        word = np.uint16((word & np.uint16(0x3333)) + ((word >> np.uint16(2)) & np.uint16(0x3333)))
-        word = np.uint16((word + (word >> np.uint16(4))) & np.uint16(0x0F0F))
-        total += np.int32((word + (word >> np.uint16(8))) & np.uint16(0x1F))
-    return total
 
 
 @numba.njit(inline="always")
@@ -156,11 +136,10 @@ def _listed(word, first, places):
 
 @compiled
 @no_type_check
-def _weigh(weighted, fired, outgoing, gain, first, last):
+def _weigh(weighted, fired, outgoing, first, last):
     """For each row the sum of the weights that leave what fired."""
     wide()
     time, inputs = weighted.shape[1], fired.shape[2]
-    gain = weighted.dtype.type(gain)
     result = weighted.reshape(-1, weighted.shape[2])
     places, ends = np.empty(STEPS * inputs, np.uint32), np.empty(STEPS, np.uint64)
     for b in range(first, last):
@@ -179,16 +158,14 @@ def _weigh(weighted, fired, outgoing, gain, first, last):
                 for n in range(result.shape[1]):
                     result[row, n] = 0
                 add_rows(outgoing, places, step * inputs, ends[step], result, row)
-                for n in range(result.shape[1]):
-                    result[row, n] *= gain
 
 
 @compiled
 @no_type_check
-def _by_weight(fired, grad, gain, result, first, last):
+def _by_weight(fired, grad, result, first, last):
     """For each input the sum of the gradients of the steps in which it fired."""
     wide()
-    time, gain = grad.shape[1], grad.dtype.type(gain)
+    time = grad.shape[1]
     rows, places = grad.reshape(-1, grad.shape[2]), np.empty(STEPS * (fired.shape[1] + 1), np.uint32)
     for b in range(fired.shape[0]):
         for n in range(first, last):
@@ -196,9 +173,6 @@ def _by_weight(fired, grad, gain, result, first, last):
             for word in range(fired.shape[1]):
                 number += _listed(fired[b, word, n], np.uint32(b * time + STEPS * word), places[number:])
             add_rows(rows, places, 0, number, result, n)
-    for n in range(first, last):
-        for to in range(result.shape[1]):
-            result[n, to] *= gain
 
 
 @compiled

@@ -130,16 +130,10 @@ def _load(builder, place, kind: types.Array):
 
 
 def _all_lanes(builder, vector):
-    """The sum of a vector's numbers: of its halves, again and again."""
-    while _lanes(vector.type) > 1:
-        half = vector.type.count // 2
-        low, high = (
-            builder.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), half), [at + n for n in range(half)])
-            )
-            for at in (0, half)
-        )
-        vector = builder.fadd(low, high)
-        if half == 1:
-            return builder.extract_element(vector, ir.IntType(32)(0))
-    return vector
+    """The sum of a vector's numbers."""
+    if _lanes(vector.type) == 1:
+        return vector
+    number, count = vector.type.element, vector.type.count
+    name = f"llvm.vector.reduce.fadd.v{count}{'f32' if number == ir.FloatType() else 'f64'}"
+    reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(number, [number, vector.type]), name)
+    return builder.call(reduce, [ir.Constant(number, 0.0), vector], fastmath=("reassoc",))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib import fast
-from lib.fast import cpu
+from lib.fast import cpu, sparse
 from lib.network import SpikingLayer, lif, lif_potential
 from lib.networks import NORMS, normaliser
 from lib.neurons import NEURONS
@@ -237,8 +237,15 @@ def test_a_kernel_that_fails_its_proof_steps_aside_with_a_warning(monkeypatch, u
 
 
 @pytest.mark.parametrize("neuron", COMPILED)
-def test_every_neuron_s_kernel_is_proven_here(unproven, neuron):
+def test_every_neuron_s_kernel_is_proven_here_with_what_hears_it(monkeypatch, unproven, neuron):
+    called = []
+    for name in ("_weigh", "_by_weight", "_by_train"):
+        kernel = getattr(sparse, name)
+        monkeypatch.setattr(
+            sparse, name, lambda *given, name=name, kernel=kernel: called.append(name) or kernel(*given)
+        )
     assert fast.proven(NEURONS[neuron], "cpu")
+    assert set(called) == {"_weigh", "_by_weight", "_by_train"}
 
 
 @pytest.mark.parametrize("neuron", COMPILED)

@@ -28,14 +28,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, boxcar, fast, lif_potential
+from lib.benchmark.firing import firing
+from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, fast
 from lib.trainers import VALIDATION_SAMPLES, sampled_weights
 
 INPUTS, CLASSES, DROPOUT = 40, 35, 0.1
 LEAST_ROUNDS = 3
 LEARNING_RATE = 1e-9  # so small that a network that is timed for long stays as it was, and fires as often
-RATE = 0.05  # spikes a step and unit, where no other is named
-HALVINGS = 16  # of the interval in which the norm's weight is sought for a rate
 
 # What ``book/params/paper.yml`` asks for, and the losses along lines of ``04_slices``: points * directions * examples.
 WIDTH, EPOCHS, SAMPLES, LINES = 512, 30, 32, 31 * 2 * 128
@@ -194,31 +193,6 @@ def training_step(
 def ours(width: int, layer: Callable[[int, int, float], nn.Module] = SpikingLayer) -> nn.Module:
     """The paper's network, its two hidden layers made by ``layer``."""
     return SpikingClassifier(INPUTS, CLASSES, (width, width), DROPOUT, layer)
-
-
-@torch.no_grad()
-def firing(network: SpikingClassifier, features: Tensor, rate: float = RATE) -> tuple[list[float], list[float]]:
-    """Scale each layer's norm until its neurons fire at that rate on the features, in training mode.
-
-    Running statistics become those of the features. Returns the layers' rates, dropout aside, and the shares of places
-    with an open boxcar, which are those of LIF neurons; the train that is heard is what dropout leaves.
-    """
-    train, rates, windows = features.transpose(0, 1), [], []
-    for layer in network.layers:
-        momentum, layer.norm.momentum = layer.norm.momentum, 1.0
-        low, high = 1e-2, 1e2
-        for _ in range(HALVINGS):
-            weight = (low * high) ** 0.5
-            layer.norm.weight.fill_(weight)
-            spikes = layer(train)
-            rates[len(windows) :] = [float((spikes > 0).double().mean()) / (1 - layer.dropout)]
-            low, high = (weight, high) if rates[-1] < rate else (low, weight)
-        layer.norm.momentum = momentum
-        leak = torch.full((layer.outputs,), sum(LEAK_RANGE) / 2) if layer.leak is None else layer.held("leak")
-        weighted = layer.norm(layer.linear(train).flatten(0, 1)).view_as(spikes)
-        windows.append(float(boxcar(lif_potential(weighted, leak)).double().mean()))
-        train = spikes
-    return rates, windows
 
 
 class PlainLayer(SpikingLayer):

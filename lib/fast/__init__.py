@@ -59,14 +59,17 @@ def proven(kind: type[nn.Module], device: str) -> bool:
             fused.norm.weight.mul_(4)  # so that the units spike
         plain, weighted = copy.deepcopy(fused), torch.randn(20, 3, 5, device=device)
         weights, found = torch.randn_like(weighted), []
+        behind = nn.Linear(5, 600, bias=False, device=device)  # so many units that it hears spike by spike
         for layer, compute in ((fused, _fused), (plain, kind.plain)):
             inputs = weighted.clone().requires_grad_()
             try:
                 trains = compute(layer, inputs, 1)
-                (trains * weights).sum().backward()
+                ((trains * weights).sum() + weighed(behind, trains).square().mean()).backward()
             except Exception as error:  # a compiler's or a driver's, of whatever kind
                 return _aside(kind, device, error)
-            found.append([trains.detach(), inputs.grad, *(p.grad for p in layer.parameters() if p.grad is not None)])
+            given = inputs, *layer.parameters(), *behind.parameters()
+            found.append([trains.detach(), *(one.grad.clone() for one in given if one.grad is not None)])
+            behind.zero_grad()
     if len(found[0]) != len(found[1]):
         return _aside(kind, device, "it has other gradients than the plain form")
     for index, (ours, theirs) in enumerate(zip(*found, strict=True)):

@@ -72,7 +72,8 @@ def _bits(words: Tensor) -> int:
 
 def weighed(linear_map: nn.Module, train: Tensor) -> Tensor:
     """What the map makes of a train: by its events where they are known and the map is no other than it seems."""
-    if type(linear_map) is not nn.Linear or linear_map._forward_hooks or linear_map._forward_pre_hooks:
+    simple = type(linear_map) is nn.Linear and not (linear_map._forward_hooks or linear_map._forward_pre_hooks)
+    if not simple or train.device.type != "cpu":
         return linear_map(train)
     events, kind = getattr(train, "events", None), linear_map.weight.dtype
     if events is None or events.version != train._version or train.dtype != kind or torch.is_autocast_enabled("cpu"):

@@ -30,8 +30,8 @@ NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.i
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 ON_COLAB = {
-    "dask", "distributed", "h5py", "ipython", "matplotlib", "numba", "numpy", "pandas", "psutil", "pyyaml", "requests",
-    "scipy", "torch", "torchaudio", "tqdm",
+    "dask", "distributed", "h5py", "ipython", "llvmlite", "matplotlib", "numba", "numpy", "pandas", "psutil", "pyyaml",
+    "requests", "scipy", "torch", "torchaudio", "tqdm",
 }  # fmt: skip
 
 

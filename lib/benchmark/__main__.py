@@ -178,7 +178,7 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 UTTERANCES = [(Shape(512, 128), count) for count in (256, 512, 1024)]
 FRAMES = [(Shape(512, 128, frames), 256) for frames in (50, 100, 200)]
 SHAPES = [Shape(*each) for each in ((128, 128), (256, 128), (512, 16), (512, 128), (512, 256), (1024, 128))]
-RATES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
+RATES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 # For each table its cases, and the groups of what is timed in turns.
 TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
     "steps": (step_cases, [*product([Shape(w, b) for w in (128, 256, 512) for b in (16, 32, 128)], DEVICES)]),

@@ -1,8 +1,8 @@
 """The fused pass on the CPU, compiled by numba and run on as many threads as torch uses.
 
 Each function takes tensors over [time, batch, units] and [units]; ``level`` and ``gain`` are dropout's, by the
-hash of ``lib.network.survivors``. In memory the steps of an example lie together (``by_example``), as kernels take
-them: what a neuron was a step ago is then still in the cache, and no two of its steps compete for a place there.
+hash of ``lib.network.survivors``. In memory the steps of an example lie together (``by_example``), so that what a
+neuron was a step ago is still in the cache, and no two of its steps compete for a place there.
 """
 
 import ctypes
@@ -34,9 +34,9 @@ def by_example(tensor: Tensor) -> Tensor:
 def statistics(weighted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each unit, summed in double precision."""
     time, batch, units = weighted.shape
-    sums = torch.zeros(batch, 2, units, dtype=torch.float64)
+    sums = torch.empty(batch, 2, units, dtype=torch.float64)
     over_examples(_statistics, by_example(weighted), weighted[0, 0].double(), sums)
-    distance, square = sums.sum(dim=0) / (time * batch)
+    distance, square = over_batch(sums) / (time * batch)
     mean, variance = weighted[0, 0] + distance, (square - distance**2).clamp(min=0)
     return mean.to(weighted.dtype), variance.to(weighted.dtype)
 
@@ -62,18 +62,17 @@ def backward(
     left of the potential. ``grad`` is [time or 1, batch, units].
     """
     examples = by_example(weighted)
-    result, sums = torch.empty_like(examples), weighted.new_zeros(len(examples), 3, weighted.shape[2])
+    result, sums = torch.empty_like(examples), weighted.new_empty(len(examples), 3, weighted.shape[2])
     over_examples(
         _backward, examples, by_example(grad), factor, offset, leak, mean, threshold, seed, level, gain, result, sums
     )  # fmt: skip
-    return result.transpose(0, 1), sums.sum(dim=0)
+    return result.transpose(0, 1), over_batch(sums)
 
 
 def arriving(grad: Tensor | None, by_wanted: Tensor | None, level: int) -> tuple[Tensor, int]:
-    """The gradient of the spikes, of which a part may have come by ``lib.fast.sparse``, and from which level on it
-    drops out.
+    """The gradient of the spikes, a part of which may come by ``lib.fast.sparse``, and dropout's level for it.
 
-    A readout of firing rates sends the same to every time step: it is [1, batch, units] then, and is not written out.
+    Where a readout of rates sends the same to every time step, it is [1, batch, units], and is not written out.
     """
     if grad is None:
         return by_wanted, 0  # there is none for what was dropped
@@ -101,6 +100,11 @@ def norm_gradients(
         slope = factor * by_centred * reciprocal_std**2 / examples
         constant = factor * by_shift / examples - mean * slope
     return (by_centred * reciprocal_std, by_shift, by_leak), slope, constant
+
+
+def over_batch(sums: Tensor) -> Tensor:
+    """The sum over the first dimension, by one thread: in one order, and without waiting for others."""
+    return torch.from_numpy(sums.numpy().sum(axis=0))
 
 
 def over_examples(kernel: Callable, examples: Tensor, *arguments) -> None:
@@ -183,12 +187,12 @@ def drop_out(row, seed, level, multiples, values):
 def _statistics(weighted, pivot, sums, first, last):
     """Distances from the pivot, since squares of large numbers would cancel."""
     wide()
-    time, units = weighted.shape[1:]
     for b in range(first, last):
-        total, squares = sums[b, 0], sums[b, 1]
-        for t in range(time):
+        sums[b] = 0
+        total, squares = sums[b]
+        for t in range(weighted.shape[1]):
             row = weighted[b, t]
-            for n in range(units):
+            for n in range(len(pivot)):
                 distance = np.float64(row[n]) - pivot[n]
                 total[n] += distance
                 squares[n] += distance * distance
@@ -224,9 +228,7 @@ def _forward(
     batch, time, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rest = np.empty(units, weighted.dtype)
-    multiples = golden(units)
-    marks = np.empty(units, np.int32)
+    rest, marks, multiples = np.empty(units, weighted.dtype), np.empty(units, np.int32), golden(units)
     for b in range(first, last):
         rest[:] = 0
         for t in range(time):
@@ -259,6 +261,7 @@ def _backward(
     multiples = golden(units)
     for b in range(first, last):
         rest[:] = 0
+        sums[b] = 0
         for t in range(time):
             row, potential = weighted[b, t], result[b, t]
             for n in range(units):
@@ -267,7 +270,7 @@ def _backward(
                 rest[n] = u - (one if u > threshold else zero)
                 potential[n] = u
         following[:] = 0
-        of_one, of_centred, of_rest = sums[b, 0], sums[b, 1], sums[b, 2]
+        of_one, of_centred, of_rest = sums[b]
         for back in range(time):  # upward, since LLVM vectorises nothing inside a loop that counts down
             t = time - 1 - back
             row, potential, spike_grad = weighted[b, t], result[b, t], grad[b, t if grad.shape[1] > 1 else 0]
@@ -290,9 +293,8 @@ def _backward(
 @no_type_check
 def _through_statistics(weighted, grad, slope, constant, first, last):
     wide()
-    time, units = weighted.shape[1:]
     for b in range(first, last):
-        for t in range(time):
+        for t in range(weighted.shape[1]):
             row, less = weighted[b, t], grad[b, t]
-            for n in range(units):
+            for n in range(len(slope)):
                 less[n] = less[n] - constant[n] - row[n] * slope[n]

@@ -52,7 +52,7 @@ class RadLIF(torch.autograd.Function):
             _backward, examples, cpu.by_example(grad), factor, offset, leak, mean, adaptation, outgoing,
             outgoing * (1 - leak), threshold, seed, level, gain, by_potential, spiked, sums,
         )  # fmt: skip
-        sums = sums.sum(dim=0)
+        sums = cpu.over_batch(sums)
         (by_scale, by_shift, by_leak), slope, constant = cpu.norm_gradients(
             sums[:3], examples, factor, offset, leak, mean, reciprocal_std, ctx.batch_statistics
         )

@@ -109,9 +109,9 @@ class _Product(torch.autograd.Function):
         elif ctx.needs_input_grad[0]:
             by_train = (grad @ weight).transpose(0, 1)
         if ctx.needs_input_grad[2] and pays(events.spiking, BY_WEIGHT, len(weight)):
-            by_inputs = grad.new_zeros(weight.shape[1], len(weight))
-            over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, by_inputs)
-            by_weight = by_inputs.mul_(events.gain).T
+            by_inputs = grad.new_empty(weight.shape[1], len(weight))
+            over_shares(_by_weight, len(by_inputs), grad.numel(), events.fired, grad, events.gain, by_inputs)
+            by_weight = by_inputs.T
         elif ctx.needs_input_grad[2]:
             by_weight = grad.flatten(0, 1).T @ by_example(spikes).flatten(0, 1)
         if ctx.needs_input_grad[3]:
@@ -163,10 +163,11 @@ def _weigh(weighted, fired, outgoing, first, last):
 
 @compiled
 @no_type_check
-def _by_weight(fired, grad, result, first, last):
+def _by_weight(fired, grad, gain, result, first, last):
     """For each input the sum of the gradients of the steps in which it fired."""
     wide()
-    time = grad.shape[1]
+    time, gain = grad.shape[1], grad.dtype.type(gain)
+    result[first:last] = 0
     rows, places = grad.reshape(-1, grad.shape[2]), np.empty(STEPS * (fired.shape[1] + 1), np.uint32)
     for b in range(fired.shape[0]):
         for n in range(first, last):
@@ -174,6 +175,7 @@ def _by_weight(fired, grad, result, first, last):
             for word in range(fired.shape[1]):
                 number += _listed(fired[b, word, n], np.uint32(b * time + STEPS * word), places[number:])
             add_rows(rows, places, 0, number, result, n)
+    result[first:last] *= gain
 
 
 @compiled

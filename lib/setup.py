@@ -140,3 +140,7 @@ def data_setup(settings: Mapping[str, Any], dataset: str) -> Setup:
     for name in found.keys() - elsewhere - set(own):
         raise ValueError(f"{name!r} is no setting of a run on {dataset}: the data set takes {', '.join(own)}")
     return Setup.of({"dataset": dataset, "method": "map"} | {name: found[name] for name in own if name in found})
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]

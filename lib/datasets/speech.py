@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -20,6 +21,7 @@ from lib.features import Frames
 from lib.settings import optional, setting, whole
 
 NUM_MEL_BINS = 40
+USUAL = 0.01, 0.99  # between these quantiles of the training part a recording's length and level are usual
 
 Change = Callable[[Float32[np.ndarray, " samples"]], Float32[np.ndarray, " samples"]]
 Row = tuple[int, Change | None]  # the place of an utterance in its set, and what is done to its waveform
@@ -83,11 +85,24 @@ class Speech(Utterances):
             described |= {"snr": str(float(snr))}  # JSON has no infinity
         measured = np.array([change is None and self.parts[place] == "train" for place, change in rows])
         shape = {"num_frames": settings.num_frames, "num_mel_bins": NUM_MEL_BINS}
-        write = partial(
-            features.write_log_mels, waveform=lambda row: self.waveform(*rows[row], rate), measured=measured,
-            sample_rate=rate, **shape, description=f"features of {self.name}",
-        )  # fmt: skip
-        places = np.array([place for place, _ in rows])
+        places, heard = np.array([place for place, _ in rows]), np.zeros((2, len(rows)))
+
+        def waveform(row: int) -> Float32[Tensor, " samples"]:
+            samples = self.waveform(*rows[row], rate)
+            heard[:, row] = len(samples) / self.sample_rate, level(samples)
+            return samples
+
+        def write(path: Path) -> dict[str, Any]:
+            description = f"features of {self.name}"
+            mean, deviation = features.write_log_mels(
+                path, waveform, measured, sample_rate=rate, **shape, description=description
+            )
+            seconds, levels = np.quantile(heard[:, measured], USUAL, axis=1).T.tolist()
+            return described | {
+                "recorded_at": self.sample_rate, "mean": mean.tolist(), "deviation": deviation.tolist(),
+                "seconds": seconds, "level_db": levels,
+            }  # fmt: skip
+
         return self.cached(places, cache, described, tuple(shape.values()), np.float32, write)
 
     def waveform(self, place: int, change: Change | None, rate: int) -> Float32[Tensor, " samples"]:
@@ -111,6 +126,11 @@ class Speech(Utterances):
         for index in self.by_part()[len(training) :]:
             noisy = snr is not None and self.parts[index] == "test"
             yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
+
+
+def level(samples: Float32[Tensor, " samples"]) -> float:
+    """The root mean square in dB of full scale, from -120 up."""
+    return 20 * math.log10(max(float(samples.square().mean().sqrt()), 1e-6))
 
 
 @contextmanager

@@ -144,12 +144,13 @@ class Utterances:
         settings: Mapping[str, Any],
         shape: tuple[int, int],
         dtype: type[np.generic],
-        write: Callable[[Path], None],
+        write: Callable[[Path], dict[str, Any] | None],
     ) -> Frames:
         """Map the features of the utterances at ``places``, which ``write`` writes where the cache lacks them.
 
         ``settings`` are all that determines them beside the data; ``shape`` and ``dtype`` are those of one utterance's
-        features, [time, feature]. Raises ``ValueError`` if what lies in the cache is damaged.
+        features, [time, feature]. What ``write`` returns is kept with them, and is ``Frames.heard``. Raises
+        ``ValueError`` if what lies in the cache is damaged.
         """
         parts = blake2b(" ".join(self.parts).encode(), digest_size=16).hexdigest()
         settings = {"data": self.fingerprint(cache), "parts": parts, "order": PARTS} | dict(settings)
@@ -161,14 +162,16 @@ class Utterances:
                 if not described.is_file():
                     check_space(f"features of {self.name}", np.dtype(dtype).itemsize * math.prod(shape), cache)
                     with atomic_write(path) as aside:
-                        write(aside)
-                    write_json(described, settings)
+                        heard = write(aside)
+                    write_json(described, settings | {"heard": heard})
+        with or_damaged(described, "delete it and run again"):
+            heard = json.loads(described.read_text(encoding="utf-8")).get("heard")
         with or_damaged(path, f"delete {described} and run again"):
             features = np.load(path, mmap_mode="c")
             if features.shape != shape or features.dtype != dtype:
                 raise ValueError(f"it does not hold features of shape {shape}")
         labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
-        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"])
+        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
 
 
 def check_trainable(utterances: Utterances) -> None:

@@ -1,8 +1,8 @@
 """Runs: settings become a folder that holds a trained posterior and all that determined it.
 
 A run's folder is named by data set, method, seed and a hash of its settings and data. It holds ``posterior.pt``,
-``history.csv``, ``run.json`` (written last: where it stands the run is whole) and what was evaluated since. What is
-there is not computed again. A derived run names in ``run.json`` the runs that it is made of, in place of a history.
+``history.csv``, ``heard.json`` (how recordings were prepared), ``run.json`` (written last: where it stands the run is
+whole) and what was evaluated since. A derived run names the runs that it is made of.
 """
 
 import io
@@ -30,12 +30,12 @@ from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import Posterior
-from lib.setup import Setup, setup_of
+from lib.setup import Setup, as_list, setup_of
 from lib.trainers import VALIDATION_SAMPLES, likelihood
 
 # Where this repository keeps recordings, features and runs, unless a caller names another folder.
-DATA = Path(__file__).resolve().parents[1] / "data"
-CHECKPOINT = "checkpoint.pt"
+DATA = Path(__file__).resolve().parents[2] / "data"
+CHECKPOINT, HEARD = "checkpoint.pt", "heard.json"
 MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
 RETRAIN = "delete its folder and train again"
 FIGURES = ("accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
@@ -223,10 +223,6 @@ def each(
             yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
 
 
-def as_list(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
     if fast:
@@ -235,8 +231,7 @@ def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> No
     posteriors.save(posterior, folder / "posterior.pt")
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    record = {"settings": setup.record(), "data": frames.fingerprint, "seconds": history["seconds"].sum()}
-    write_json(folder / "run.json", record | provenance.here())
+    _finish(folder, setup, frames, {"seconds": history["seconds"].sum()})
 
 
 def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
@@ -255,10 +250,18 @@ def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> N
     seconds = time.perf_counter() - began + sum(run.record["seconds"] for run in bases)
     samples, generator = posterior.distinct(VALIDATION_SAMPLES), torch.Generator().manual_seed(0)
     predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
-    record = {"settings": setup.record(), "data": frames.fingerprint, "bases": [run.folder.name for run in bases]}
-    record |= {"seconds": seconds, "validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
+    record = {"bases": [run.folder.name for run in bases], "seconds": seconds}
+    record |= {"validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
     posteriors.save(posterior, folder / "posterior.pt")
-    write_json(folder / "run.json", record | provenance.here())
+    _finish(folder, setup, frames, record)
+
+
+def _finish(folder: Path, setup: Setup, frames: Frames, record: dict[str, Any]) -> None:
+    """Write what a run is known by, its record last."""
+    if frames.heard:
+        write_json(folder / HEARD, frames.heard | {"class_names": list(frames.class_names)})
+    record = {"settings": setup.record(), "data": frames.fingerprint} | record | provenance.here()
+    write_json(folder / "run.json", record)
 
 
 def predicted(run: Run, frames: Frames, features: Tensor, samples: int, device: str | None = None) -> Tensor:

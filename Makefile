@@ -7,6 +7,7 @@
 # make study      train and measure what the results of a study lack (STUDY=neurons), here or on a cluster (SCHEDULER=…)
 # make tune       choose the settings of a study's methods on validation data (STUDY=neurons)
 # make verify     compute a committed result anew (RESULT=synthetic), all of it or a share of its runs (SHARE=0.1)
+# make faults     write the book's tables of what goes wrong anew, as the tests find it (not as root)
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
@@ -20,7 +21,7 @@ CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test bench study tune verify lint lock clean
+.PHONY: book paper notebooks test faults bench study tune verify lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
@@ -43,6 +44,9 @@ notebooks:
 test: lint
 	$(BIN)/pytest -n 2 tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval book
+
+faults: $(ENVIRONMENT)
+	$(BIN)/python tests/write_faults.py
 
 bench: $(ENVIRONMENT)
 	$(BIN)/python -m lib.benchmark

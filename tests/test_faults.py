@@ -1,18 +1,22 @@
 """The list of faults: what is wrong, what the user then asks for, what the user sees, what is left on the disk.
 
 Each row is put into a world of its own (``small_world``). Whatever is asked for ends in one sentence that names what is
-wrong and says what to do, and, but for new files that the row names, leaves every file as it was.
+wrong and says what to do, and, but for new files that the row names, leaves every file as it was. The book shows these
+sentences: ``make faults`` puts them into its tables.
 """
 
 import os
 import pickle
+import re
 import shutil
 import tarfile
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pytest
 import small_world
 import torch
@@ -55,6 +59,7 @@ from lib import runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
 
+BOOK = Path(__file__).resolve().parents[1] / "book" / "faults"
 HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
 SC_FILE = "sc/bed/00000008_nohash_0.wav"
 ZIP = b"PK\x05\x06" + bytes(18)  # an archive of nothing
@@ -240,6 +245,14 @@ def unchanged_but_for(world, new):
     assert {str(path) for path in after.keys() - before.keys() if not any(fnmatch(path, of) for of in new)} == set()
 
 
+@contextmanager
+def world_of(sound_world, folder):
+    """A copy of the sound world in a folder, which is the working folder and holds the runs meanwhile."""
+    world = shutil.copytree(sound_world, folder / "world")
+    with chdir(folder), patch.object(runs, "DATA", world):
+        yield world
+
+
 @pytest.fixture(scope="module")
 def sound_world(tmp_path_factory):
     world = tmp_path_factory.mktemp("sound")
@@ -250,14 +263,22 @@ def sound_world(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=ROOT_MAY if name.startswith("permissions") else ()) for name in FAULTS]
 )
-def test_the_user_reads_one_sentence_and_nothing_is_lost(name, sound_world, tmp_path, monkeypatch):
+def test_the_user_reads_one_sentence_and_nothing_is_lost(name, sound_world, tmp_path):
     done, asked, seen, *rest = FAULTS[name]
     new, kind = (*rest, *([], (OSError, ValueError))[len(rest) :])
-    world = shutil.copytree(sound_world, tmp_path / "world")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "DATA", world)
-    done(world)
-    with unchanged_but_for(world, new), pytest.raises(kind, match=seen) as raised:
-        asked(world)
+    with world_of(sound_world, tmp_path) as world:
+        done(world)
+        with unchanged_but_for(world, new), pytest.raises(kind, match=seen) as raised:
+            asked(world)
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_book_shows_the_sentences_of_this_list(area):
+    shown = pd.read_csv(BOOK / f"{area}.csv")
+    sentences = dict(shown.itertuples(index=False))
+    patterns = {what: seen for what, _, _, seen, *_ in AREAS[area] if seen != "^$"}
+    assert sentences.keys() == patterns.keys()
+    for what, sentence in sentences.items():
+        assert re.search(patterns[what], sentence), f"{what}: the sentence has changed; make faults"

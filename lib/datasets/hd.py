@@ -47,7 +47,7 @@ def read(name: str, split: str, root: Path) -> Speech:
     listed, remarks = {utterance.path for utterance in found}, ()
     if unlisted := [file_name for file_name in present if f"audio/{file_name}" not in listed]:
         remarks = (
-            f"{len(unlisted):,} files in {root / 'audio'} are left out, since no list names them, the first "
+            f"{len(unlisted):,} of {len(present):,} files in 'audio' are left out, since no list names them, the first "
             f"{shown(unlisted[0])!r}: add them to {' or '.join(LISTS.values())}, or take them out",
         )
     return assemble(name, split, root, None, CLASS_NAMES, found, remarks)

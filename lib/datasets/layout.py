@@ -73,7 +73,7 @@ def word_folders(root: Path) -> list[Path]:
 def refuse_strays(root: Path) -> None:
     """Raise ``ValueError`` for a recording that lies in the set's folder itself."""
     for entry in visible(root):
-        if entry.is_file() and is_sound(entry):
+        if entry.is_file() and (re.search(f"{AUDIO}$", entry.name) or is_sound(entry)):
             raise ValueError(
                 f"{shown(entry)} is a recording beside the folders of recordings: move it into one of them, or take it "
                 "out of the set"

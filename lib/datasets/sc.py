@@ -33,6 +33,7 @@ def read(name: str, split: str, root: Path) -> Speech:
     speakers = {
         path: speaker
         for folder in word_folders(root)
+        if folder.name not in LISTS.values()
         for path, (speaker,) in recordings(root, folder.name, FILE_NAME, "<speaker>_nohash_<n>.wav")
     }
     word_of = {path: composed(path.partition("/")[0]) for path in speakers}

@@ -53,6 +53,8 @@ def make(world: World) -> None:
     for part, names in listed.items():
         (world / "hd" / f"{part}_filenames.txt").write_text("\n".join(names) + "\n")
     sound("fsdd/recordings/0_theo_0.wav", rate=8_000)(world)
+    for word, speaker in itertools.product(("ja", "nein"), ("anna", "bert", "cleo", "dora")):
+        sound(f"words/{word}/{speaker}_1.wav")(world)
     with patch.object(runs, "DATA", world):
         train()(world)
         tabulate()(world)
@@ -179,6 +181,11 @@ def emptied(world: World, name: str) -> None:
 
 
 @of_world
+def copied(world: World, name: str, to: str) -> None:
+    (shutil.copytree if (world / name).is_dir() else shutil.copy)(world / name, world / to)
+
+
+@of_world
 def holds(world: World, name: str, content: str | bytes) -> None:
     path_in(world, name).write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -216,7 +223,7 @@ def sound(
     world: World, name: str, rate: int = 16_000, seconds: float = 0.25, channels: int = 1, value: float = 0.1
 ) -> None:
     samples = np.full((int(rate * seconds), channels), value)
-    soundfile.write(path_in(world, name), samples, rate, subtype="FLOAT" if np.isnan(value) else "PCM_16")
+    soundfile.write(path_in(world, name), samples, rate, subtype="PCM_16" if abs(value) <= 1 else "FLOAT")
 
 
 @of_world

@@ -10,6 +10,7 @@ import pickle
 import re
 import shutil
 import tarfile
+import warnings
 from contextlib import chdir, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,6 +25,7 @@ from small_world import (
     Code,
     archive,
     both,
+    copied,
     crowd,
     cut,
     each,
@@ -46,6 +48,7 @@ from small_world import (
     path_in,
     record,
     removed,
+    setup,
     sound,
     stored,
     synthesise,
@@ -55,7 +58,7 @@ from small_world import (
     with_little_room,
 )
 
-from lib import runs, study
+from lib import datasets, runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
 
@@ -66,12 +69,29 @@ ZIP = b"PK\x05\x06" + bytes(18)  # an archive of nothing
 POSTERIOR, EVALUATION, CHECKPOINT = "runs/*/posterior.pt", "runs/*/test-2-*", "runs/*-2-*/checkpoint.pt"
 RECORD, HISTORY = stored("record"), stored("history")
 CODE = pickle.dumps(Code(), protocol=2)
+SPEAKER = {"speaker": "^([a-z]+)_"}
 SPEECH = "does not decode as audio .*restore this file"
 ANEW = "checkpoint.pt is damaged; delete it, and training begins anew"
 FULL = "the disk of .* is full.*make room and run again"
 ROOM = "are needed on the disk of .*make room or give another folder"
 RETRAIN = "delete its folder and train again"
 DIVERGED = r"training diverged in epoch \d+ \(.*\): lower learning_rate"
+
+
+def not_a_number(world):
+    """A value of the cached features becomes NaN."""
+    features = np.load(path_in(world, "features/sc-*.npy"), mmap_mode="r+")
+    features[-1, 0, 0] = np.nan
+    features.flush()
+
+
+def silent_words(world):
+    warnings.simplefilter("ignore")  # pytest puts it back
+    return runs.load_frames(setup(dataset="folder", **SPEAKER), world / "words")
+
+
+def own(**settings):
+    return load("folder", root="words", **settings)
 
 
 def bias(of):
@@ -122,6 +142,53 @@ RECORDINGS = [
     ("two channels", sound(SC_FILE, channels=2), extract("sc"), "has 2 channels where the set is mono: restore"),
     ("samples that are no numbers", sound(SC_FILE, value=np.nan), extract("sc"), "not finite numbers: restore"),
     ("a recording too short", sound(SC_FILE, seconds=0.01), extract("sc"), "160 samples, fewer than one frame.*take"),
+    ("a folder in a word's folder", holds("sc/bed/more/a.wav", ""), load("sc"), "more is a folder inside .*: move"),
+    ("one in FSDD's recordings", holds("fsdd/recordings/theo/1.wav", ""), load("fsdd"), "theo is a folder.*: move"),
+    ("a recording beside the words", holds("sc/stray.wav", ""), load("sc"), "stray.wav is a recording beside.*move it"),
+    ("one beside HD's", copied(HD_FILE, "hd/mine"), load("hd"), "hd/mine is a recording beside the folders.*move it"),
+    ("a word's folder copied", copied("sc/bed", "sc/bed (1)"), load("sc"), r"bed \(1\) is a copy of 'bed'.*take"),
+    ("a recording copied", copied(SC_FILE, "sc/bed/00000008_nohash_0 (1).wav"), load("sc"), "is not named .*take"),
+    ("a recording in two formats", copied(SC_FILE, "sc/bed/00000008_nohash_0.flac"), load("sc"),
+     "two files of one recording: take one of them out"),
+    ("an unfinished copy", holds("sc/bed/00000008_nohash_0.wav.part", ""), load("sc"), "is not named .*take it out"),
+    ("a name of another encoding", holds("sc/bed/f\udcfc.wav", ""), load("sc"), "a name that is not UTF-8: rename it"),
+    ("a file in the place of recordings", both(removed("hd/audio"), holds("hd/audio", "x")), load("hd"),
+     "audio is no folder of recordings; restore it"),
+    ("samples in units of 16 bits", sound(SC_FILE, value=3_000.0), extract("sc"),
+     r"samples up to 3e\+03 where sound lies from -1 to 1: divide them"),
+    ("samples with their bytes in the wrong order", sound(SC_FILE, value=1e25), extract("sc"), r"up to 1e\+25 where"),
+    ("a rate that nobody records at", sound("hd/audio/lang-english_speaker-00_trial-0_digit-0.flac", rate=16),
+     load("hd"), "has a sample rate of 16 Hz, and speech is recorded at 1,000 to 200,000 Hz: restore this file"),
+    ("a floating-point WAV cut in its sound", both(sound(SC_FILE, value=1.5), cut(SC_FILE, 0.8)), extract("sc"),
+     "is cut short.*restore this file"),
+    ("a link to nowhere as the folder", link_to_nowhere("words/ja/anna_1.wav"), load("sc", root="words/ja/anna_1.wav"),
+     "anna_1.wav is a link to what is not there: make its target, or delete the link"),
+    ("a home that nobody has", nothing, lambda world: datasets.load("sc", "~nobody-of-this-name/sc"),
+     "~nobody-of-this-name/sc names no home that is known: write"),
+    ("own words in no folder", nothing, load("folder", root="words/ja"), "does not hold the set 'folder'"),
+    ("own words, one only", removed("words/nein"), own(), "holds one folder of recordings, 'ja', and two words"),
+    ("own words, a folder too far up", both(removed("sc"), removed("hd"), removed("fsdd")),
+     lambda world: datasets.load("folder", world.parent), "holds one folder of recordings, 'world', and two words"),
+    ("a text among own words", both(holds("words/ja/a.txt", "x"), holds("words/ja/b.txt", "x")), own(),
+     "a.txt does not decode as audio, nor do 1 more files: convert .*take other files out"),
+    ("own recordings without sound", sound("words/ja/anna_1.wav", value=0.0), silent_words,
+     "anna_1.wav holds nothing but silence: take it out, or record it again"),
+    ("a link among own words", link_to_nowhere("words/ja/anna_1.wav"), own(), "is no file, but a link to nowhere"),
+    ("a misnamed list", holds("words/testing-list.txt", ""), own(), "testing-list.txt is not read: name it"),
+    ("validation without a test", holds("words/validation_list.txt", ""), own(), "no testing_list.txt: add it"),
+    ("a pattern that finds nobody", nothing, own(speaker=r"^(\d+)_"), "finds no speaker in 8 of 8 .*: give another"),
+    ("a pattern that finds some", nothing, own(speaker="^(a.+)_"), "finds no speaker in 6 of 8 .*'ja/bert_1.wav'"),
+    ("a pattern without a group", nothing, own(speaker="a"), "speaker = 'a' does not fit.*with one group"),
+    ("a pattern that is none", nothing, own(speaker="("), r"speaker = '\(' does not fit.*a regular expression"),
+    ("a pattern and a table of speakers", holds("words/speakers.csv", ""), own(**SPEAKER), "both say who speaks"),
+    ("a table of speakers that lacks some", holds("words/speakers.csv", "ja/anna_1.wav,anna\n"), own(),
+     "lacks 7 recordings, the first 'ja/bert_1.wav': give each row"),
+    ("one of absent recordings", holds("words/speakers.csv", "ja/eva.wav,eva\n"), own(), "names 'ja/eva.wav', which"),
+    ("one with a recording twice", holds("words/speakers.csv", "ja/anna_1.wav,a\n" * 2), own(), "names .* twice: give"),
+    ("one without speakers", holds("words/speakers.csv", "ja/anna_1.wav,\n"), own(), "has the row 'ja/anna_1.wav,'"),
+    ("one in another encoding", holds("words/speakers.csv", b"ja/anna_1.wav,J\xfcrgen\n"), own(),
+     "speakers.csv is no table in UTF-8 .*: save it as CSV in UTF-8"),
+    ("a test list of absent words", holds("words/testing_list.txt", "ja/eva.wav\n"), own(), "names 1 of 1 .*restore"),
 ]  # fmt: skip
 
 FEATURES = [
@@ -137,6 +204,7 @@ FEATURES = [
      "features is no folder; move away what is there"),
     ("a full disk", nothing, on_a_full_disk(extract("sc", num_frames=9)), FULL),
     ("little room", nothing, with_little_room(extract("sc", num_frames=9)), ROOM),
+    ("a cache of no numbers", not_a_number, extract("sc"), "npy .*are not finite.*; delete .* and run again"),
 ]  # fmt: skip
 
 ARCHIVES = [
@@ -216,6 +284,7 @@ RUNS = [
 ELSEWHERE = "cannot be written to; give another folder"
 PERMISSIONS = [
     ("a recording", mode(SC_FILE, 0), extract("sc"), "a file of .* not to be read; restore it"),
+    ("a folder of recordings", mode("sc/bed", 0), load("sc"), "bed cannot be read; ask for the right to read it"),
     ("a list", mode("sc/testing_list.txt", 0), load("sc"), "a file of .* not to be read; restore it"),
     ("the cache", mode("features", 0o555), extract("sc", num_frames=9), f"features {ELSEWHERE}"),
     ("the runs", mode("runs", 0o555), train(seed=2), f"runs {ELSEWHERE}"),

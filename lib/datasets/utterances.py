@@ -5,12 +5,11 @@ import hashlib
 import json
 import math
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +44,10 @@ class DataSettings(Settings):
     validation: str | None = setting(None, optional(choice("speaker", "test")))
     num_frames: int = setting(100, whole(2, 10_000))
 
+    def layout(self) -> dict[str, Any]:
+        """What the set's ``read`` is told of the files beside the split."""
+        return {}
+
 
 class Utterance(NamedTuple):
     """One recording as it is found: its file relative to the root, and what its name says."""
@@ -60,7 +63,8 @@ class Utterances:
     """A set of labelled utterances on disk, each in one part of a named split.
 
     ``paths`` are the files that they lie in, relative to ``root``; ``labels`` index ``class_names``; ``parts`` holds
-    "train", "validation" or "test". An utterance that serves both validation and test stands twice.
+    "train", "validation" or "test". An utterance that serves both validation and test stands twice. ``remarks`` are
+    sentences that whoever loads the set is to read.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Utterances:
     labels: Int64[np.ndarray, " utterance"]
     speakers: Shaped[np.ndarray, " utterance"]
     parts: Shaped[np.ndarray, " utterance"]
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -170,6 +175,8 @@ class Utterances:
             features = np.load(path, mmap_mode="c")
             if features.shape != shape or features.dtype != dtype:
                 raise ValueError(f"it does not hold features of shape {shape}")
+            if features.dtype.kind == "f" and not np.isfinite(features.sum()):
+                raise ValueError("it holds features that are not finite numbers")
         labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
         return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
 
@@ -208,39 +215,3 @@ def check_counts(name: str, split: str, parts: Iterable[str], *versions: dict[st
                 f"{name!r} under the split {split!r} has other counts than published: {', '.join(wrong)}. "
                 "Files or lines of its lists are missing or added: unpack the archive again"
             )
-
-
-def read_lists(root: Path, files: Mapping[str, str], present: Container[str]) -> dict[str, list[str]]:
-    """Return the lines of a set's file lists, by their parts.
-
-    Raises ``FileNotFoundError`` if there is no such list or it names what is not ``present``, ``ValueError`` if a line
-    stands twice, in one list or in two.
-    """
-    lists = {}
-    for part, path in ((part, root / file_name) for part, file_name in files.items()):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: the set's own file lists belong beside its recordings")
-        with explaining_os_errors(root, LOST):
-            text = path.read_text(encoding="utf-8-sig", errors="replace")
-        lists[part] = names = [line.strip() for line in text.splitlines() if line.strip()]
-        if missing := [name for name in names if name not in present]:
-            raise FileNotFoundError(
-                f"{path} names {len(missing):,} of {len(names):,} recordings that are not there, the first "
-                f"{missing[0]!r}: restore the files or the list"
-            )
-    for name, times in Counter(name for names in lists.values() for name in names).items():
-        if times > 1:
-            raise ValueError(f"{name!r} stands twice in {' and '.join(files.values())} of {root}: restore the lists")
-    return lists
-
-
-def named_wavs(root: Path, folder: str, pattern: str, form: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the path of each WAV file in a folder of the set, in order, and what the groups of ``pattern`` find.
-
-    Raises ``ValueError`` for a name that is not of the ``form``.
-    """
-    for file_name in sorted(entry.name for entry in (root / folder).iterdir() if entry.suffix == ".wav"):
-        match = re.fullmatch(pattern, file_name)
-        if match is None:
-            raise ValueError(f"{root / folder / file_name} is not named {form!r}: take it out of the set")
-        yield f"{folder}/{file_name}", match.groups()

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 import torch
 from jaxtyping import Float32
 from torch import Tensor
-from torchaudio.functional import resample
 
 from lib import features, metrics, runs
-from lib.datasets.speech import Speech, decoding, level
+from lib.datasets.folder import resampled
+from lib.datasets.speech import Speech, level, read_sound
 from lib.features import Frames
 from lib.files import or_damaged, write_json
 from lib.runs import HEARD, Root, Run
@@ -95,8 +94,9 @@ def heard_by(run: Run, data_root: Root = None) -> dict[str, Any]:
 
 def prepared(path: Path, heard: Mapping[str, Any]) -> tuple[Float32[Tensor, "time mel"], tuple[str, ...]]:
     """The features of a recording as the run's training recordings have them, and in what it is unlike these."""
-    samples, rate, channels = read_recording(path, heard["recorded_at"])
-    unlike = [f"{channels} channels, of which the mean is taken"] if channels > 1 else []
+    sound, rate = read_sound(path)
+    samples = resampled(sound.mean(axis=1), rate, heard["recorded_at"])
+    unlike = [f"{channels} channels, of which the mean is taken"] if (channels := sound.shape[1]) > 1 else []
     least = heard["sample_rate"] * features.FRAME_LENGTH_MS // 1000
     if len(samples) < least:
         raise ValueError(
@@ -118,12 +118,3 @@ def prepared(path: Path, heard: Mapping[str, Any]) -> tuple[Float32[Tensor, "tim
     frames = np.zeros(shape, dtype=np.float32)
     frames[: len(middle)] = (middle - np.array(heard["mean"])) / np.array(heard["deviation"])
     return torch.from_numpy(frames), tuple(unlike)
-
-
-def read_recording(path: Path, sample_rate: int) -> tuple[Float32[np.ndarray, " samples"], int, int]:
-    """The mean of a recording's channels, brought to ``sample_rate`` in Hz; the rate and the channels that it had."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    with decoding(path):
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return resample(torch.from_numpy(samples.mean(axis=1)), rate, sample_rate).numpy(), rate, samples.shape[1]

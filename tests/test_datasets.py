@@ -1,5 +1,6 @@
 """The sets of recordings on tiny trees in each layout, and on real recordings where they lie beside the repository."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -464,6 +465,15 @@ def test_a_cached_fingerprint_spares_reading_the_files(sc_root, tmp_path):
         assert other.fingerprint(cache) == other.fingerprint() != loaded.fingerprint(cache)
 
 
+def test_the_fingerprint_is_of_paths_and_contents_alone(sc_root):
+    """As it was when the committed results were computed: stored runs are found by it."""
+    loaded, total = load("sc", sc_root), hashlib.blake2b(digest_size=16)
+    for path in sorted(loaded.paths):
+        total.update(path.encode() + b"\0" + hashlib.blake2b((sc_root / path).read_bytes()).digest())
+    assert loaded.fingerprint() == total.hexdigest()
+    assert dict(loaded.preparation) == {}
+
+
 def exchange(path, other):
     kept = path.read_bytes()
     other.replace(path)
@@ -548,6 +558,15 @@ def test_floats_may_overshoot_a_little_and_a_stream_need_not_know_its_length(sc_
     place = content.index(b"data") + 4
     path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
     np.testing.assert_allclose(loaded.audio(0)[0], np.full(1_600, 0.25), atol=2**-15)
+
+
+def test_a_header_that_promises_more_than_memory_holds_is_refused(hd_root):
+    loaded = load("hd", hd_root)
+    path = hd_root / loaded.paths[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:22] + b"\xff" * 4 + content[26:])  # the number of samples
+    with pytest.raises(ValueError, match="is longer than 3,600 s, as its header has it: restore or cut this file"):
+        loaded.audio(0)
 
 
 def test_flac_cut_short_does_not_decode_and_rates_must_agree(hd_root):

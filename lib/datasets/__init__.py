@@ -16,7 +16,7 @@ from lib.datasets.synthetic_sc import SYNTHETIC_SC
 from lib.datasets.synthetic_shd import SYNTHETIC_SHD
 from lib.datasets.utterances import DataSettings, Utterances
 
-SETS = {one.name: one for one in (HD, SC, FSDD, SHD, SSC, SYNTHETIC_HD, SYNTHETIC_SC, SYNTHETIC_SHD, FOLDER)}
+SETS = {one.name: one for one in (HD, SC, FSDD, FOLDER, SHD, SSC, SYNTHETIC_HD, SYNTHETIC_SC, SYNTHETIC_SHD)}
 
 
 def get(name: str) -> DataSet:

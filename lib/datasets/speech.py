@@ -25,6 +25,7 @@ from lib.settings import optional, setting, whole
 NUM_MEL_BINS = 40
 USUAL = 0.01, 0.99  # between these quantiles of the training part a recording's length and level are usual
 LOUDEST = 2.0  # twice full scale: what is mixed or compressed in floats overshoots it, by less than this
+LONGEST = 3_600  # seconds: a damaged header may promise what no memory holds
 RATES = (1_000, 200_000)  # Hz, of recordings and of the filterbank
 
 # The order of a number's bytes and the name of the sound in the headers of WAV and AIFF files; and from where on its
@@ -150,8 +151,13 @@ def read_sound(path: Path) -> tuple[Float32[np.ndarray, "samples channels"], int
     """
     with explaining_os_errors(path.parent, LOST):
         cut = is_cut(path)
-    with decoding(path):
-        sound, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    with decoding(path), soundfile.SoundFile(path) as file:
+        sample_rate = file.samplerate
+        if file.frames > LONGEST * sample_rate:
+            raise ValueError(
+                f"{shown(path)} is longer than {LONGEST:,} s, as its header has it: restore or cut this file"
+            )
+        sound = file.read(dtype="float32", always_2d=True)
     if cut:
         raise ValueError(f"{shown(path)} is cut short, its header promises more than it has: restore this file")
     if not np.isfinite(sound).all():

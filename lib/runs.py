@@ -292,7 +292,7 @@ def _evaluate(run: Run, frames: Frames, samples: int, bins: int, averaged: Path,
     probabilities = predicted(run, frames, test.features, samples)
     np.save(written := io.BytesIO(), metrics.model_average(probabilities).float().numpy())
     with atomic_write(averaged) as aside:
-        aside.write_bytes(written.getbuffer())
+        aside.write_bytes(written.getvalue())
     figures = metrics.summary(probabilities, test.labels, bins=bins) | {"examples": len(test.labels)}
     produced_by = {"run": run.folder.name, "samples": len(probabilities), "bins": bins}
     write_json(path, {"figures": figures} | produced_by | provenance.here())

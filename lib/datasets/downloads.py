@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import requests
 from tqdm import tqdm
 
-from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_errors, write_json
+from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_errors, place_of, write_json
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
@@ -55,13 +55,18 @@ def fetch(name: str, sources: Sequence[Source], root: Path) -> None:
     ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk has not room enough or a folder
     cannot be written to.
     """
-    archives = {root.with_name(source.archive): source for source in sources}
 
     def is_there() -> bool:
         return all((root / source.mark).exists() for source in sources)
 
     if is_there():
         return
+    # A link leads to where there is room for archives, too; one that was placed beside the link is taken from there.
+    link, root = root, place_of(root)
+    archives = {}
+    for source in sources:
+        placed = link.with_name(source.archive)
+        archives[placed if placed.exists() else root.with_name(source.archive)] = source
     with ExitStack() as locks:
         for path in (*archives, root):
             locks.enter_context(exclusive(path))

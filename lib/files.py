@@ -130,6 +130,8 @@ def or_damaged(path: Path, remedy: str) -> Iterator[None]:
     """Raises ``ValueError`` that names ``path`` and the ``remedy`` where the block finds it missing or malformed."""
     try:
         yield
+    except BlockingIOError:  # whole, but in use
+        raise
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} is damaged or missing ({reason}); {remedy}") from error

@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from lib.datasets.utterances import DataSettings, Utterances, check_counts
 from lib.features import Frames
-from lib.files import or_damaged
+from lib.files import WITHOUT_LOCKS, or_damaged
 from lib.settings import real, setting
 
 UNITS = 700  # channels of the cochlea
+LONGEST = 60.0  # seconds: no recording of a word, but one that is told in milliseconds or samples
 BATCH = 64  # utterances that are read together
 
+LEAST = 2**24  # bytes: of so few no list is too long, however small the file
 RESTORE = "restore this file"
 
 Spikes = tuple[Float64[np.ndarray, " spike"], Int64[np.ndarray, " spike"]]
@@ -55,8 +57,8 @@ class SpikeTrains(Utterances):
         for path in dict.fromkeys(self.paths[index] for index in indices):
             own = [index for index in indices if self.paths[index] == path]
             first, last = self.rows[own].min(), self.rows[own].max()
-            with or_damaged(self.root / path, RESTORE), h5py.File(self.root / path) as file:
-                times, units = (file[name][first : last + 1] for name in ("spikes/times", "spikes/units"))
+            with or_damaged(self.root / path, RESTORE), opened(self.root / path) as file:
+                times, units = (column(file, name)[first : last + 1] for name in ("spikes/times", "spikes/units"))
                 for index in own:
                     row = int(self.rows[index])
                     found[index] = checked(times[row - first], units[row - first], row)
@@ -100,6 +102,8 @@ def checked(times: Shaped[np.ndarray, " _"], units: Shaped[np.ndarray, " _"], ro
     times = times.astype(np.float64)
     if not (np.isfinite(times) & (times >= 0)).all():
         raise ValueError(f"utterance {row} has a spike at a time that is not a number of seconds from 0")
+    if (times > LONGEST).any():
+        raise ValueError(f"utterance {row} has a spike at {times.max():g} s, and no word is so long: times are seconds")
     if units.dtype.kind not in "iu":
         raise ValueError(f"the channels of utterance {row} are not whole numbers")
     wrong = units[(units < 0) | (units >= UNITS)]
@@ -123,6 +127,32 @@ def counts(spikes: Spikes, num_frames: int, bin_ms: float) -> UInt8[np.ndarray, 
     return found.astype(np.uint8).reshape(num_frames, UNITS)
 
 
+def opened(path: Path) -> h5py.File:
+    """Open a file to read, without locks where its disk knows none. Raises ``BlockingIOError`` while it is written."""
+    try:
+        return h5py.File(path)
+    except BlockingIOError as error:
+        said = f"{path} is open for writing in another process; close it there, or wait until that has ended"
+        raise BlockingIOError(error.errno, said) from error
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return h5py.File(path, locking=False)
+
+
+def column(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a list that the file holds. Raises ``ValueError`` for what is none, lies elsewhere or claims too much."""
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.ndim != 1:
+        raise ValueError(f"its {name!r} is no list")
+    if found.file != file or found.is_virtual or found.external:
+        raise ValueError(f"its {name!r} lies in another file, which is not read")
+    claimed = max(found.size, *(found.chunks or (0,))) * found.dtype.itemsize
+    if claimed > max(file.id.get_filesize(), LEAST):
+        raise ValueError(f"its {name!r} claims {claimed:,} bytes, more than the file has")
+    return found
+
+
 def gather(
     name: str,
     split: str,
@@ -138,11 +168,12 @@ def gather(
     """
     paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
     for part, path in files.items():
-        with or_damaged(root / path, RESTORE), h5py.File(root / path) as file:
-            lengths = {key: len(file[key]) for key in ("labels", "extra/speaker", "spikes/times", "spikes/units")}
+        with or_damaged(root / path, RESTORE), opened(root / path) as file:
+            keys = ("labels", "extra/speaker", "spikes/times", "spikes/units")
+            lengths = {key: len(column(file, key)) for key in keys}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"its lists differ in length: {lengths}")
-            names[path] = tuple(file["extra/keys"].asstr("utf-8")[:]) if "extra/keys" in file else class_names
+            names[path] = tuple(column(file, "extra/keys").asstr("utf-8")[:]) if "extra/keys" in file else class_names
             own = file["labels"][:]
             wrong = own[~np.isin(own, np.arange(len(names[path])))]
             if len(wrong):
@@ -159,6 +190,13 @@ def gather(
     return SpikeTrains(name, split, root, next(iter(names.values())), tuple(paths), *arrays)
 
 
-def speaker_name(speaker: int | np.integer | bytes) -> str:
-    """Name a speaker as HD's and SC's file names do: numbers of two digits, or a string as it is."""
-    return speaker.decode() if isinstance(speaker, bytes) else f"{speaker:02d}"
+def speaker_name(speaker: object) -> str:
+    """Name a speaker as HD's and SC's file names do: numbers of two digits, or a string as it is.
+
+    Raises ``ValueError`` for what is neither.
+    """
+    if isinstance(speaker, bytes):
+        return speaker.decode()
+    if not isinstance(speaker, int | np.integer) or speaker < 0:
+        raise ValueError(f"it has a speaker {speaker}, and speakers are names or whole numbers from 0")
+    return f"{speaker:02d}"

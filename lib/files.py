@@ -132,7 +132,7 @@ def or_damaged(path: Path, remedy: str) -> Iterator[None]:
         yield
     except BlockingIOError:  # whole, but in use
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # damaged bytes can lead to any
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} is damaged or missing ({reason}); {remedy}") from error
 

@@ -60,7 +60,8 @@ class Run:
 
     @cached_property
     def setup(self) -> Setup:
-        return Setup.from_record(self.record["settings"])
+        with or_damaged(self.folder / "run.json", RETRAIN):
+            return Setup.from_record(self.record["settings"])
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -79,7 +80,7 @@ class Run:
         path, epochs = self.folder / "history.csv", self.setup.training.epochs
         with or_damaged(path, RETRAIN):
             history = pd.read_csv(path)
-            if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
+            if len(history) != epochs or not np.isfinite(history[["epoch", "validation_loss"]].astype(float)).all(None):
                 raise ValueError(f"it does not hold {epochs} epochs")
         return history
 

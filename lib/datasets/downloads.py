@@ -5,7 +5,6 @@ import hashlib
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,12 +18,6 @@ from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
 BLOCK = 4_096  # bytes that a file takes on the disk at least
-
-# What damage to an archive, two members of one name in it, or a member in cipher can lead to.
-UNREADABLE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
-    *(FileExistsError, NotADirectoryError, RuntimeError),
-)
 
 
 class Source(NamedTuple):
@@ -192,7 +185,9 @@ def unpack(archives: Mapping[Path, Source], root: Path, record: dict[str, Any]) 
                 marked = sorted(unpacked.rglob(source.mark), key=lambda path: len(path.parts))
                 if not marked:
                     raise ValueError(f"there is no {source.mark!r} in it")
-            except UNREADABLE as error:
+            except Exception as error:  # damage, two members of one name or one in cipher can lead to any
+                if isinstance(error, PermissionError) or getattr(error, "errno", None) in FULL:
+                    raise
                 raise ValueError(
                     f"{archive} is not a whole archive of this set ({' '.join(str(error).split())}), and nothing was "
                     "unpacked: delete it, run again"

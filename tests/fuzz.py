@@ -1,7 +1,7 @@
 """Give each reader of what comes from outside thousands of damaged inputs: ``python tests/fuzz.py [READER…]``.
 
 An input is a file of the small world that was changed: bits flipped, parts cut, put in or swapped, numbers replaced by
-extremes. Right is a value, or one of the documented errors in one line that names the file. All else is a finding: other
+extremes. Right is a value, or one of the documented errors in a line that names the file. All else is a finding: other
 errors, the end of the process, seconds without an answer, a value that cannot be. An input follows from its reader and
 seed alone: ``python tests/fuzz.py wav --seed 17 --inputs 1`` makes that one again.
 """

@@ -199,6 +199,16 @@ def claims(shape, chunks):
     return edit(change)
 
 
+def zeroed(root):
+    """What a disk's failure leaves: zeros over the second object of a heap."""
+    path = root / "shd_train.h5"
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    second = first + 16 + -(-int.from_bytes(content[first + 8 : first + 16], "little") // 8) * 8
+    content[second : second + 64] = bytes(64)
+    path.write_bytes(content)
+
+
 def cut(share):
     def do(root):
         path = root / "shd_train.h5"
@@ -237,6 +247,7 @@ FAULTS = {
     "labels that lie elsewhere": (elsewhere("labels", "link"), "its 'labels' lies in another file, which is not read"),
     "speakers that lie elsewhere": (elsewhere("extra/speaker", "virtual"), "its 'extra/speaker' lies in another file"),
     "a file's bytes as labels": (elsewhere("labels", "raw"), "its 'labels' lies in another file, which is not read"),
+    "zeros in a heap": (zeroed, r"its heap at byte [\d,]+ is broken"),  # which HDF5 would read for ever
     "a bomb": (claims(10**12, 1_000), "its 'labels' claims 2,000,000,000,000 bytes, more than the file has"),
     "a bomb of one piece": (claims(60, 10**9), "its 'labels' claims 2,000,000,000 bytes, more than the file has"),
     "a time more": (third([0.1, 0.2], [1]), "utterance 3 has 2 times of spikes and 1 channels"),

@@ -4,6 +4,7 @@ Layout of a file: ``spikes/times`` (for each utterance a list of seconds) and ``
 spike), ``labels``, ``extra/speaker``, and ``extra/keys``, the name of each label.
 """
 
+import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,6 +26,7 @@ LONGEST = 60.0  # seconds: no recording of a word, but one that is told in milli
 BATCH = 64  # utterances that are read together
 
 LEAST = 2**24  # bytes: of so few no list is too long, however small the file
+HEAP = b"GCOL\1\0\0\0"  # begins what HDF5 keeps the lists' contents in
 RESTORE = "restore this file"
 
 Spikes = tuple[Float64[np.ndarray, " spike"], Int64[np.ndarray, " spike"]]
@@ -82,6 +84,8 @@ class SpikeTrains(Utterances):
         number, bin_ms, places = settings.num_frames, float(settings.bin_ms), self.by_part()
 
         def write(path: Path) -> None:
+            for name in dict.fromkeys(self.paths):
+                check_heaps(self.root / name)
             progress = tqdm(total=len(places), desc=f"features of {self.name}", unit="utterance")
             with path.open("wb") as file, progress:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(places), number, UNITS)}
@@ -151,6 +155,31 @@ def column(file: h5py.File, name: str) -> h5py.Dataset:
     if claimed > max(file.id.get_filesize(), LEAST):
         raise ValueError(f"its {name!r} claims {claimed:,} bytes, more than the file has")
     return found
+
+
+def check_heaps(path: Path) -> None:
+    """Raise ``ValueError`` for a file that HDF5 would read for ever: one of its heaps' objects has no size.
+
+    HDF5 reads what was zeroed by a disk's failure so (HDFGroup/hdf5, issue 1707). A disk that cannot map is not asked.
+    """
+
+    def number(first: int, bytes: int) -> int:
+        return int.from_bytes(content[first : first + bytes], "little")
+
+    with or_damaged(path, RESTORE), path.open("rb") as file:
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return
+        start = content.find(HEAP)
+        while start >= 0:
+            place, end = start + 16, min(start + number(start + 8, 8), len(content))
+            while place + 16 <= end:
+                index, size = number(place, 2), number(place + 8, 8)
+                if not index and not size:
+                    raise ValueError(f"its heap at byte {start:,} is broken")
+                place += 16 + -(-size // 8) * 8 if index else end
+            start = content.find(HEAP, start + 1)
 
 
 def gather(

@@ -1,5 +1,6 @@
 """What is fuzzed: each reader of what comes from outside, with what it reads of the small world."""
 
+import functools
 import gzip
 import json
 import random
@@ -247,9 +248,14 @@ def features_are_right(value: Any, valid: Any) -> bool:
 # Settings, searches, results
 
 
+@functools.cache
+def declared() -> dict[str, dict[str, Any]]:
+    return book.read_defaults(book.ROOT)
+
+
 def read_book(world: World) -> dict:
     settings = book.read_settings(world / "settings" / "book.yml")
-    book.check(settings, DECLARED)
+    book.check(settings, declared())
     return settings
 
 
@@ -270,8 +276,6 @@ def search(world: World) -> list:
 def results(world: World) -> Any:
     return json.loads(json.dumps(tabulate()(world).to_dict()))
 
-
-DECLARED = book.read_defaults(book.ROOT)
 
 READERS = {
     **{form: recording(form) for form in FORMATS},

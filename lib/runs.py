@@ -80,7 +80,8 @@ class Run:
         path, epochs = self.folder / "history.csv", self.setup.training.epochs
         with or_damaged(path, RETRAIN):
             history = pd.read_csv(path)
-            if len(history) != epochs or not np.isfinite(history[["epoch", "validation_loss"]].astype(float)).all(axis=None):
+            numbers = history[["epoch", "validation_loss"]].to_numpy(dtype=float)
+            if len(history) != epochs or not np.isfinite(numbers).all():
                 raise ValueError(f"it does not hold {epochs} epochs")
         return history
 

@@ -240,7 +240,7 @@ def spikes(world: World, change: Callable[[h5py.File], Any]) -> None:
                 ragged = np.empty(3, dtype=object)
                 ragged[:] = [np.array([value], dtype)] * 3
                 file.create_dataset(f"spikes/{key}", data=ragged, dtype=h5py.vlen_dtype(dtype))
-            file["labels"], file["extra/speaker"], file["extra/keys"] = range(3), [0, 10, 11], ["one", "two", "three"]
+            file["labels"], file["extra/speaker"], file["extra/keys"] = [0, 1, 0], [0, 0, 10], ["one", "two"]
     with h5py.File(world / "shd" / "shd_train.h5", "r+") as file:
         change(file)
 

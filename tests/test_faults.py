@@ -172,7 +172,7 @@ SPIKES = [
     ("a channel that the cochlea has not", spikes(lambda file: file["spikes/units"].__setitem__(1, [700])),
      extract("shd"), "a spike on channel 700, and the channels are 0 to 699.*restore this file"),
     ("a label below 0", spikes(lambda file: (file.pop("labels"), file.update(labels=[0, 1, -1]))), load("shd"),
-     "a label -1, and the labels are 0 to 2.*restore this file"),
+     "a label -1, and the labels are 0 to 1.*restore this file"),
     ("a speaker that is neither name nor number",
      spikes(lambda file: (file.pop("extra/speaker"), file.update({"extra/speaker": [0.5, 1, 2]}))), load("shd"),
      "a speaker 0.5, and speakers are names or whole numbers from 0.*restore this file"),

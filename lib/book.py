@@ -81,7 +81,7 @@ def read_settings(*paths: Path) -> dict[str, Any]:
             raise FileNotFoundError(f"there is no file {path}")
         try:
             said = yaml.load(path.read_text(encoding="utf-8"), OneOfEachKey)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
             raise ValueError(f"{path} must be a mapping from names to values")

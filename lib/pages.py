@@ -143,6 +143,7 @@ def render(source: Path, html: Path) -> None:
         log = re.sub(r"\x1b\[[\d;]*m", "", finished.stdout).splitlines()
         wrong = [line for line in log if re.search("WARNING|ERROR|Error", line)] or log[-5:]
         raise RuntimeError("the book does not build without warnings:\n" + "\n".join(wrong))
-    shutil.rmtree(html, ignore_errors=True)
-    os.replace(output / "_build/html", html)
+    shutil.rmtree(html.resolve(), ignore_errors=True)
+    with atomic_write(html) as aside:  # which may be a link to another disk
+        shutil.move(output / "_build/html", aside)
     shutil.rmtree(output)

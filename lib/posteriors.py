@@ -240,7 +240,7 @@ def store(tensors: dict, path: Path) -> None:
     written = io.BytesIO()
     torch.save(tensors, written)
     with atomic_write(path) as aside:
-        aside.write_bytes(written.getbuffer())
+        aside.write_bytes(written.getvalue())
 
 
 def save(posterior: Posterior, path: Path) -> None:

@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from unittest.mock import patch
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,12 +51,14 @@ from small_world import (
     removed,
     setup,
     sound,
+    spikes,
     stored,
     synthesise,
     tabulate,
     tensors,
     train,
     with_little_room,
+    without_locks,
 )
 
 from lib import datasets, runs, study
@@ -74,6 +77,9 @@ SPEECH = "does not decode as audio .*restore this file"
 ANEW = "checkpoint.pt is damaged; delete it, and training begins anew"
 FULL = "the disk of .* is full.*make room and run again"
 ROOM = "are needed on the disk of .*make room or give another folder"
+NOWHERE = "is a link to nowhere/at/all, for which there is no folder; make one or delete the link"
+NO_LOCKS = "the disk of .* does not know locks; give a folder of another, or mount it with locks"
+DAMAGED = "shd_train.h5 is damaged or missing .*restore this file"
 RETRAIN = "delete its folder and train again"
 DIVERGED = r"training diverged in epoch \d+ \(.*\): lower learning_rate"
 
@@ -97,6 +103,10 @@ def own(**settings):
 def bias(of):
     """To put a readout's bias in the place of a state's."""
     return lambda state: state.update({"readout.bias": of})
+
+
+def without_loss(path):
+    path.write_text(path.read_text().replace("\n2,", "\n2,inf,inf,inf,inf,"))
 
 
 # What is wrong, the change, what is asked for, of the sentence the words that matter; patterns of new files, the error.
@@ -221,6 +231,27 @@ ARCHIVES = [
     ("too few words", nothing, synthesise("new", utterances=3), "has at least 240 utterances, not 3"),
     ("someone's folder", nothing, synthesise("hd"), "something other.*delete it or give another folder"),
     ("little room for speech", nothing, with_little_room(synthesise("new")), ROOM),
+    ("a link to nowhere as the folder", both(archive(), link_to_nowhere("new/hd")), fetch(), NOWHERE),
+    ("a link to nowhere for speech", link_to_nowhere("mine"), synthesise("mine"), NOWHERE),
+    ("a folder on a disk without locks", archive(), without_locks(fetch()), NO_LOCKS),
+]  # fmt: skip
+
+SPIKES = [
+    ("no spikes' file", nothing, load("shd"), "shd does not hold the set 'shd'.*give the folder"),
+    ("a text as a spikes' file", both(spikes(len), holds("shd/shd_train.h5", "spikes")), load("shd"), DAMAGED),
+    ("a cut spikes' file", both(spikes(len), cut("shd/shd_train.h5", 0.5)), load("shd"), DAMAGED),
+    ("times in milliseconds", spikes(lambda file: file["spikes/times"].__setitem__(1, [513.0])), extract("shd"),
+     "utterance 1 has a spike at 513 s, and no word is so long: times are seconds.*restore this file"),
+    ("a channel that the cochlea has not", spikes(lambda file: file["spikes/units"].__setitem__(1, [700])),
+     extract("shd"), "a spike on channel 700, and the channels are 0 to 699.*restore this file"),
+    ("a label below 0", spikes(lambda file: (file.pop("labels"), file.update(labels=[0, 1, -1]))), load("shd"),
+     "a label -1, and the labels are 0 to 1.*restore this file"),
+    ("a speaker that is neither name nor number",
+     spikes(lambda file: (file.pop("extra/speaker"), file.update({"extra/speaker": [0.5, 1, 2]}))), load("shd"),
+     "a speaker 0.5, and speakers are names or whole numbers from 0.*restore this file"),
+    ("labels that lie in another file",
+     spikes(lambda file: (file.pop("labels"), file.update(labels=h5py.ExternalLink("shd_test.h5", "labels")))),
+     load("shd"), "'labels' lies in another file, which is not read.*restore this file"),
 ]  # fmt: skip
 
 PARAMETERS = [
@@ -234,6 +265,9 @@ PARAMETERS = [
     ("an empty study", holds("my.yml", ""), lambda world: study.read(world / "my.yml"), "my.yml: 'sets' must be a"),
     ("a study that is no YAML", holds("my.yml", "seed: [1"), lambda world: study.read(world / "my.yml"),
      "my.yml is not YAML"),
+    ("a set of a study without settings",
+     holds("my.yml", "{sets: {sc: 1}, method: [map], seed: [1], evaluation: {}}"),
+     lambda world: study.read(world / "my.yml"), "my.yml: 'sc' must be a mapping of settings, not 1"),
 ]  # fmt: skip
 
 RUNS = [
@@ -279,6 +313,11 @@ RUNS = [
     ("a full disk for the table", nothing, on_a_full_disk(tabulate()), FULL),
     ("a deviation without a mean", nothing, lambda world: MeanFieldGaussian({}, {"bias": torch.ones(2)}),
      "'bias' has no mean of the same shape"),
+    ("a record of other settings than there are", record(lambda of: of["settings"].update(pace=1)), stored("setup"),
+     f"run.json is damaged.*'pace' is no setting.*; {RETRAIN}"),
+    ("a history with a loss that is no number", lambda world: without_loss(path_in(world, "runs/*/history.csv")),
+     HISTORY, f"history.csv .*; {RETRAIN}"),
+    ("runs on a disk without locks", nothing, without_locks(train(seed=2)), NO_LOCKS),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"
@@ -294,7 +333,8 @@ PERMISSIONS = [
 ]
 
 AREAS = {
-    "recordings": RECORDINGS, "features": FEATURES, "archives": ARCHIVES, "parameters": PARAMETERS, "runs": RUNS,
+    "recordings": RECORDINGS, "features": FEATURES, "archives": ARCHIVES, "spikes": SPIKES, "parameters": PARAMETERS,
+    "runs": RUNS,
     "permissions": PERMISSIONS,
 }  # fmt: skip
 FAULTS = {f"{area}: {what}": given for area, rows in AREAS.items() for what, *given in rows}

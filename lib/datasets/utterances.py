@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -102,8 +103,8 @@ class Utterances:
             return self.digest()
         state, changed = self.state()
         path = cache / f"{self.name}-{state}.fingerprint"
-        if path.is_file():
-            return path.read_text(encoding="utf-8").strip()
+        if path.is_file() and re.fullmatch(rb"[0-9a-f]{32}\n", known := path.read_bytes()):
+            return known.decode().strip()
         fingerprint = self.digest()
         # Two changes within one tick of the file system's clock look like one: what is too new is not relied on.
         if self.state()[0] == state and time.time() - changed > CLOCK_TICK:
@@ -161,24 +162,42 @@ class Utterances:
         settings = {"data": self.fingerprint(cache), "parts": parts, "order": PARTS} | dict(settings)
         key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         path, shape = cache / f"{self.name}-{key}.npy", (len(places), *shape)
-        # The settings are written last, so where they stand the features are whole.
-        if not (described := path.with_suffix(".json")).is_file():
+        described = path.with_suffix(".json")
+
+        def stored() -> dict[str, Any] | None:
+            """The settings are written last, so where they stand, and are these, the features are whole."""
+            with suppress(OSError, ValueError, AttributeError):
+                found = json.loads(described.read_bytes())
+                if {**found, "heard": None} == json.loads(json.dumps({**settings, "heard": None})):
+                    return found
+            return None
+
+        if not stored():
             with exclusive(path.with_suffix("")):
-                if not described.is_file():
+                if not stored():
                     check_space(f"features of {self.name}", np.dtype(dtype).itemsize * math.prod(shape), cache)
                     with atomic_write(path) as aside:
                         heard = write(aside)
                     write_json(described, settings | {"heard": heard})
-        with or_damaged(described, "delete it and run again"):
-            heard = json.loads(described.read_text(encoding="utf-8")).get("heard")
+        heard = (stored() or {}).get("heard")
         with or_damaged(path, f"delete {described} and run again"):
-            features = np.load(path, mmap_mode="c")
+            features = mapped(path)
             if features.shape != shape or features.dtype != dtype:
                 raise ValueError(f"it does not hold features of shape {shape}")
             if features.dtype.kind == "f" and not np.isfinite(features.sum()):
                 raise ValueError("it holds features that are not finite numbers")
         labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
         return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """Map an array on disk, of which what is written stays in memory; some disks cannot, and it is read whole."""
+    try:
+        return np.load(path, mmap_mode="c")
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        return np.load(path)
 
 
 def check_trainable(utterances: Utterances) -> None:

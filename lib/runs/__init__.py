@@ -60,7 +60,8 @@ class Run:
 
     @cached_property
     def setup(self) -> Setup:
-        return Setup.from_record(self.record["settings"])
+        with or_damaged(self.folder / "run.json", RETRAIN):
+            return Setup.from_record(self.record["settings"])
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -79,7 +80,8 @@ class Run:
         path, epochs = self.folder / "history.csv", self.setup.training.epochs
         with or_damaged(path, RETRAIN):
             history = pd.read_csv(path)
-            if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
+            numbers = history[["epoch", "validation_loss"]].to_numpy(dtype=float)
+            if len(history) != epochs or not np.isfinite(numbers).all():
                 raise ValueError(f"it does not hold {epochs} epochs")
         return history
 
@@ -281,7 +283,7 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
                 _evaluate(run, frames, samples, bins, averaged, path)
     with or_damaged(path, "delete it and evaluate again"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        itemgetter(*FIGURES)(record["figures"])
+        np.array(itemgetter(*FIGURES)(record["figures"]), dtype=float)
     with or_damaged(averaged, f"delete it and {path.name} and evaluate again"):
         probabilities = np.load(averaged)
         if probabilities.shape != (shape := (len(labels), len(frames.class_names))):
@@ -295,7 +297,7 @@ def _evaluate(run: Run, frames: Frames, samples: int, bins: int, averaged: Path,
     probabilities = predicted(run, frames, test.features, samples)
     np.save(written := io.BytesIO(), metrics.model_average(probabilities).float().numpy())
     with atomic_write(averaged) as aside:
-        aside.write_bytes(written.getbuffer())
+        aside.write_bytes(written.getvalue())
     figures = metrics.summary(probabilities, test.labels, bins=bins) | {"examples": len(test.labels)}
     produced_by = {"run": run.folder.name, "samples": len(probabilities), "bins": bins}
     write_json(path, {"figures": figures} | produced_by | provenance.here())

@@ -151,13 +151,18 @@ def read(path: Path) -> Study:
         raise FileNotFoundError(f"there is no study {path}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for name, kind in (NEEDED | OPTIONAL).items():
         left_out = None if name in NEEDED else kind()
         if not isinstance(content, dict) or not isinstance(content.get(name, left_out), kind):
             raise ValueError(f"{path}: {name!r} must be a {kind.__name__}")
     measures = {"evaluation": content.pop("evaluation")} | content.pop("measures", {})
+    measures = {name: {} if how is None else how for name, how in measures.items()}
+    common = {name: given for name, given in content.get("common", {}).items() if name in METHODS}
+    for name, given in (content["sets"] | content.get("variants", {}) | measures | common).items():
+        if not isinstance(given, dict):
+            raise ValueError(f"{path}: {name!r} must be a mapping of settings, not {given!r}")
     checked = (
         (content, NEEDED | OPTIONAL, "a study has"),
         (measures, MEASURES, "the measures are"),
@@ -166,4 +171,4 @@ def read(path: Path) -> Study:
     for given, known, words in checked:
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"{path}: {unknown[0]!r} is not known; {words} {', '.join(known)}")
-    return Study(path=path, measures={name: how or {} for name, how in measures.items()}, **content)
+    return Study(path=path, measures=measures, **content)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +96,7 @@ def or_damaged(path: Path, remedy: str) -> Iterator[None]:
     """Raises ``ValueError`` that names ``path`` and the ``remedy`` where the block finds it missing or malformed."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{path} is damaged or missing ({reason}); {remedy}") from error
 
@@ -104,6 +105,19 @@ def write_json(path: Path, content: dict | list) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def writable(folder: Path, instead: str | Path | None) -> Path:
+    """The folder; where it cannot be written, one of its name in the folder ``instead``.
+
+    Raises ``OSError`` that says what to do where that is not given.
+    """
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        return folder
+    if instead is None:
+        raise OSError(errno.EACCES, f"{folder} cannot be written to; give results_root, a folder for what is computed")
+    return Path(instead).expanduser() / folder.name
 
 
 def serve_the_nameless() -> None:

@@ -96,7 +96,7 @@ def train_ivon(
     return fit(method, network, training, validation, **loop)
 
 
-def learned(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Those for an optimiser: they require a gradient. Raises ``ValueError`` for none, and for half precision."""
     serve_the_nameless()
     if not (found := [parameter for parameter in parameters if parameter.requires_grad]):

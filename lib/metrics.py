@@ -180,7 +180,7 @@ def _check_probabilities(probabilities: Tensor) -> None:
         raise ValueError(f"probabilities of shape {shape} hold no prediction to measure")
     if not probabilities.isfinite().all() or (probabilities < 0).any():
         raise ValueError("probabilities must be finite and not negative; were logits given, or did training diverge?")
-    furthest = float((probabilities.double().sum(dim=-1) - 1).abs().max())
+    furthest = float((probabilities.detach().double().sum(dim=-1) - 1).abs().max())
     if furthest > max(SUM_TOLERANCE, torch.finfo(probabilities.dtype).eps):
         raise ValueError(f"probabilities must sum to one over the classes; one sum is off by {furthest:.2g}")
 

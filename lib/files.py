@@ -1,6 +1,7 @@
 """Atomic writes, exclusive locks, and one sentence where the disk or a file is not as it should be."""
 
 import errno
+import getpass
 import glob
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from filelock import FileLock, SoftFileLock, Timeout
 
@@ -141,3 +142,27 @@ def write_json(path: Path, content: dict | list) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def writable(folder: Path, instead: str | Path | None) -> Path:
+    """The folder; where it cannot be written, one of its name in the folder ``instead``.
+
+    Raises ``OSError`` that says what to do where that is not given.
+    """
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        return folder
+    if instead is None:
+        raise OSError(errno.EACCES, f"{folder} cannot be written to; give results_root, a folder for what is computed")
+    return Path(instead).expanduser() / folder.name
+
+
+def serve_the_nameless() -> None:
+    """Name the folder that PyTorch's optimisers name after their user, where that user has no name and they would end.
+
+    In a container a user is often a bare number.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(gettempdir(), f"torchinductor_{os.getuid()}")))

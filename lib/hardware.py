@@ -81,7 +81,7 @@ def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) 
     """
     if not bits >= 2:
         raise ValueError(f"symmetric levels need 2 bits or more, not {bits}")
-    changed, steps = dict(state), 2 ** (bits - 1) - 1
+    changed, steps = dict(state), 2.0 ** (bits - 1) - 1
     for name in names if bits < math.inf else ():
         largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
         changed[name] = (state[name] / largest * steps).round() / steps * largest

@@ -223,7 +223,7 @@ def surrogate_alignment(
     leaves = {name: placed[name].detach().requires_grad_() for name in direction}
     with torch.enable_grad(), posteriors.evaluating(network):
         losses = [
-            cross_entropy(functional_call(network, placed | leaves, features.to(own)), labels.to(own.device))
+            cross_entropy(functional_call(network, placed | leaves, features.to(own)), labels.to(own.device).long())
             for features, labels in batches
         ]
         # Where a parameter has no effect in evaluation mode, its gradient is zero.

@@ -28,6 +28,7 @@ def execute(root: Path, stem: str, name: str, parameters: dict[str, Any], starts
     A kernel that dies before it answers has run nothing and is started anew: kernels that start at the same time may
     choose the same port. Raises ``RuntimeError`` with the error of a cell.
     """
+    need_a_home()
     os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share/jupyter")  # this environment's kernel, not the user's
     report = root / "_build/reports" / f"{name}.ipynb"
     try:
@@ -51,6 +52,14 @@ def execute(root: Path, stem: str, name: str, parameters: dict[str, Any], starts
     with atomic_write(root / "_build/executed" / report.name) as aside:
         nbformat.write(clean(notebook, root), aside)
     report.unlink()
+
+
+def need_a_home() -> None:
+    """Give a user without a home, which Jupyter asks for, that of system users: it does without what is not there."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
 
 
 def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
@@ -130,6 +139,7 @@ def render(source: Path, html: Path) -> None:
 
     Raises ``RuntimeError`` with all that is wrong where the book does not build without warnings.
     """
+    need_a_home()
     output = source.with_name("rendering")
     shutil.rmtree(output, ignore_errors=True)
     program = Path(sysconfig.get_path("scripts")) / "jupyter-book"

@@ -181,11 +181,16 @@ def evaluating(network: nn.Module, noisy: bool = False) -> Iterator[None]:
 def batches_for(
     network: nn.Module, features: Real[Tensor, "batch time features"]
 ) -> Iterator[Float[Tensor, "_ time features"]]:
-    """Some utterances at a time, where and of the type that the network is, in memory as it reads them: time first."""
+    """Some utterances at a time, where and of the type that the network is, in memory as it reads them: time first.
+
+    Raises ``ValueError`` where features are not finite numbers: a neuron would not show it, and be silent.
+    """
     own = next(network.parameters())
     widest = max((parameter.shape[0] for parameter in network.parameters() if parameter.ndim > 0), default=1)
     for batch in features.split(max(1, SPIKES_TOGETHER // (features.shape[1] * widest))):
-        yield batch.to(own).transpose(0, 1).contiguous().transpose(0, 1)
+        if not (batch := batch.to(own)).isfinite().all():
+            raise ValueError("there are utterances whose features are not finite numbers: take them out")
+        yield batch.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def network_state(network: nn.Module) -> State:

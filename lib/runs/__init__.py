@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lib import datasets, metrics, posteriors, provenance
 from lib.datasets import Utterances
 from lib.features import Frames
-from lib.files import atomic_write, exclusive, or_damaged, write_json
+from lib.files import atomic_write, exclusive, or_damaged, writable, write_json
 from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
@@ -114,21 +114,24 @@ class Evaluation:
         return self.record["figures"]
 
 
-def load_utterances(setup: Setup, data_root: Root = None) -> Utterances:
+def load_utterances(setup: Setup, data_root: Root = None, results_root: str | Path | None = None) -> Utterances:
     """A data set under its split; where no folder is named it is made or downloaded, unless it is there."""
     dataset = datasets.get(setup.dataset)
-    if isinstance(data_root, Mapping):
-        data_root = data_root.get(setup.dataset)
+    data_root = data_root.get(setup.dataset) if isinstance(data_root, Mapping) else data_root
     if data_root is None:
-        data_root = DATA / setup.dataset
-        dataset.prepare(data_root)
+        own = DATA / setup.dataset
+        dataset.prepare(data_root := own if own.is_dir() else writable(own, results_root))
     return datasets.load(setup.dataset, Path(data_root), setup.data)
 
 
-def load_frames(setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None) -> Frames:
+def load_frames(
+    setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None,
+    results_root: str | Path | None = None,
+) -> Frames:  # fmt: skip
     """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
-    utterances = load_utterances(setup, data_root)
-    return datasets.get(setup.dataset).frames(utterances, setup.data, cache or DATA / "features", snr)
+    utterances = load_utterances(setup, data_root, results_root)
+    cache = cache or writable(DATA / "features", results_root)
+    return datasets.get(setup.dataset).frames(utterances, setup.data, cache, snr)
 
 
 def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.Module:
@@ -220,7 +223,7 @@ def each(
         there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
         setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
         if setups:
-            frames = load_frames(setups[0], data_root)
+            frames = load_frames(setups[0], data_root, results_root=results_root)
         for setup in setups:
             yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
 
@@ -299,5 +302,5 @@ def _evaluate(run: Run, frames: Frames, samples: int, bins: int, averaged: Path,
     with atomic_write(averaged) as aside:
         aside.write_bytes(written.getvalue())
     figures = metrics.summary(probabilities, test.labels, bins=bins) | {"examples": len(test.labels)}
-    produced_by = {"run": run.folder.name, "samples": len(probabilities), "bins": bins}
-    write_json(path, {"figures": figures} | produced_by | provenance.here())
+    record = {"figures": figures, "run": run.folder.name, "samples": len(probabilities), "bins": bins}
+    write_json(path, record | provenance.here())

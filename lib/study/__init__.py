@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lib import methods
+from lib.files import or_damaged
 from lib.methods import METHODS, Derived
 from lib.runs import DATA
 from lib.setup import Setup
@@ -93,7 +94,14 @@ class Study:
             raise ValueError(
                 f"{self.chosen_path} is not there: choose the settings first, with make tune STUDY={study}"
             )
-        return yaml.safe_load(self.chosen_path.read_text(encoding="utf-8"))
+        with or_damaged(self.chosen_path, "restore it, or choose the settings again with make tune"):
+            try:
+                chosen = yaml.safe_load(self.chosen_path.read_text(encoding="utf-8"))
+            except yaml.YAMLError as error:
+                raise ValueError(error) from error
+            if not isinstance(chosen, dict) or not all(isinstance(one, dict) for one in chosen.values()):
+                raise ValueError("it must be a mapping from methods to settings")
+        return chosen
 
     @property
     def cells(self) -> list[Cell]:

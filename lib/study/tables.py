@@ -5,7 +5,7 @@ holds all that determined a run, what it was computed with, and the settings of 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Results:
                 self.records = {_key_of(record): record for record in json.loads(path.read_text(encoding="utf-8"))}
             # The trials are of no run.
             for table in sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"}):
-                self.tables[table] = dict(list(_read(folder, table).groupby(KEY, sort=False)))
+                self.tables[table] = dict(list(_read(folder, table, KEY).groupby(KEY, sort=False)))
 
     def put(self, key: Key, record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
         """The record of a run, and tables of it as a measure returns them, in the place of those that are stored."""
@@ -132,8 +132,10 @@ def _key_of(record: Mapping[str, Any]) -> Key:
     return record["set"], record["variant"], settings["method"], settings["seed"]
 
 
-def _read(folder: Path, table: str) -> pd.DataFrame:
+def _read(folder: Path, table: str, needed: Sequence[str] = ()) -> pd.DataFrame:
     path = folder / file_name(table)
     with or_damaged(path, REMEDY):
         names = dict.fromkeys(KEY[:3], str)
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
+        rows[list(needed)]
+    return rows

@@ -30,6 +30,7 @@ from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import Posterior
+from lib.settings import folder_named
 from lib.setup import Setup, setup_of
 from lib.trainers import VALIDATION_SAMPLES, likelihood
 
@@ -120,7 +121,7 @@ def load_utterances(setup: Setup, data_root: Root = None) -> Utterances:
     if data_root is None:
         data_root = DATA / setup.dataset
         dataset.prepare(data_root)
-    return datasets.load(setup.dataset, Path(data_root), setup.data)
+    return datasets.load(setup.dataset, data_root, setup.data)
 
 
 def load_frames(setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None) -> Frames:
@@ -153,7 +154,7 @@ def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: 
 
     What a derived run is made of is trained first, where it is not found.
     """
-    folder = Path(root or DATA / "runs") / setup.name_of(frames.fingerprint)
+    folder = folder_named(root, DATA / "runs") / setup.name_of(frames.fingerprint)
     if not (folder / "run.json").exists():
         with exclusive(folder):
             if not (folder / "run.json").exists():
@@ -168,7 +169,7 @@ def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | 
 
     Raises ``ValueError`` where there are only others, and says in what they differ: another run is never taken for it.
     """
-    root = Path(root or DATA / "runs")
+    root = folder_named(root, DATA / "runs")
     wanted = root / setup.name_of(frames.fingerprint)
     if (wanted / "run.json").exists():
         return Run(wanted)
@@ -213,14 +214,15 @@ def each(
             raise ValueError(f"no {name} is given: give one or more")
     for name in data_root.keys() - datasets.SETS.keys() if isinstance(data_root, Mapping) else ():
         raise ValueError(f"data_root names {name!r}, which is no data set: the sets are {', '.join(datasets.SETS)}")
+    found = []  # of all, before any is trained: what cannot be had together is refused at once
     for one in as_list(dataset):
         pairs = itertools.product(as_list(method), as_list(seed))
-        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
+        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in as_list(missing)]
         setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
-        if setups:
-            frames = load_frames(setups[0], data_root)
-        for setup in setups:
-            yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
+        frames = load_frames(setups[0], data_root) if setups else None
+        found += [(setup, frames, find(setup, frames, results_root)) for setup in setups]
+    for setup, frames, run in found:
+        yield run or train(setup, frames, results_root), frames
 
 
 def as_list(value: Any) -> list:

@@ -17,6 +17,7 @@ from lib.datasets import downloads
 from lib.datasets.downloads import Source
 from lib.datasets.utterances import DataSettings, Utterances, check_trainable
 from lib.features import Frames
+from lib.settings import folder_named
 
 HOLDING_OUT = ("without ", "held-out ")
 HELD_OUT = -1  # the label of an utterance whose class the rest does not have
@@ -51,7 +52,7 @@ class DataSet:
         Raises ``ValueError`` where a synthetic set's folder holds something else or an archive is not what was
         published, ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk is too small.
         """
-        root = Path(root)
+        root = folder_named(root)
         if self.make is not None:
             self.make(root)
         elif not (root.is_dir() and any(root.iterdir())):
@@ -63,7 +64,7 @@ class DataSet:
         Raises ``ValueError`` if the split is unknown or the files do not make a whole set, ``FileNotFoundError`` if the
         folder does not hold the set or a list names recordings that are not there.
         """
-        root, settings = Path(root), self.settings() if settings is None else settings
+        root, settings = folder_named(root), self.settings() if settings is None else settings
         split = settings.split or self.default_split
         holds_out = split.startswith(HOLDING_OUT)
         if not holds_out and split not in self.splits:

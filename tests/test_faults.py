@@ -51,9 +51,10 @@ from small_world import (
     with_little_room,
 )
 
-from lib import runs, study
+from lib import datasets, runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
+from lib.settings import TEXT, check, optional, real, several, whole
 
 HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
 SC_FILE = "sc/bed/00000008_nohash_0.wav"
@@ -161,6 +162,20 @@ PARAMETERS = [
     ("an empty study", holds("my.yml", ""), lambda world: study.read(world / "my.yml"), "my.yml: 'sets' must be a"),
     ("a study that is no YAML", holds("my.yml", "seed: [1"), lambda world: study.read(world / "my.yml"),
      "my.yml is not YAML"),
+    ("a number that is text", nothing, lambda world: check("learning_rate", "1e-3", real(0, 1)),
+     "learning_rate = '1e-3' does not fit: it must be a number from 0 up to 1; write 0.001"),
+    ("a list that is text", nothing, lambda world: check("hidden_sizes", "[8, 8]", several(whole(1))),
+     r"hidden_sizes = '\[8, 8\]' does not fit.*; write \[8, 8\], for papermill -y 'hidden_sizes: \[8, 8\]'"),
+    ("the word None", nothing, lambda world: check("patience", "None", optional(whole(1))), "does not fit.*write null"),
+    ("a word that YAML takes for False", nothing, lambda world: check("split", False, TEXT), "does not fit.*in quotes"),
+    ("a study indented with tabs", holds("my.yml", "sets:\n\ta: {}"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML.*indent with spaces"),
+    ("a study with a key twice", holds("my.yml", "seed: [1]\nseed: [2]"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML: 'seed' stands twice"),
+    ("a variable of the shell in a folder's name", nothing, lambda world: datasets.load("sc", "$HOME/sc"),
+     r"'\$HOME/sc': only a shell replaces \$HOME; write the whole path"),
+    ("the home of a user who is not there", nothing, lambda world: datasets.load("sc", "~nobody-of-this-name/sc"),
+     "the home that it begins with is not known; write the whole path"),
 ]  # fmt: skip
 
 RUNS = [
@@ -206,6 +221,8 @@ RUNS = [
     ("a full disk for the table", nothing, on_a_full_disk(tabulate()), FULL),
     ("a deviation without a mean", nothing, lambda world: MeanFieldGaussian({}, {"bias": torch.ones(2)}),
      "'bias' has no mean of the same shape"),
+    ("a table with a row of no record", lines("runs/table1.csv", lambda of: [*of, "hd,map,9" + ",1" * 6]), tabulate(),
+     r"table1.csv .*of its row \('hd', 'map', 9\) there is no record in runs.json.*; move it away"),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"

@@ -261,6 +261,7 @@ def test_a_folder_of_runs_is_named_from_the_home_too(toy_frames, tmp_path, monke
 def test_table_1_never_mixes_rows_of_other_settings(trained, toy_frames, root, capsys):
     def write(bins=5, **changes):
         run = trained(**changes)
+        capsys.readouterr()
         write_table1({run: runs.evaluate(run, toy_frames, 2, bins)}, root)
         table = pd.read_csv(root / "table1.csv")
         recorded = [Setup.of(record["settings"]) for record in json.loads((root / "runs.json").read_text())]

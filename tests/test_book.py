@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from symtable import symtable
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -14,10 +15,12 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.book import SEQUENCE, read_defaults
 from lib.pages import PICTURES, clean, render, stage
+from lib.parameters import NOTEBOOKS as PARAMETERS
+from lib.parameters import assigned
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+NOTEBOOKS = sorted(path.stem for path in BOOK.glob("[!.]*.ipynb"))
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 
 # The first cell of each notebook. On Colab a notebook knows nothing of where it came from, so the cell has to repeat
@@ -28,7 +31,10 @@ if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {REPOSITORY} /content/companion
     %pip install --quiet espeakng-loader filelock ivon-opt jaxtyping laplace-torch myst-nb pyroomacoustics soundfile
     %cd /content/companion/book
-    sys.path.insert(0, "/content/companion")"""
+    sys.path.insert(0, "/content/companion")
+else:
+    # What is called lib in the working folder is not this book's.
+    sys.path.sort(key=lambda folder: folder == "")"""
 
 
 def read(stem: str) -> nbformat.NotebookNode:
@@ -44,7 +50,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def test_the_contents_list_every_page_and_notebook() -> None:
     listed = set(re.findall(r"(?:file|root): book/(\S+)", (ROOT / "_toc.yml").read_text()))
-    assert listed == {path.stem for path in BOOK.iterdir() if path.suffix in (".md", ".ipynb")}
+    assert listed == {path.stem for path in BOOK.glob("[!.]*") if path.suffix in (".md", ".ipynb")}
     assert set(NOTEBOOKS) == set(read_defaults(ROOT))
 
 
@@ -71,6 +77,29 @@ def test_a_notebook_begins_with_the_colab_cell_and_its_parameters(stem: str) -> 
     assert {"colab", "remove-cell"} <= set(first.metadata.tags)
     with_parameters = [at for at, cell in enumerate(others) if "parameters" in cell.metadata.get("tags", [])]
     assert with_parameters == ([0] if stem in SEQUENCE else [])
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_notebook_s_own_cells_leave_its_parameters_as_they_are(stem: str) -> None:
+    """So that its cells can be run again, from the parameters on or one by one."""
+    for cell in code_cells(read(stem)):
+        if stem in SEQUENCE and "parameters" not in cell.metadata.get("tags", []):
+            names, _ = assigned(TransformerManager().transform_cell(cell.source))
+            assert names.isdisjoint(PARAMETERS[stem])
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_cell_replaces_nothing_that_it_takes_so_that_it_can_be_run_again(stem: str) -> None:
+    for cell in code_cells(read(stem)):
+        own, taken = set(), set()
+        for statement in ast.parse(TransformerManager().transform_cell(cell.source)).body:
+            if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr):
+                names = symtable(ast.unparse(statement), stem, "exec").get_symbols()
+                replaced = {name.get_name() for name in names if name.is_assigned()}
+                added = replaced if isinstance(statement, ast.AugAssign) else set()
+                taken |= ({name.get_name() for name in names if name.is_referenced()} | added) - own
+                own |= replaced
+        assert taken.isdisjoint(own)
 
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)

@@ -64,6 +64,7 @@ from small_world import (
 from lib import datasets, runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
+from lib.settings import TEXT, check, optional, real, several, whole
 
 BOOK = Path(__file__).resolve().parents[1] / "book" / "faults"
 HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
@@ -268,6 +269,20 @@ PARAMETERS = [
     ("a set of a study without settings",
      holds("my.yml", "{sets: {sc: 1}, method: [map], seed: [1], evaluation: {}}"),
      lambda world: study.read(world / "my.yml"), "my.yml: 'sc' must be a mapping of settings, not 1"),
+    ("a number that is text", nothing, lambda world: check("learning_rate", "1e-3", real(0, 1)),
+     "learning_rate = '1e-3' does not fit: it must be a number from 0 up to 1; write 0.001"),
+    ("a list that is text", nothing, lambda world: check("hidden_sizes", "[8, 8]", several(whole(1))),
+     r"hidden_sizes = '\[8, 8\]' does not fit.*; write \[8, 8\], for papermill -y 'hidden_sizes: \[8, 8\]'"),
+    ("the word None", nothing, lambda world: check("patience", "None", optional(whole(1))), "does not fit.*write null"),
+    ("a word that YAML takes for False", nothing, lambda world: check("split", False, TEXT), "does not fit.*in quotes"),
+    ("a study indented with tabs", holds("my.yml", "sets:\n\ta: {}"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML.*indent with spaces"),
+    ("a study with a key twice", holds("my.yml", "seed: [1]\nseed: [2]"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML: 'seed' stands twice"),
+    ("a variable of the shell in a folder's name", nothing, lambda world: datasets.load("sc", "$HOME/sc"),
+     r"'\$HOME/sc': only a shell replaces \$HOME; write the whole path"),
+    ("the home of a user who is not there", nothing, lambda world: datasets.load("sc", "~nobody-of-this-name/sc"),
+     "the home that it begins with is not known; write the whole path"),
 ]  # fmt: skip
 
 RUNS = [
@@ -318,6 +333,8 @@ RUNS = [
     ("a history with a loss that is no number", lambda world: without_loss(path_in(world, "runs/*/history.csv")),
      HISTORY, f"history.csv .*; {RETRAIN}"),
     ("runs on a disk without locks", nothing, without_locks(train(seed=2)), NO_LOCKS),
+    ("a table with a row of no record", lines("runs/table1.csv", lambda of: [*of, "hd,map,9" + ",1" * 6]), tabulate(),
+     r"table1.csv .*of its row \('hd', 'map', 9\) there is no record in runs.json.*; move it away"),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"

@@ -19,6 +19,7 @@ from lib.datasets.downloads import Source
 from lib.datasets.layout import shown, visible
 from lib.datasets.utterances import DataSettings, Utterances, check_trainable
 from lib.features import Frames
+from lib.settings import folder_named
 
 HOLDING_OUT = ("without ", "held-out ")
 HELD_OUT = -1  # the label of an utterance whose class the rest does not have
@@ -108,14 +109,11 @@ class DataSet:
 
 
 def folder_at(root: str | Path) -> Path:
-    """Return a folder that may be yet to be made; ``~`` is the user's home.
+    """Return a folder that may be yet to be made, as ``folder_named`` does.
 
-    Raises ``FileNotFoundError`` where there is no such home, and for a link to what is not there.
+    Raises ``FileNotFoundError`` for a link to what is not there.
     """
-    try:
-        folder = Path(root).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(f"{root} names no home that is known: write the folder's whole path") from error
+    folder = folder_named(root)
     if folder.is_symlink() and not folder.exists():
         raise FileNotFoundError(f"{folder} is a link to what is not there: make its target, or delete the link")
     return folder

@@ -30,6 +30,8 @@ from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import Posterior
+from lib.runs.run import Run, network_for
+from lib.settings import folder_named
 from lib.setup import Setup, as_list, setup_of
 from lib.trainers import VALIDATION_SAMPLES, likelihood
 
@@ -37,68 +39,9 @@ from lib.trainers import VALIDATION_SAMPLES, likelihood
 DATA = Path(__file__).resolve().parents[2] / "data"
 CHECKPOINT, HEARD = "checkpoint.pt", "heard.json"
 MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
-RETRAIN = "delete its folder and train again"
 FIGURES = ("accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
 
 Root = str | Path | Mapping[str, str] | None  # the folder of a data set, or those of several by their names
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run on disk."""
-
-    folder: Path
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """Settings, data fingerprint, seconds of training, and what it was computed with."""
-        path = self.folder / "run.json"
-        with or_damaged(path, RETRAIN):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            itemgetter("data", "settings")(record), itemgetter("dataset", "method", "seed")(record["settings"])
-        return record
-
-    @cached_property
-    def setup(self) -> Setup:
-        with or_damaged(self.folder / "run.json", RETRAIN):
-            return Setup.from_record(self.record["settings"])
-
-    @cached_property
-    def posterior(self) -> Posterior:
-        return posteriors.load(self.folder / "posterior.pt")
-
-    @property
-    def trained(self) -> list["Run"]:
-        """The runs whose training it took: this one, or those that it is made of."""
-        return [Run(self.folder.parent / name) for name in self.record.get("bases", ())] or [self]
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """Of the training; of a derived run that of the first that it is made of."""
-        if self.trained != [self]:
-            return self.trained[0].history
-        path, epochs = self.folder / "history.csv", self.setup.training.epochs
-        with or_damaged(path, RETRAIN):
-            history = pd.read_csv(path)
-            numbers = history[["epoch", "validation_loss"]].to_numpy(dtype=float)
-            if len(history) != epochs or not np.isfinite(numbers).all():
-                raise ValueError(f"it does not hold {epochs} epochs")
-        return history
-
-    @property
-    def validation_nll(self) -> float:
-        """Of the posterior that was kept."""
-        if "validation_nll" in self.record:
-            return self.record["validation_nll"]
-        losses = self.history["validation_loss"]
-        return float(losses.iloc[-1] if self.setup.method.keeps_last else losses.min())
-
-    def network(self, frames: Frames, device: str | None = None) -> nn.Module:
-        """An untrained network of this run's shape, to call with weights sampled from the posterior."""
-        return network_for(self.setup, frames, device)
-
-    def __str__(self) -> str:
-        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -121,7 +64,7 @@ def load_utterances(setup: Setup, data_root: Root = None, results_root: str | Pa
     if data_root is None:
         own = DATA / setup.dataset
         dataset.prepare(data_root := own if own.is_dir() else writable(own, results_root))
-    return datasets.load(setup.dataset, Path(data_root), setup.data)
+    return datasets.load(setup.dataset, data_root, setup.data)
 
 
 def load_frames(
@@ -132,15 +75,6 @@ def load_frames(
     utterances = load_utterances(setup, data_root, results_root)
     cache = cache or writable(DATA / "features", results_root)
     return datasets.get(setup.dataset).frames(utterances, setup.data, cache, snr)
-
-
-def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.Module:
-    """The network of a setup, its starting weights given by the seed; on CUDA where that is there, or on ``device``."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(setup.seed)
-        sizes = frames.features.shape[-1], len(frames.class_names)
-        return setup.method.network(setup.network, *sizes).to(device)
 
 
 def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
@@ -158,7 +92,7 @@ def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: 
 
     What a derived run is made of is trained first, where it is not found.
     """
-    folder = Path(root or DATA / "runs") / setup.name_of(frames.fingerprint)
+    folder = folder_named(root, DATA / "runs") / setup.name_of(frames.fingerprint)
     if not (folder / "run.json").exists():
         with exclusive(folder):
             if not (folder / "run.json").exists():
@@ -173,7 +107,7 @@ def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | 
 
     Raises ``ValueError`` where there are only others, and says in what they differ: another run is never taken for it.
     """
-    root = Path(root or DATA / "runs")
+    root = folder_named(root, DATA / "runs")
     wanted = root / setup.name_of(frames.fingerprint)
     if (wanted / "run.json").exists():
         return Run(wanted)
@@ -218,14 +152,15 @@ def each(
             raise ValueError(f"no {name} is given: give one or more")
     for name in data_root.keys() - datasets.SETS.keys() if isinstance(data_root, Mapping) else ():
         raise ValueError(f"data_root names {name!r}, which is no data set: the sets are {', '.join(datasets.SETS)}")
+    found = []  # of all, before any is trained: what cannot be had together is refused at once
     for one in as_list(dataset):
         pairs = itertools.product(as_list(method), as_list(seed))
-        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
+        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in as_list(missing)]
         setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
-        if setups:
-            frames = load_frames(setups[0], data_root, results_root=results_root)
-        for setup in setups:
-            yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
+        frames = load_frames(setups[0], data_root, results_root=results_root) if setups else None
+        found += [(setup, frames, find(setup, frames, results_root)) for setup in setups]
+    for setup, frames, run in found:
+        yield run or train(setup, frames, results_root), frames
 
 
 def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:

@@ -17,12 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from lib import methods
-from lib.files import or_damaged
 from lib.methods import METHODS, Derived
 from lib.runs import DATA
+from lib.settings import folder_named, read_yaml
 from lib.setup import Setup
 from lib.study.measures import MEASURES
 from lib.study.measures.common import Place
@@ -94,13 +92,9 @@ class Study:
             raise ValueError(
                 f"{self.chosen_path} is not there: choose the settings first, with make tune STUDY={study}"
             )
-        with or_damaged(self.chosen_path, "restore it, or choose the settings again with make tune"):
-            try:
-                chosen = yaml.safe_load(self.chosen_path.read_text(encoding="utf-8"))
-            except yaml.YAMLError as error:
-                raise ValueError(error) from error
-            if not isinstance(chosen, dict) or not all(isinstance(one, dict) for one in chosen.values()):
-                raise ValueError("it must be a mapping from methods to settings")
+        chosen = read_yaml(self.chosen_path)
+        if not isinstance(chosen, dict) or not all(isinstance(of, dict) for of in chosen.values()):
+            raise ValueError(f"{self.chosen_path} does not map methods to their settings; choose them with make tune")
         return chosen
 
     @property
@@ -126,9 +120,11 @@ class Study:
 
     def given(self, name: str, variant: str, method: str) -> dict[str, Any]:
         """What the file gives to a run: the common settings, its method's, its variant's and its set's."""
-        common = {setting: value for setting, value in self.common.items() if setting not in METHODS}
+        # "dropout" is a method and a setting.
+        own = {one: value for one, value in self.common.items() if one in METHODS and isinstance(value, dict | None)}
+        common = {setting: value for setting, value in self.common.items() if setting not in own}
         of_set = {setting: value for setting, value in self.sets[name].items() if setting != "data_root"}
-        return common | self.common.get(method, {}) | self.variants[variant] | of_set
+        return common | (own.get(method) or {}) | self.variants[variant] | of_set
 
     def chosen_for(self, variant: str, method: str) -> dict[str, Any]:
         """What trials chose for a method. Raises ``ValueError`` where they were to choose, and have not."""
@@ -145,7 +141,7 @@ class Study:
     def data_root(self, name: str) -> Path | None:
         """The folder of a set's recordings; a relative one is taken from the repository's."""
         root = self.sets[name].get("data_root")
-        return None if root is None else DATA.parent / root
+        return None if root is None else DATA.parent / folder_named(root)
 
 
 def named(name: str) -> Study:
@@ -157,20 +153,22 @@ def read(path: Path) -> Study:
     """The study that a file describes. Raises ``ValueError`` or ``FileNotFoundError`` where it does not."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     for name, kind in (NEEDED | OPTIONAL).items():
         left_out = None if name in NEEDED else kind()
         if not isinstance(content, dict) or not isinstance(content.get(name, left_out), kind):
             raise ValueError(f"{path}: {name!r} must be a {kind.__name__}")
     measures = {"evaluation": content.pop("evaluation")} | content.pop("measures", {})
-    measures = {name: {} if how is None else how for name, how in measures.items()}
     common = {name: given for name, given in content.get("common", {}).items() if name in METHODS}
-    for name, given in (content["sets"] | content.get("variants", {}) | measures | common).items():
-        if not isinstance(given, dict):
-            raise ValueError(f"{path}: {name!r} must be a mapping of settings, not {given!r}")
+    parts = {"sets": content["sets"], "variants": content.get("variants", {}), "measures": measures, "common": common}
+    for name, of in parts.items():
+        for key, value in of.items():
+            if not isinstance(key, str) or not isinstance(value, dict | None):
+                raise ValueError(
+                    f"{path}: {name!r} must map names, as text in quotes, to settings, not {key!r}: {value!r}"
+                )
+    if strange := [method for method in content["method"] if not isinstance(method, str)]:
+        raise ValueError(f"{path}: {strange[0]!r} is no method; the methods are {', '.join(METHODS)}")
     checked = (
         (content, NEEDED | OPTIONAL, "a study has"),
         (measures, MEASURES, "the measures are"),
@@ -179,4 +177,6 @@ def read(path: Path) -> Study:
     for given, known, words in checked:
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"{path}: {unknown[0]!r} is not known; {words} {', '.join(known)}")
-    return Study(path=path, measures=measures, **content)
+    for name in ("sets", "variants"):
+        content[name] = {key: value or {} for key, value in content.get(name, {ONE: {}}).items()}
+    return Study(path=path, measures={name: how or {} for name, how in measures.items()}, **content)

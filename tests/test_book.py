@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup, Tag
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.book import SEQUENCE, read_defaults
-from lib.pages import PICTURES, clean, render, stage
+from lib.pages import PICTURES, clean
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
@@ -93,14 +93,11 @@ def test_the_repository_s_address_stands_in_one_place() -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, BeautifulSoup]:
-    """The chapters of the built book by their place; building fails on any warning."""
-    build = tmp_path_factory.mktemp("book")
-    stage(ROOT, build / "source", {}, {})
-    render(build / "source", build / "html")
+def pages(built_book: Path) -> dict[Path, BeautifulSoup]:
+    """The chapters of the built book by their place."""
     return {
         path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in [build / "html/index.html", *sorted((build / "html/book").glob("*.html"))]
+        for path in [built_book / "index.html", *sorted((built_book / "book").glob("*.html"))]
     }
 
 

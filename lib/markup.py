@@ -4,6 +4,7 @@ A finished page is put right as a whole, so that notebooks may show plain DataFr
 be executed again.
 """
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,8 @@ from sphinxcontrib.bibtex.style.template import join, year
 
 # What a page may ask MathJax for: formulas, their fonts, rarer commands, and what its menu offers to blind readers.
 MATHJAX = "tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions", "a11y", "sre/mathmaps"
+
+NUMBER = re.compile(r"[-−]?\d[\d.,e-]*( ± [\d.]+| \(\S+, \S+\))?")  # alone, with its spread, or with its interval
 
 
 class AuthorYearLabels(BaseLabelStyle):
@@ -73,7 +76,7 @@ def accessible(html: str) -> str:
 
 
 def name_cells(table: Tag) -> None:
-    """Header cells say what they are the headers of, and empty ones are none."""
+    """Header cells say what they are the headers of, and empty ones are none; numbers can be set as such."""
     head, body = (part.find_all("tr") if part else [] for part in (table.thead, table.tbody))
     names = len(body[0].find_all("th", recursive=False)) if body else 0  # columns of a DataFrame's index
     if len(head) > 1:
@@ -94,6 +97,10 @@ def name_cells(table: Tag) -> None:
         if not text(cell):
             cell.name = "td"
             del cell["scope"]
+    for cell in table.find_all("td"):
+        if NUMBER.fullmatch(text(cell)):
+            cell["class"] = [*cell.get("class", ()), "number"]
+            cell.string = re.sub("(?<=[±,]) ", "\N{NO-BREAK SPACE}", text(cell))  # in two lines at most
 
 
 def text(cell: Tag) -> str:

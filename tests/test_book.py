@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from symtable import symtable
@@ -14,7 +15,7 @@ from bs4 import BeautifulSoup, Tag
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.book import SEQUENCE, read_defaults
-from lib.pages import PICTURES, clean, render, stage
+from lib.pages import PICTURES, clean
 from lib.parameters import NOTEBOOKS as PARAMETERS
 from lib.parameters import assigned
 
@@ -122,14 +123,11 @@ def test_the_repository_s_address_stands_in_one_place() -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, BeautifulSoup]:
-    """The chapters of the built book by their place; building fails on any warning."""
-    build = tmp_path_factory.mktemp("book")
-    stage(ROOT, build / "source", {}, {})
-    render(build / "source", build / "html")
+def pages(built_book: Path) -> dict[Path, BeautifulSoup]:
+    """The chapters of the built book by their place."""
     return {
         path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in [build / "html/index.html", *sorted((build / "html/book").glob("*.html"))]
+        for path in [built_book / "index.html", *sorted((built_book / "book").glob("*.html"))]
     }
 
 
@@ -171,6 +169,46 @@ def test_every_picture_is_described_in_words(pages: dict[Path, BeautifulSoup]) -
     for name, image in pictures:
         described = image.get("alt", "").strip()
         assert len(described.split()) >= 3, f"{name}: {image}"
+    twice = [one for one, times in Counter((name, image["alt"]) for name, image in pictures).items() if times > 1]
+    assert twice == []
+
+
+def test_every_recording_says_its_word_speaker_and_set(pages: dict[Path, BeautifulSoup]) -> None:
+    players = [player for _, chapter in chapters(pages) for player in chapter.find_all("audio")]
+    assert players
+    for player in players:
+        assert re.fullmatch(r"\w+, speaker \w+: [\w-]+ \(synthetic speech\)", player["aria-label"])
+        assert player["aria-label"] in player.parent.get_text()
+
+
+def test_the_header_cells_of_tables_are_named_and_say_whose_they_are(pages: dict[Path, BeautifulSoup]) -> None:
+    headers = [(path.name, cell) for path, chapter in chapters(pages) for cell in chapter.select("table th")]
+    assert headers
+    for name, cell in headers:
+        assert cell.get_text(strip=True), f"{name}: {cell.find_parent('table')}"
+        assert cell["scope"] in ("col", "colgroup", "row", "rowgroup"), f"{name}: {cell}"
+
+
+def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, BeautifulSoup]) -> None:
+    texts = {path.name: chapter.get_text() for path, chapter in chapters(pages)}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "lib").rglob("*.py")}
+    assert any("vartheta" in text for text in texts.values())
+    for name, text in texts.items():
+        assert not re.search(r"threshold,? \S*(theta|θ)|(theta|θ)\S* the threshold", text.replace("vartheta", "ϑ")), (
+            name
+        )
+
+
+def test_the_first_page_says_of_the_synthetic_sets_what_their_page_shows(pages: dict[Path, BeautifulSoup]) -> None:
+    said, shown = (
+        next(chapter for path, chapter in chapters(pages) if path.stem == stem) for stem in ("intro", "03_evaluation")
+    )
+    (table,) = (one for one in shown.find_all("table") if "difference" in one.thead.get_text())
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.tbody.find_all("tr")]
+    differences = [float(row[-3]) for row in rows if row[-4] == "nll"]
+    assert len(differences) == 2
+    assert re.search("On synthetic speech IVON.s mean NLL is the higher one on both sets", said.get_text())
+    assert min(differences) > 0
 
 
 def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:

@@ -23,7 +23,8 @@ from sphinxcontrib.bibtex.style.template import join, year
 # What a page may ask MathJax for: formulas, their fonts, rarer commands, and what its menu offers to blind readers.
 MATHJAX = "tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions", "a11y", "sre/mathmaps"
 
-NUMBER = re.compile(r"[-−]?\d[\d.,e-]*( ± [\d.]+| \(\S+, \S+\))?")  # alone, with its spread, or with its interval
+# A number alone, with its spread, or with its interval; or the dash where there is none.
+NUMBER = re.compile(r"–|[-−]?\d[\d.,e-]*( ± [\d.]+| \(\S+, \S+\))?")
 
 
 class AuthorYearLabels(BaseLabelStyle):

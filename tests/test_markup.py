@@ -46,11 +46,11 @@ def test_columns_of_two_levels_are_groups() -> None:
 
 
 def test_a_number_breaks_only_before_its_spread_or_interval() -> None:
-    texts = ["0.32 ± 0.04", "-0.02 (-0.53, 0.50)", "1e-05", "2 of 3", "2026-11-23 or so", "–"]
+    texts = ["0.32 ± 0.04", "-0.02 (-0.53, 0.50)", "1e-05", "–", "2 of 3", "2026-11-23 or so"]
     cells = table_of(pd.DataFrame({"x": texts})).select("td")[1:]
-    numbers = ["0.32 ±\N{NO-BREAK SPACE}0.04", "-0.02 (-0.53,\N{NO-BREAK SPACE}0.50)", "1e-05"]
-    assert [cell.get_text() for cell in cells] == numbers + texts[3:]
-    assert ["class" in cell.attrs for cell in cells] == [True] * 3 + [False] * 3
+    numbers = ["0.32 ±\N{NO-BREAK SPACE}0.04", "-0.02 (-0.53,\N{NO-BREAK SPACE}0.50)", "1e-05", "–"]
+    assert [cell.get_text() for cell in cells] == numbers + texts[4:]
+    assert ["class" in cell.attrs for cell in cells] == [True] * 4 + [False] * 2
 
 
 def test_a_fold_is_called_what_stands_on_it_and_code_stays_as_it_is() -> None:

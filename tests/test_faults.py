@@ -206,6 +206,8 @@ RUNS = [
     ("a full disk for the table", nothing, on_a_full_disk(tabulate()), FULL),
     ("a deviation without a mean", nothing, lambda world: MeanFieldGaussian({}, {"bias": torch.ones(2)}),
      "'bias' has no mean of the same shape"),
+    ("neurons for a network without spikes", nothing, train(network="gru", neuron="rlif"),
+     "gru has no spiking neurons: leave neuron out, or make the network 'spiking'"),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"

@@ -134,7 +134,8 @@ def predict(
     """Class probabilities under ``samples`` draws of the weights, on the CPU; their mean is equation 12.
 
     Evaluation mode (dropout off, batch norm by its running statistics), whatever mode the network is in, but for a
-    noisy posterior's own randomness, which follows from ``generator`` too. Raises ``ValueError`` for no samples.
+    noisy posterior's own randomness, which follows from ``generator`` too. Raises ``ValueError`` for no samples, and
+    for features that are not finite.
     """
     if samples < 1:
         raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
@@ -181,14 +182,11 @@ def evaluating(network: nn.Module, noisy: bool = False) -> Iterator[None]:
 def batches_for(
     network: nn.Module, features: Real[Tensor, "batch time features"]
 ) -> Iterator[Float[Tensor, "_ time features"]]:
-    """Some utterances at a time, where and of the type that the network is, in memory as it reads them: time first.
-
-    Raises ``ValueError`` where features are not finite numbers: a neuron would not show it, and be silent.
-    """
+    """Some utterances at a time, where and of the type that the network is, in memory as it reads them: time first."""
     own = next(network.parameters())
     widest = max((parameter.shape[0] for parameter in network.parameters() if parameter.ndim > 0), default=1)
     for batch in features.split(max(1, SPIKES_TOGETHER // (features.shape[1] * widest))):
-        if not (batch := batch.to(own)).isfinite().all():
+        if not (batch := batch.to(own)).isfinite().all():  # which a neuron would not show: it is silent
             raise ValueError("there are utterances whose features are not finite numbers: take them out")
         yield batch.transpose(0, 1).contiguous().transpose(0, 1)
 

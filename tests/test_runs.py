@@ -210,7 +210,9 @@ def test_where_there_are_only_others_they_are_listed_with_what_differs(trained, 
 
 def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(trained, toy_frames, root, monkeypatch):
     read = []
-    monkeypatch.setattr(runs, "load_frames", lambda setup, folder: read.append((setup.dataset, folder)) or toy_frames)
+    monkeypatch.setattr(
+        runs, "load_frames", lambda setup, folder, **_: read.append((setup.dataset, folder)) or toy_frames
+    )
     done = trained(seed=2)
     shape = {name: TOY[name] for name in ("num_frames", "epochs", "hidden_sizes")} | {"batch_size": 10}
     where = {"data_root": {"fsdd": "here"}, "results_root": root}

@@ -71,9 +71,8 @@ def load_frames(
     results_root: str | Path | None = None,
 ) -> Frames:  # fmt: skip
     """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
-    utterances = load_utterances(setup, data_root, results_root)
     cache = cache or writable(DATA / "features", results_root)
-    return datasets.get(setup.dataset).frames(utterances, setup.data, cache, snr)
+    return datasets.get(setup.dataset).frames(load_utterances(setup, data_root, results_root), setup.data, cache, snr)
 
 
 def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:

@@ -26,6 +26,7 @@ LONGEST = 60.0  # seconds: no recording of a word, but one that is told in milli
 BATCH = 64  # utterances that are read together
 
 LEAST = 2**24  # bytes: of so few no list is too long, however small the file
+QUICK = 2**30  # bytes that are looked through in a second; larger files are when they are read as a whole
 HEAP = b"GCOL\1\0\0\0"  # begins what HDF5 keeps the lists' contents in
 RESTORE = "restore this file"
 
@@ -197,6 +198,8 @@ def gather(
     """
     paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
     for part, path in files.items():
+        if (root / path).is_file() and (root / path).stat().st_size < QUICK:
+            check_heaps(root / path)
         with or_damaged(root / path, RESTORE), opened(root / path) as file:
             keys = ("labels", "extra/speaker", "spikes/times", "spikes/units")
             lengths = {key: len(column(file, key)) for key in keys}

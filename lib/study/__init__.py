@@ -175,7 +175,7 @@ def read(path: Path) -> Study:
         (content["method"], METHODS, "the methods are"),
     )
     for given, known, words in checked:
-        if unknown := sorted(set(given) - set(known)):
+        if unknown := [name for name in given if not isinstance(name, str) or name not in known]:
             raise ValueError(f"{path}: {unknown[0]!r} is not known; {words} {', '.join(known)}")
     for name in ("sets", "variants"):
         content[name] = {key: value or {} for key, value in content.get(name, {ONE: {}}).items()}

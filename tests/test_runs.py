@@ -236,7 +236,7 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
 
 def test_nothing_is_trained_beside_what_cannot_be_had_with_it(trained, toy_frames, root, monkeypatch):
     """The small network of one method, and the defaults of the other, which is asked for first."""
-    monkeypatch.setattr(runs, "load_frames", lambda *given: toy_frames)
+    monkeypatch.setattr(runs, "load_frames", lambda *_, **__: toy_frames)
     stored = trained(seed=1, epochs=1)
     asked = {"dataset": "fsdd", "method": ["ivon", "map"], "seed": 1, "results_root": root}
     with pytest.raises(

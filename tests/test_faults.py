@@ -353,8 +353,7 @@ PERMISSIONS = [
 
 AREAS = {
     "recordings": RECORDINGS, "features": FEATURES, "archives": ARCHIVES, "spikes": SPIKES, "parameters": PARAMETERS,
-    "runs": RUNS,
-    "permissions": PERMISSIONS,
+    "runs": RUNS, "permissions": PERMISSIONS,
 }  # fmt: skip
 FAULTS = {f"{area}: {what}": given for area, rows in AREAS.items() for what, *given in rows}
 ROOT_MAY = pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes everywhere")

@@ -24,7 +24,7 @@ def sentence(world: Path, fault: tuple) -> str:
     try:
         asked(world)
     except BaseException as error:
-        words = re.sub(r"\.\w{8}\.aside", ".….aside", str(error).replace(f"{world}/", ""))
+        words = re.sub(r"\.\w{8}\.aside", ".….aside", str(error).replace(f"{world}/", "").replace(str(world.parent), "…"))
         return without_paths_in_text(words, world)
     raise AssertionError(f"nothing is said of {fault[0]}")
 

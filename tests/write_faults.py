@@ -24,8 +24,8 @@ def sentence(world: Path, fault: tuple) -> str:
     try:
         asked(world)
     except BaseException as error:
-        words = re.sub(r"\.\w{8}\.aside", ".….aside", str(error).replace(f"{world}/", "").replace(str(world.parent), "…"))
-        return without_paths_in_text(words, world)
+        words = str(error).replace(f"{world}/", "").replace(str(world.parent), "…")
+        return without_paths_in_text(re.sub(r"\.\w{8}\.aside", ".….aside", words), world)
     raise AssertionError(f"nothing is said of {fault[0]}")
 
 

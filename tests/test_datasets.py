@@ -274,8 +274,8 @@ def test_what_is_missing_is_fetched_into_an_empty_folder(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("name", ["sc", "synthetic-hd"])
 def test_a_link_to_nowhere_is_refused_before_the_work(tmp_path, name):
-    (tmp_path / "set").symlink_to("absent")
-    with pytest.raises(FileNotFoundError, match="set is a link to what is not there: make its target, or delete"):
+    (tmp_path / "set").symlink_to("nowhere/at/all")
+    with pytest.raises(FileNotFoundError, match="set is a link to nowhere/at/all, for which there is no folder"):
         SETS[name].prepare(tmp_path / "set")
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 

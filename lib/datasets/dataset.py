@@ -56,7 +56,7 @@ class DataSet:
         published, ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk is too small, and
         ``FileNotFoundError`` for a link to nowhere and where the set can only be the user's own.
         """
-        root = folder_at(root)
+        root = folder_named(root)
         if self.make is not None:
             self.make(root)
         elif not (root.is_dir() and visible(root)):
@@ -70,7 +70,9 @@ class DataSet:
         Raises ``ValueError`` if the split is unknown or the files do not make a whole set, ``FileNotFoundError`` if the
         folder does not hold the set or a list names recordings that are not there.
         """
-        root, settings = folder_at(root), self.settings() if settings is None else settings
+        root, settings = folder_named(root), self.settings() if settings is None else settings
+        if root.is_symlink() and not root.exists():
+            raise FileNotFoundError(f"{root} is a link to what is not there: make its target, or delete the link")
         split = settings.split or self.default_split
         holds_out = split.startswith(HOLDING_OUT)
         if not holds_out and split not in self.splits:
@@ -106,17 +108,6 @@ class DataSet:
         a damaged recording and for an ``snr`` where there are no waveforms.
         """
         return utterances.frames(settings, Path(cache), snr)
-
-
-def folder_at(root: str | Path) -> Path:
-    """Return a folder that may be yet to be made, as ``folder_named`` does.
-
-    Raises ``FileNotFoundError`` for a link to what is not there.
-    """
-    folder = folder_named(root)
-    if folder.is_symlink() and not folder.exists():
-        raise FileNotFoundError(f"{folder} is a link to what is not there: make its target, or delete the link")
-    return folder
 
 
 def holding_out(utterances: Utterances, split: str, groups: Mapping[str, Iterable[int]]) -> Utterances:
@@ -155,7 +146,7 @@ def synthetic(like: DataSet, name: str, usual: int, **recipe: Any) -> DataSet:
     """
 
     def make(root: str | Path, utterances: int | None = usual, seed: int = 0) -> None:
-        synthesis.make(name, folder_at(root), utterances, seed, **recipe)
+        synthesis.make(name, folder_named(root), utterances, seed, **recipe)
 
     citation = "eSpeak NG, from the package espeakng-loader"
     return replace(like, name=name, sources=(), make=make, licence="made here, not given out", citation=citation)

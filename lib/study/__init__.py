@@ -159,9 +159,7 @@ def read(path: Path) -> Study:
         if not isinstance(content, dict) or not isinstance(content.get(name, left_out), kind):
             raise ValueError(f"{path}: {name!r} must be a {kind.__name__}")
     measures = {"evaluation": content.pop("evaluation")} | content.pop("measures", {})
-    common = {name: given for name, given in content.get("common", {}).items() if name in METHODS}
-    parts = {"sets": content["sets"], "variants": content.get("variants", {}), "measures": measures, "common": common}
-    for name, of in parts.items():
+    for name, of in {"sets": content["sets"], "variants": content.get("variants", {}), "measures": measures}.items():
         for key, value in of.items():
             if not isinstance(key, str) or not isinstance(value, dict | None):
                 raise ValueError(

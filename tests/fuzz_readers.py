@@ -25,6 +25,7 @@ from small_world import World, extract, fetch, tabulate
 from lib import book, datasets, posteriors, runs, study, trainers
 from lib.datasets import downloads
 from lib.network import SpikingClassifier
+from lib.runs import recordings
 from lib.study import tuning
 
 
@@ -48,6 +49,7 @@ FORMATS = {
     "wav": ("WAV", "PCM_16"), "float": ("WAV", "FLOAT"), "wide": ("WAV", "PCM_24"), "flac": ("FLAC", "PCM_16"),
     "ogg": ("OGG", "VORBIS"),
 }  # fmt: skip
+LISTS = (".txt", ".csv")
 RECORDING = "sc/bed/00000008_nohash_0.wav"
 
 
@@ -62,6 +64,9 @@ def make(world: World) -> None:
         soundfile.write(world / "sounds" / name, tone, 16_000, format=form, subtype=subtype)
     test_spike_files.write(world / "shd" / "shd_train.h5", test_spike_files.spoken((0, 10, 11), seed=0))
     test_spike_files.write(world / "shd" / "shd_test.h5", test_spike_files.spoken((4,), seed=1))
+    spoken = sorted((world / "words").glob("*/*"))
+    rows = "".join(f"{path.relative_to(world / 'words')},{path.stem.partition('_')[0]}\n" for path in spoken)
+    (world / "words" / "speakers.csv").write_text(rows)
     small_world.archive()(world)
     (world / "packed").mkdir()
     content = b"spikes" * 300
@@ -96,18 +101,18 @@ def recording(form: str) -> Reader:
     return Reader(("sc", "sounds"), (f"sounds/{form}",), read, right, named=False)
 
 
-def layout(name: str) -> Reader:
+def layout(name: str, folder: str) -> Reader:
     """A set's lists and the names of its files and folders."""
 
     def recordings(world: World) -> int:
-        return sum(path.is_file() and path.suffix != ".txt" and path.name[0] != "." for path in world.rglob("*"))
+        return sum(path.is_file() and path.suffix not in LISTS and path.name[0] != "." for path in world.rglob("*"))
 
     def read(world: World) -> tuple[int, int]:
-        root = world / name
+        root = world / folder
         return len(datasets.load(name, root, datasets.get(name).settings())), recordings(root)
 
     def change(path: Path, chance: random.Random) -> None:
-        if path.suffix == ".txt":
+        if path.suffix in LISTS:
             return rewritten(path, chance)
         name = renamed(path.name, chance)
         if not (path.parent / name).exists() and name not in (".", ".."):
@@ -116,7 +121,7 @@ def layout(name: str) -> Reader:
     def right(value: tuple, valid: tuple) -> bool:
         return value[0] == value[1]
 
-    return Reader((name,), (f"{name}/*.txt", f"{name}/*/*"), read, right, change)
+    return Reader((folder,), (f"{folder}/*.*", f"{folder}/*/*"), read, right, change)
 
 
 # Spikes
@@ -229,6 +234,11 @@ def record(world: World) -> tuple:
     return run.setup, run.trained, run.validation_nll
 
 
+def heard(world: World) -> dict:
+    (path,) = world.glob("runs/*-1-*")
+    return recordings.heard_by(runs.Run(path), world / "absent")
+
+
 def evaluation(world: World) -> runs.Evaluation:
     with patch.object(runs, "_evaluate", side_effect=OSError(f"{world} is asked to evaluate anew")):
         return small_world.evaluate()(world)
@@ -279,7 +289,10 @@ def results(world: World) -> Any:
 
 READERS = {
     **{form: recording(form) for form in FORMATS},
-    **{name: layout(name) for name in ("sc", "hd", "fsdd")},
+    **{
+        name: layout(name, folder)
+        for name, folder in (("sc", "sc"), ("hd", "hd"), ("fsdd", "fsdd"), ("folder", "words"))
+    },
     "spikes": Reader(("shd",), ("shd/*.h5",), read_spikes, spikes_are_right, change_spikes),
     "tar": Reader(("new",), ("new/*.tar.gz",), unpack, change=change_tar),
     "gz": packed("train.h5.gz"),
@@ -288,6 +301,7 @@ READERS = {
     "checkpoint": Reader(("training",), ("training/*.pt",), train),
     "record": Reader(("runs",), ("runs/*-1-*/run.json",), record),
     "history": Reader(("runs",), ("runs/*-1-*/history.csv",), record),
+    "heard": Reader(("runs",), ("runs/*-1-*/heard.json",), heard),
     "evaluation": Reader(("runs", "sc", "features"), ("runs/*-1-*/test-*",), evaluation, evaluation_is_right),
     "features": Reader(("sc", "features"), ("features/*",), extract("sc"), features_are_right),
     "book": Reader(("settings",), ("settings/book.yml",), read_book, named=False),

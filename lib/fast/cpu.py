@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.fast.compiling import compiled
 from lib.fast.vectors import wide
 
 # Below this many elements a second thread costs more than it saves.
@@ -148,9 +149,6 @@ def keep_freed_memory() -> None:
 
 
 # Run-time type checks, as the tests install them, would stand between numba and the code: hence no_type_check.
-compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
-
-
 @numba.njit(inline="always")
 @no_type_check
 def _mixed(word):

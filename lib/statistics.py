@@ -122,6 +122,40 @@ def paired_bootstrap(
     return float(of_utterances.mean()), float(interval.low), float(interval.high)
 
 
+def crossed_interval(
+    differences: Float[np.ndarray, "seeds utterances"], speakers: Shaped[Column, " utterances"]
+) -> tuple[float, float, float]:
+    """The mean of differences between two methods, and both ends of its interval over seeds and speakers together.
+
+    Another training would move the mean, and so would other speakers: each seed meets the same utterances, of which a
+    speaker's are not independent. Speakers are taken as clusters of the mean (linearised, since some say more than
+    others), seeds and clusters as crossed random effects, whose mean squares add up to the variance of the mean; its
+    degrees of freedom are Satterthwaite's (1946). Without speakers give each utterance its own. Raises ``ValueError``
+    for fewer than two seeds or speakers, and where a difference is NaN.
+    """
+    _check_numbers(differences)
+    names, of, said = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
+    seeds, clusters, mean = len(differences), len(names), float(differences.mean())
+    if min(seeds, clusters) < 2:
+        raise ValueError(f"an interval over seeds and speakers needs two of each, not {seeds} and {clusters}")
+    sums = np.stack([np.bincount(of, row, clusters) for row in differences])
+    parts = (sums - said * mean) * (clusters / len(of))  # their mean is zero
+    by_seed, by_speaker = parts.mean(axis=1, keepdims=True), parts.mean(axis=0, keepdims=True)
+    squares = np.array([np.square(of_one).sum() for of_one in (by_seed, by_speaker, parts - by_seed - by_speaker)])
+    freedom = np.array([seeds - 1, clusters - 1, (seeds - 1) * (clusters - 1)])
+    of_seeds, of_speakers, of_rest = mean_squares = squares * (clusters, seeds, 1) / freedom
+    total = of_seeds + of_speakers - of_rest
+    counted = np.ones(3, dtype=bool)
+    if total < (most := max(of_seeds, of_speakers)):  # no less than either alone would give
+        total, counted = most, mean_squares == most
+    if total == 0:
+        return mean, mean, mean
+    half = scipy.special.stdtrit(
+        total**2 / (np.square(mean_squares) / freedom)[counted].sum(), (1 + COVERED) / 2
+    ) * np.sqrt(total / (seeds * clusters))
+    return mean, mean - float(half), mean + float(half)
+
+
 def rank_correlations(
     networks: pd.DataFrame, predictors: Iterable[str], outcomes: Iterable[str], resamples: int = 2000
 ) -> pd.DataFrame:

@@ -242,3 +242,35 @@ def test_what_is_no_number_or_nothing_is_refused(measured):
         measured(np.array([]))
     with pytest.raises(ValueError, match="two or more"):
         statistics.paired_bootstrap(np.zeros((3, 1)), 10, 0)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize(("of_seed", "of_speaker", "of_both"), [(0.05, 0.3, 0.3), (0, 0.3, 0.3), (0.3, 0.1, 0.1)])
+def test_the_crossed_interval_covers_what_it_says(seeds, of_seed, of_speaker, of_both):
+    """200 speakers of 1 to 12 utterances; a seed, a speaker, an utterance and the two of them move a difference."""
+    random, held = np.random.default_rng(0), 0
+    speakers = np.repeat(np.arange(200), random.integers(1, 13, 200))
+    for _ in range(1_000):
+        drawn = of_seed * random.standard_normal((seeds, 1)) + of_speaker * random.standard_normal(200)[speakers]
+        drawn = drawn + of_speaker / 2 * random.standard_normal(len(speakers))
+        drawn = drawn + of_both * random.standard_normal((seeds, len(speakers)))
+        _, low, high = statistics.crossed_interval(drawn, speakers)
+        held += low <= 0 <= high
+    assert 930 <= held <= 970
+
+
+def test_the_crossed_interval_of_one_source_alone_is_students():
+    random = np.random.default_rng(0)
+    of_seed, of_speaker = random.standard_normal((4, 1)), random.standard_normal((1, 30))
+    for values, count in ((of_seed, 4), (of_speaker, 30)):
+        mean, low, high = statistics.crossed_interval(np.broadcast_to(values, (4, 30)), np.arange(30))
+        expected = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values, axis=None))
+        np.testing.assert_allclose((mean, low, high), (values.mean(), *expected))
+
+
+def test_a_speaker_s_utterances_count_together():
+    """Said twice, nothing is known that was not known."""
+    values = np.random.default_rng(0).standard_normal((3, 40))
+    twice = statistics.crossed_interval(np.tile(values, 2), np.tile(np.arange(40), 2))
+    np.testing.assert_allclose(twice, statistics.crossed_interval(values, np.arange(40)))
+    assert statistics.crossed_interval(np.full((3, 4), 0.5), np.arange(4)) == (0.5, 0.5, 0.5)

@@ -7,6 +7,8 @@
 # make study      train and measure what the results of a study lack (STUDY=neurons), here or on a cluster (SCHEDULER=…)
 # make tune       choose the settings of a study's methods on validation data (STUDY=neurons)
 # make verify     compute a committed result anew (RESULT=synthetic), all of it or a share of its runs (SHARE=0.1)
+# make faults     write the book's tables of what goes wrong anew, as the tests find it (not as root)
+# make fuzz       give each reader of what comes from outside 10,000 damaged inputs, or some (READERS="wav spikes")
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
@@ -20,7 +22,7 @@ CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test bench study tune verify lint lock clean
+.PHONY: book paper notebooks test faults bench study tune verify fuzz lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
@@ -44,6 +46,9 @@ test: lint
 	$(BIN)/pytest -n 2 tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval book
 
+faults: $(ENVIRONMENT)
+	$(BIN)/python tests/write_faults.py
+
 bench: $(ENVIRONMENT)
 	$(BIN)/python -m lib.benchmark
 
@@ -55,6 +60,9 @@ tune: $(ENVIRONMENT)
 
 verify: $(ENVIRONMENT)
 	$(BIN)/python -m lib.study book/studies/$(RESULT).yml --verify $(if $(SHARE),--share $(SHARE)) $(CLUSTER)
+
+fuzz: $(ENVIRONMENT)
+	$(BIN)/python tests/fuzz.py $(READERS)
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check

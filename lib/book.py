@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import papermill
-import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from lib import pages
 from lib.files import atomic_write, exclusive
+from lib.settings import folder_named, read_yaml
 from lib.workers import run_all, workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,16 +57,6 @@ class Step(NamedTuple):
         return "-".join(map(str, (self.notebook, *self.along.values())))
 
 
-class OneOfEachKey(yaml.SafeLoader):
-    """YAML in which no key stands twice in a mapping: the last would be taken in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_settings(*paths: Path) -> dict[str, Any]:
     """Return what the files say together, a later one's keys in the place of an earlier one's.
 
@@ -79,10 +69,7 @@ def read_settings(*paths: Path) -> dict[str, Any]:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
-        try:
-            said = yaml.load(path.read_text(encoding="utf-8"), OneOfEachKey)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        said = read_yaml(path)
         if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
             raise ValueError(f"{path} must be a mapping from names to values")
         settings |= said
@@ -111,6 +98,8 @@ def check(settings: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]
             raise ValueError(f"'{key}' is no notebook's parameter and no method; settings stand under 'settings'")
         if key == "data_root" and isinstance(value, dict) and (strange := [*value.keys() - {*settings["dataset"]}]):
             raise ValueError(f"'{key}' names {strange[0]!r}, which is not listed under 'dataset'")
+        if key in FOLDERS:
+            absolute(key, value)
     for kind in (EvaluationSettings, SliceSettings):
         kind.from_mapping({name: settings[name] for name in kind.names() if name in settings})
     network = {name: settings.get(name, declared["02_training"][name]) for name in ("epochs", "hidden_sizes")}
@@ -127,7 +116,7 @@ def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
     declared: dict[str, dict[str, Any]] = {}
     for stem in dict.fromkeys([*SEQUENCE, *listed]):
         declared[stem] = {}
-        for name, parameter in papermill.inspect_notebook(root / "book" / f"{stem}.ipynb").items():
+        for name, parameter in papermill.inspect_notebook(pages.for_papermill(root / "book" / f"{stem}.ipynb")).items():
             try:
                 declared[stem][name] = ast.literal_eval(parameter["default"])
             except (ValueError, SyntaxError) as error:
@@ -180,13 +169,13 @@ def parameters_of(defaults: Mapping[str, Any], settings: Mapping[str, Any], alon
     return given | {key: absolute(key, given[key]) for key in FOLDERS if key in given}
 
 
-def absolute(key: str, folder: Any) -> str | dict[str, str]:
+def absolute(key: str, named: Any) -> str | dict[str, str]:
     """A folder, or each of several, as seen from where the command is run and not from where the notebook is."""
-    if isinstance(folder, dict):
-        return {name: absolute(key, one) for name, one in folder.items()}
-    if not isinstance(folder, str):
-        raise ValueError(f"'{key}' must be a folder, not {folder!r}")
-    return str(Path(folder).expanduser().resolve())
+    if isinstance(named, dict):
+        return {name: absolute(key, one) for name, one in named.items()}
+    if not isinstance(named, str):
+        raise ValueError(f"'{key}' must be a folder, not {named!r}; a mere ~ is nothing in YAML, and '~' the home")
+    return str(folder_named(named).resolve())
 
 
 def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict[str, str]:
@@ -195,9 +184,9 @@ def execute(steps: list[Step], root: Path, scheduler: str | None = None) -> dict
     Returns for each step that was not done what became of it. Raises ``OSError`` or ``RuntimeError`` where the cluster
     itself does not work.
     """
-    for folder in (root / "_build/reports", root / "_build/executed"):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    for place in (root / "_build/reports", root / "_build/executed"):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
     by_name = {step.name: step for step in steps}
 
     def task(step: Step, **further: Any) -> tuple:
@@ -265,8 +254,8 @@ def notes(steps: list[Step], undone: Mapping[str, str], root: Path) -> dict[str,
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser("python -m lib.book", description="Run the notebooks, render the book.")
     params = "a file such as book/params/quick.yml; a further one replaces what it names"
-    parser.add_argument("--params", type=Path, nargs="+", required=True, help=params)
-    parser.add_argument("--results", type=Path, help="folder for stored runs, instead of the notebooks' own")
+    parser.add_argument("--params", type=folder_named, nargs="+", required=True, help=params)
+    parser.add_argument("--results", type=folder_named, help="folder for stored runs, instead of the notebooks' own")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of one on this machine")
     options = parser.parse_args(arguments)
     # SIGINT too: a shell's background job starts with it ignored, and Python then leaves it so.

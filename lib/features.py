@@ -37,6 +37,7 @@ class Frames:
     parts: Shaped[np.ndarray, " utterance"]
     class_names: tuple[str, ...]
     fingerprint: str
+    heard: dict[str, Any] | None = None  # what another recording is prepared with, and held against
 
     def part(self, name: str) -> "Frames":
         """Return the utterances of one part: "train", "validation" or "test"."""
@@ -66,7 +67,7 @@ def write_log_mels(
     num_frames: int,
     num_mel_bins: int = 40,
     description: str = "features",
-) -> None:
+) -> tuple[np.ndarray, np.ndarray]:
     """Write standardised log-mel filterbanks [row, time, mel], of 25 ms frames every 10 ms, as a file of numpy's.
 
     ``waveform(row)`` reads an utterance; a longer one keeps its middle ``num_frames``, a shorter one is followed by
@@ -83,8 +84,7 @@ def write_log_mels(
         # First all are read: reading and computing in turn, each would drive the other from the processor's caches.
         waveforms = [waveform(index) for index in batch]
         for row, index, samples in zip(block, batch, waveforms, strict=True):
-            log_mel = filterbank(samples, num_mel_bins, sample_rate).numpy()
-            middle = log_mel[max(0, len(log_mel) - num_frames) // 2 :][:num_frames]
+            middle = middle_frames(samples, num_frames, num_mel_bins, sample_rate)
             row[: len(middle)] = middle
             lengths.append(len(middle))
             if measured[index]:
@@ -110,6 +110,15 @@ def write_log_mels(
             block[np.arange(num_frames) >= lengths[batch.start : batch.stop, None]] = 0
             file.seek(place)
             file.write(block.astype("<f4"))
+    return mean, deviation
+
+
+def middle_frames(
+    waveform: Float32[Tensor, " samples"], num_frames: int, num_mel_bins: int, sample_rate: int
+) -> Float32[np.ndarray, "time {num_mel_bins}"]:
+    """Log-mel frames of an utterance, of a longer one the middle ``num_frames``."""
+    log_mel = filterbank(waveform, num_mel_bins, sample_rate).numpy()
+    return log_mel[max(0, len(log_mel) - num_frames) // 2 :][:num_frames]
 
 
 def batches(number: int) -> list[range]:

@@ -81,7 +81,7 @@ def quantised(state: Mapping[str, Tensor], names: Collection[str], bits: float) 
     """
     if not bits >= 2:
         raise ValueError(f"symmetric levels need 2 bits or more, not {bits}")
-    changed, steps = dict(state), 2 ** (bits - 1) - 1
+    changed, steps = dict(state), 2.0 ** (bits - 1) - 1
     for name in names if bits < math.inf else ():
         largest = state[name].abs().max().clamp(min=torch.finfo(state[name].dtype).tiny)
         changed[name] = (state[name] / largest * steps).round() / steps * largest
@@ -151,19 +151,19 @@ def _with_leaks(state: State, network: nn.Module, of_time: bool, level: float, g
 
 
 def _with_thresholds(state: State, network: nn.Module, level: float, generator: torch.Generator) -> State:
-    """A neuron with the threshold theta that is reset by theta is one with 1 whose currents are divided by theta.
+    """A neuron with the threshold ϑ that is reset by ϑ is one with the threshold 1 whose currents are divided by ϑ.
 
-    Its potential over theta is the other's. So its norm's gain and bias are divided (without a norm its weights and
+    Its potential over ϑ is the other's. So its norm's gain and bias are divided (without a norm its weights and
     bias), its row of the recurrent weights, and what a spike adds to its adaptation current; what its potential adds to
     that is divided with the potential itself.
     """
     changed = dict(state)
     for prefix, layer in _neurons(network).items():
-        theta = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
+        threshold = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
         of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
         for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
             if (tensor := state.get(prefix + name)) is not None:
-                changed[prefix + name] = tensor / theta.view(-1, *[1] * (tensor.ndim - 1))
+                changed[prefix + name] = tensor / threshold.view(-1, *[1] * (tensor.ndim - 1))
     return changed
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from lib import metrics, posteriors
 from lib.posteriors import MeanFieldGaussian, PointMass, State
-from lib.slices import Alphas, Batches, deterministic_loss
+from lib.slices import Alphas, Batches, bayesian_loss, deterministic_loss, random_direction
 
 PARTS = ("all", "hidden", "readout")
 # Steps on either side of one, whose medians say between what the smooth part of a curve passes there.
@@ -47,6 +48,34 @@ class Sharpness(NamedTuple):
 
 
 # Parts of a network, and directions in them
+
+
+def curves(
+    network: nn.Module,
+    means: Mapping[str, State],
+    std: State | None,
+    batches: Batches,
+    *,
+    alphas: Alphas,
+    directions: int,
+    samples: int,
+) -> pd.DataFrame:
+    """Losses along random unit directions through each method's mean, and averaged over Gaussians around it.
+
+    These have the standard deviation ``std``; without one there is the point's loss alone. Directions, minibatches and
+    noise are the same for all curves. Columns: method, direction, alpha, loss ("point" or "averaged"), nll.
+    """
+    tables = []
+    for number in range(directions):
+        direction = random_direction(network.named_parameters(), torch.Generator().manual_seed(number))
+        for method, mean in means.items():
+            losses = {"point": deterministic_loss(network, mean, direction, alphas, batches)}
+            if std is not None:
+                around, noise = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
+                losses["averaged"] = bayesian_loss(network, around, direction, alphas, batches, samples, noise)
+            of_line = {"method": method, "direction": number, "alpha": alphas}
+            tables += [pd.DataFrame(of_line | {"loss": loss, "nll": curve}) for loss, curve in losses.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def parameters_of(network: nn.Module, part: str) -> list[tuple[str, nn.Parameter]]:
@@ -194,7 +223,7 @@ def surrogate_alignment(
     leaves = {name: placed[name].detach().requires_grad_() for name in direction}
     with torch.enable_grad(), posteriors.evaluating(network):
         losses = [
-            cross_entropy(functional_call(network, placed | leaves, features.to(own)), labels.to(own.device))
+            cross_entropy(functional_call(network, placed | leaves, features.to(own)), labels.to(own.device).long())
             for features, labels in batches
         ]
         # Where a parameter has no effect in evaluation mode, its gradient is zero.

@@ -3,35 +3,35 @@
 They take class probabilities of several sampled networks, ``[samples, examples, classes]``, or of one network,
 ``[examples, classes]``. Samples are averaged first (equation 12); only the expected entropy looks at them one by one.
 Sums are taken in float64, and logarithms are natural. A function ``example_...`` returns a value for each example, of
-which the paper's measure is the mean. All raise ``ValueError`` where probabilities are not distributions or do not fit
-the labels.
+which the paper's measure is the mean. Labels are whole numbers of any type. All raise ``ValueError`` where
+probabilities are not distributions or do not fit the labels.
 """
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 Probabilities = Float[Tensor, "*samples examples classes"]
-Labels = Int[Tensor, " examples"]
 Column = np.ndarray | pd.Series
+Labels = Shaped[Tensor | Column, " examples"] | list
 
-# Rounded to half precision, the probabilities of 35 classes still sum to one within this.
+# Rounded to half precision, the probabilities of 35 classes still sum to one within this (bfloat16: within its eps).
 SUM_TOLERANCE = 1e-3
 
 
 def model_average(probabilities: Probabilities) -> Float[Tensor, "examples classes"]:
     """The mean of the sampled networks' probabilities (equation 12), in float64."""
     _check_probabilities(probabilities)
-    double = probabilities.double()
+    double = probabilities.detach().double()
     return double.mean(dim=0) if double.ndim == 3 else double
 
 
 def example_hits(probabilities: Probabilities, labels: Labels) -> Bool[Tensor, " examples"]:
     """Whether each example's label is its most probable class."""
-    _check_labels(probabilities, labels)
-    return model_average(probabilities).argmax(dim=-1) == labels
+    average = model_average(probabilities)
+    return average.argmax(dim=-1) == class_indices(average, labels)
 
 
 def accuracy(probabilities: Probabilities, labels: Labels) -> float:
@@ -39,12 +39,11 @@ def accuracy(probabilities: Probabilities, labels: Labels) -> float:
     return int(example_hits(probabilities, labels).sum()) / len(labels)
 
 
-def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int[Tensor, "classes classes"]:
+def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int64[Tensor, "classes classes"]:
     """Counts of examples, with a row for each true class and a column for each answer."""
-    _check_labels(probabilities, labels)
     average = model_average(probabilities)
     classes = average.shape[-1]
-    cells = labels * classes + average.argmax(dim=-1)
+    cells = class_indices(average, labels) * classes + average.argmax(dim=-1)
     return cells.bincount(minlength=classes**2).reshape(classes, classes)
 
 
@@ -54,8 +53,8 @@ def example_nlls(probabilities: Probabilities, labels: Labels) -> Float[Tensor, 
     A probability of zero would make it infinite. Since a softmax reaches zero only by underflow, it counts as
     no less than the smallest normal number of the type in which it came (87.3 nats in float32).
     """
-    _check_labels(probabilities, labels)
-    of_label = model_average(probabilities).gather(-1, labels.long().unsqueeze(-1))
+    average = model_average(probabilities)
+    of_label = average.gather(-1, class_indices(average, labels).unsqueeze(-1))
     return -of_label.squeeze(-1).clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
 
@@ -66,9 +65,8 @@ def negative_log_likelihood(probabilities: Probabilities, labels: Labels) -> flo
 
 def example_brier_scores(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " examples"]:
     """The squared distance of each example's prediction to its one-hot label, summed over classes."""
-    _check_labels(probabilities, labels)
     average = model_average(probabilities)
-    target = torch.nn.functional.one_hot(labels.long(), average.shape[-1])
+    target = torch.nn.functional.one_hot(class_indices(average, labels), average.shape[-1])
     return (average - target).square().sum(dim=-1)
 
 
@@ -114,15 +112,18 @@ def confidence_bins(
     """Count, mean confidence and accuracy of the examples in each of ``bins`` equal-width bins of confidence.
 
     Bin b of B holds the confidences in ((b-1)/B, b/B], as in Guo et al. (2017). An empty bin has the count 0
-    and no confidence or accuracy (NaN). Raises ``ValueError`` for less than one bin.
+    and no confidence or accuracy (NaN). Raises ``ValueError`` for less than one bin, and for a confidence that is none.
     """
     if bins < 1:
         raise ValueError(f"confidences need at least one bin, not {bins}")
+    confidence = np.asarray(confidence, dtype=float)
+    if not np.all((confidence >= 0) & (confidence <= 1 + SUM_TOLERANCE)):  # or NaN
+        raise ValueError("confidences must be numbers between 0 and 1")
     inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
     table = pd.DataFrame(
         {
             "bin": np.searchsorted(inner_edges, confidence, side="left"),
-            "confidence": np.asarray(confidence),
+            "confidence": confidence,
             "accuracy": np.asarray(correct, dtype=float),
         }
     ).groupby("bin")
@@ -168,7 +169,7 @@ def utterance_scores(probabilities: Probabilities, labels: Labels) -> pd.DataFra
 
 def _sample_entropies(probabilities: Probabilities) -> Float[Tensor, "*samples examples"]:
     _check_probabilities(probabilities)
-    return torch.special.entr(probabilities.double()).sum(dim=-1)
+    return torch.special.entr(probabilities.detach().double()).sum(dim=-1)
 
 
 def _check_probabilities(probabilities: Tensor) -> None:
@@ -179,15 +180,20 @@ def _check_probabilities(probabilities: Tensor) -> None:
         raise ValueError(f"probabilities of shape {shape} hold no prediction to measure")
     if not probabilities.isfinite().all() or (probabilities < 0).any():
         raise ValueError("probabilities must be finite and not negative; were logits given, or did training diverge?")
-    furthest = float((probabilities.double().sum(dim=-1) - 1).abs().max())
-    if furthest > SUM_TOLERANCE:
+    furthest = float((probabilities.detach().double().sum(dim=-1) - 1).abs().max())
+    if furthest > max(SUM_TOLERANCE, torch.finfo(probabilities.dtype).eps):
         raise ValueError(f"probabilities must sum to one over the classes; one sum is off by {furthest:.2g}")
 
 
-def _check_labels(probabilities: Tensor, labels: Tensor) -> None:
-    _check_probabilities(probabilities)
-    examples, classes = probabilities.shape[-2:]
+def class_indices(predicted: Float[Tensor, "examples classes"], labels: Labels) -> Int64[Tensor, " examples"]:
+    """The labels in 64 bits, where the predictions are: products and indices of fewer bits would overflow."""
+    examples, classes = predicted.shape
+    labels = torch.as_tensor(labels, device=predicted.device)
     if labels.shape != (examples,):
         raise ValueError(f"give one label for each of {examples} examples, not labels of shape {list(labels.shape)}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels must lie in 0..{classes - 1}, not in {labels.min()}..{labels.max()}")
+    indices = labels.long()
+    if labels.is_floating_point() and not torch.equal(indices.to(labels), labels):
+        raise ValueError("labels must be whole numbers, the indices of classes")
+    if indices.min() < 0 or indices.max() >= classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}, not in {indices.min()}..{indices.max()}")
+    return indices

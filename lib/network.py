@@ -110,7 +110,7 @@ class SpikingLayer(nn.Module):
         self.dropout, self.outputs, self.bounded = dropout, num_units, True
 
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        weighted = self.linear(train)
+        weighted = self.linear(train).to(self.leak)  # under autocast it comes in fewer bits
         seed = int(torch.randint(WORDS, ())) if self.training and self.dropout > 0 else None
         spikes = fast.spikes(self, weighted, seed) if fast else None
         return self.plain(weighted, seed) if spikes is None else spikes

@@ -28,12 +28,13 @@ def execute(root: Path, stem: str, name: str, parameters: dict[str, Any], starts
     A kernel that dies before it answers has run nothing and is started anew: kernels that start at the same time may
     choose the same port. Raises ``RuntimeError`` with the error of a cell.
     """
+    need_a_home()
     os.environ["JUPYTER_PATH"] = str(Path(sys.prefix) / "share/jupyter")  # this environment's kernel, not the user's
     report = root / "_build/reports" / f"{name}.ipynb"
     try:
         notebook = papermill.execute_notebook(
-            root / "book" / f"{stem}.ipynb",
-            report,
+            for_papermill(root / "book" / f"{stem}.ipynb"),
+            for_papermill(report),
             parameters,
             cwd=root / "book",
             kernel_name="python3",
@@ -51,6 +52,19 @@ def execute(root: Path, stem: str, name: str, parameters: dict[str, Any], starts
     with atomic_write(root / "_build/executed" / report.name) as aside:
         nbformat.write(clean(notebook, root), aside)
     report.unlink()
+
+
+def need_a_home() -> None:
+    """Give a user without a home, which Jupyter asks for, that of system users: it does without what is not there."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
+
+
+def for_papermill(path: Path) -> str:
+    """A path for papermill, which takes what stands in braces for parameters to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
@@ -89,7 +103,8 @@ def without_paths(value: Any, root: Path) -> Any:
 def without_paths_in_text(text: str, root: Path) -> str:
     if "ipykernel_" in text:
         text = re.sub(r"[^\s'\"]*ipykernel_\d+/\d+\.py", "this cell", text)
-    names = {root: ".", Path.home(): "~", Path("/tmp"): "$TMPDIR", Path(tempfile.gettempdir()): "$TMPDIR"}
+    home = Path(os.path.expanduser("~"))  # which stays as it is where it is not known
+    names = {root: ".", home: "~", Path("/tmp"): "$TMPDIR", Path(tempfile.gettempdir()): "$TMPDIR"}
     names |= {Path(sys.prefix): "$PREFIX", Path(sys.base_prefix): "$PREFIX"}
     folders = {str(form): name for folder, name in names.items() for form in (folder, folder.resolve())}
     for folder, name in sorted(folders.items(), key=lambda item: -len(item[0])):
@@ -101,10 +116,11 @@ def without_paths_in_text(text: str, root: Path) -> str:
 def stage(root: Path, source: Path, executed: Mapping[str, Path], notes: Mapping[str, str]) -> None:
     """Copy what the book is made of to the folder ``source``, with executed notebooks in the place of committed ones.
 
+    Hidden files are left out, such as ``._01_data.ipynb``, which macOS puts beside a file on another's disk.
     ``notes`` maps pages, such as "book/intro", to warnings that are put under their titles.
     """
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".*"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     for notebook, path in executed.items():
@@ -130,6 +146,7 @@ def render(source: Path, html: Path) -> None:
 
     Raises ``RuntimeError`` with all that is wrong where the book does not build without warnings.
     """
+    need_a_home()
     output = source.with_name("rendering")
     shutil.rmtree(output, ignore_errors=True)
     program = Path(sysconfig.get_path("scripts")) / "jupyter-book"
@@ -143,6 +160,7 @@ def render(source: Path, html: Path) -> None:
         log = re.sub(r"\x1b\[[\d;]*m", "", finished.stdout).splitlines()
         wrong = [line for line in log if re.search("WARNING|ERROR|Error", line)] or log[-5:]
         raise RuntimeError("the book does not build without warnings:\n" + "\n".join(wrong))
-    shutil.rmtree(html, ignore_errors=True)
-    os.replace(output / "_build/html", html)
+    shutil.rmtree(html.resolve(), ignore_errors=True)
+    with atomic_write(html) as aside:  # which may be a link to another disk
+        shutil.move(output / "_build/html", aside)
     shutil.rmtree(output)

@@ -1,12 +1,16 @@
 """What the notebooks of the sequence take as parameters, beside the settings of runs (``setup``)."""
 
 import ast
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from IPython import get_ipython
 
 from lib.settings import Settings, real, setting, whole
+from lib.setup import setting_names
 
 SHARED = ("dataset", "data_root", "results_root", "settings")
 TRAINED = (*SHARED, "method", "seed", "epochs", "hidden_sizes")
@@ -39,30 +43,58 @@ class SliceSettings(Settings):
     examples: int = setting(128, whole(1))
 
 
-def check(notebook: str, cells: Sequence[str] | None = None) -> None:
-    """Refuse a parameter that the notebook does not take; papermill only warns of it.
+def check(notebook: str, kernel: Mapping[str, Any] | None = None) -> None:
+    """Refuse a parameter that the notebook does not take, which papermill only warns of, and one that is not set.
 
-    ``cells`` are the sources of the cells that the kernel has run, the running one last (by default IPython's own).
-    Looked at are those right before it that assign nothing but literals and are parameters, so that a cell may be run
-    again when the kernel holds other names too. Raises ``ValueError``.
+    ``kernel`` holds what the kernel does (by default this one's): in "In" the sources of the cells that were run, the
+    running one last. Looked at are those since the last one that sets most parameters, so that a cell may be run again,
+    whatever else stands in the kernel: of these one that sets a parameter may set nothing else, and one of mere values
+    nothing that is called nearly as a parameter is. Where most parameters were set since the last check, all must be.
+    Raises ``ValueError``.
     """
-    takes = NOTEBOOKS[notebook]
-    for cell in reversed((get_ipython().user_ns["In"] if cells is None else cells)[:-1]):
-        names = assigned(cell)
-        if names is None:
-            return
-        if names and (cell.startswith("# Parameters") or not set(names).isdisjoint(takes)):
-            for name in names:
-                if name not in takes:
-                    raise ValueError(f"unknown parameter {name!r}: {notebook} takes {', '.join(takes)}")
+    if kernel is None:
+        kernel = get_ipython().user_ns if get_ipython() else {}
+    takes, given, looked_at, unchecked = NOTEBOOKS[notebook], set(), True, True
+    for cell in reversed(kernel.get("In", [])[:-1]):
+        names, values = assigned(cell)
+        parameters, injected = names & set(takes), cell.startswith("# Parameters")
+        for name in sorted(names - parameters) if looked_at else ():
+            if parameters or injected or (values and get_close_matches(name, takes, 1, 0.8)):
+                raise ValueError(unknown(name, notebook))
+        looked_at &= injected or 2 * len(parameters) <= len(takes)
+        unchecked &= "parameters.check(" not in cell
+        given |= parameters if unchecked else set()
+    if 2 * len(given) > len(takes) and (lacking := [name for name in takes if name not in given]):
+        raise ValueError(f"{lacking[0]} is not set: give it a value in the cell of parameters, and run from there on")
+    for name in takes:
+        value = kernel.get(name)
+        if isinstance(value, str) and re.fullmatch(r"\[.*\]|\{.*\}", value):
+            raise ValueError(f"{name} = {value!r} is text: for papermill write -y '{name}: {value}' in place of -p")
 
 
-def assigned(cell: str) -> list[str] | None:
-    """The names to which a cell assigns literals; None for a cell that does anything else."""
+def unknown(name: str, notebook: str) -> str:
+    """The sentence that refuses a parameter."""
+    told = f"unknown parameter {name!r}: {notebook} takes {', '.join(NOTEBOOKS[notebook])}"
+    if name in setting_names():
+        return f"{told}; {name} stands in settings, for papermill -y 'settings: {{{name}: ...}}'"
+    return f"{told}; mend it and run from the parameters on"
+
+
+def assigned(cell: str) -> tuple[set[str], bool]:
+    """The names to which a cell assigns something, and whether it does nothing but assign literals."""
     try:
         statements = ast.parse(cell).body
-        for statement in statements:
+    except SyntaxError:
+        return set(), False
+    names, values = set(), True
+    for statement in statements:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            values = False
+            continue
+        names |= {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+        try:
             ast.literal_eval(statement.value)
-        return [target.id for statement in statements for target in statement.targets]
-    except (SyntaxError, ValueError, AttributeError):
-        return None
+        except (ValueError, TypeError):
+            values = False
+    return names, values

@@ -134,7 +134,8 @@ def predict(
     """Class probabilities under ``samples`` draws of the weights, on the CPU; their mean is equation 12.
 
     Evaluation mode (dropout off, batch norm by its running statistics), whatever mode the network is in, but for a
-    noisy posterior's own randomness, which follows from ``generator`` too. Raises ``ValueError`` for no samples.
+    noisy posterior's own randomness, which follows from ``generator`` too. Raises ``ValueError`` for no samples, and
+    for features that are not finite.
     """
     if samples < 1:
         raise ValueError(f"predictions need at least 1 sample of the weights, not {samples}")
@@ -185,7 +186,9 @@ def batches_for(
     own = next(network.parameters())
     widest = max((parameter.shape[0] for parameter in network.parameters() if parameter.ndim > 0), default=1)
     for batch in features.split(max(1, SPIKES_TOGETHER // (features.shape[1] * widest))):
-        yield batch.to(own).transpose(0, 1).contiguous().transpose(0, 1)
+        if not (batch := batch.to(own)).isfinite().all():  # which a neuron would not show: it is silent
+            raise ValueError("there are utterances whose features are not finite numbers: take them out")
+        yield batch.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 def network_state(network: nn.Module) -> State:
@@ -240,7 +243,7 @@ def store(tensors: dict, path: Path) -> None:
     written = io.BytesIO()
     torch.save(tensors, written)
     with atomic_write(path) as aside:
-        aside.write_bytes(written.getbuffer())
+        aside.write_bytes(written.getvalue())
 
 
 def save(posterior: Posterior, path: Path) -> None:

@@ -5,15 +5,22 @@
         learning_rate: float = setting(0.0047, real(0, 100, above=True), search=(1e-3, 3e-2))
 
 Whoever holds such an object holds values that fit; a name that is not a field is refused, and never dropped.
+Here, too, is how files of settings are read and how a folder is named.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import yaml
+
 ABSENT = object()
+WORDS = {"none": None, "yes": True, "on": True, "no": False, "off": False}  # as people write them, and YAML does not
 
 
 class Range(NamedTuple):
@@ -60,6 +67,31 @@ TEXT = Range(lambda value: isinstance(value, str) and value != "", "a name")
 FOLDER = Range(lambda value: isinstance(value, str | Path) and str(value) != "", "a folder")
 
 
+def check(name: str, value: Any, of: Range) -> None:
+    """Raise ``ValueError`` in one sentence for a value out of its range; one that nearly fits is written out."""
+    if not of.fits(value):
+        told = f"{name} = {value!r} does not fit: it must be {of.words}"
+        meant = next((one for one in nearly(value) if of.fits(one)), value)
+        if isinstance(meant, str) and meant is not value:
+            raise ValueError(f"{told}; put it in quotes: without them YAML reads a number, a date, a yes or a no")
+        written = yaml.safe_dump(meant, default_flow_style=True).partition("\n")[0] if meant is not value else ""
+        papermill = f", for papermill -y '{name}: {written}'" if isinstance(meant, list) else ""
+        raise ValueError(told + (f"; write {written}{papermill}" if written else ""))
+
+
+def nearly(value: Any) -> Iterator[Any]:
+    """What someone may have meant who wrote a value: by text what it says, by 30.0 the whole number, by 8 a list."""
+    if isinstance(value, str):
+        yield WORDS.get(value.lower(), value)
+        for text in (value, f"[{value}]"):
+            with suppress(yaml.YAMLError, ValueError):
+                yield yaml.load(text, AsTyped)
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
+    if isinstance(value, int | float | date):
+        yield from ([value], str(value))
+
+
 def setting(default: Any, of: Range, *, search: Any = ABSENT, before: Any = ABSENT) -> Any:
     """A field of ``Settings``.
 
@@ -81,9 +113,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise ``ValueError`` in one sentence for a value out of its range."""
         for field in dataclasses.fields(self):
-            value, of = getattr(self, field.name), field.metadata.get("range")
-            if of is not None and not of.fits(value):
-                raise ValueError(f"{field.name} = {value!r} does not fit: it must be {of.words}")
+            if "range" in field.metadata:
+                check(field.name, getattr(self, field.name), field.metadata["range"])
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> "Settings":
@@ -130,3 +161,57 @@ class Settings:
         """``as_dict`` without the settings that runs were stored without, where they have the value of these runs."""
         before = self.before()
         return {name: value for name, value in self.as_dict().items() if name not in before or value != before[name]}
+
+
+class AsTyped(yaml.SafeLoader):
+    """YAML as people type it (that of version 1.2): 1e-3 is a number, 010 is ten, and no, on, yes, 1:30 are text.
+
+    No key may stand twice in a mapping: the last would be taken in silence.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+for kind, text in {
+    "merge": "<<",
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}.items():
+    AsTyped.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{text})$"), None)
+AsTyped.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file says, in any of Unicode's encodings. Raises ``ValueError`` in one sentence where it is no YAML."""
+    try:
+        return yaml.load(path.read_bytes(), AsTyped)
+    # A tag such as !!int or !!timestamp before something else ends in errors of other kinds.
+    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        told = " ".join(str(error).replace('in "<byte string>", ', "").split())
+        remedy = "; indent with spaces, not with tabs" if "'\\t'" in told else ""
+        raise ValueError(f"{path} is not YAML: {told}{remedy}") from error
+
+
+def folder_named(name: str | Path | None, default: Path | None = None) -> Path:
+    """The folder that someone names, where ``~`` is the home, or for None the ``default``.
+
+    Raises ``ValueError`` for what is no name, for a home that is not known, and for ``$HOME`` and its like, which only
+    a shell replaces.
+    """
+    if name is None and default is not None:
+        return default
+    if not FOLDER.fits(name) or (variable := re.match(r"\$(\w+|\{\w+\})(?=/|$)", str(name))):
+        told = f"only a shell replaces {variable[0]}" if FOLDER.fits(name) else "that is no folder's name"
+        raise ValueError(f"{str(name)!r}: {told}; write the whole path, or one from the home, such as ~/speech")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}: the home that it begins with is not known; write the whole path") from error

@@ -9,7 +9,7 @@ from typing import Any
 from lib import datasets, methods
 from lib.methods import Method
 from lib.networks import NetworkSettings
-from lib.settings import Settings, real, setting, whole
+from lib.settings import Settings, check, real, setting, whole
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class Setup:
             if name not in rest:
                 raise ValueError(f"a run needs a {name}: give one")
         dataset, method, seed = datasets.get(rest.pop("dataset")), methods.get(rest.pop("method")), rest.pop("seed", 1)
-        if not whole(0).fits(seed):
-            raise ValueError(f"seed = {seed!r} does not fit: it must be {whole(0).words}")
+        check("seed", seed, whole(0))
         parts, kinds = [], (dataset.settings, NetworkSettings, TrainingSettings)
         for kind in kinds:
             parts.append(kind.from_mapping({name: rest.pop(name) for name in kind.names() if name in rest}))
@@ -107,6 +106,8 @@ def setup_of(settings: Mapping[str, Any], *, dataset: str, method: str, seed: in
 
 def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict[str, Any]:
     """What settings say of one data set and method; the sections of other methods are left out."""
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"settings = {settings!r} does not fit: it must be a mapping from settings to their values")
     kind, flat, sections = methods.get(method), {}, {}
     for name, value in settings.items():
         # "dropout" is a method and a setting: a mapping that names no data set is the method's.
@@ -129,14 +130,23 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
     return flat
 
 
+def setting_names(*sets: str) -> set[str]:
+    """The settings that runs on these data sets take, whatever their method; by default those on any."""
+    kinds = [datasets.get(name).settings for name in sets or datasets.SETS]
+    names = {name for kind in (*kinds, NetworkSettings, TrainingSettings) for name in kind.names()}
+    return names | {name for method in methods.METHODS.values() for name in method.takes()}
+
+
 def data_setup(settings: Mapping[str, Any], dataset: str) -> Setup:
     """A setup of a data set alone, its network and training being the defaults.
 
     Raises ``ValueError`` for a setting that belongs to no run on this set, whatever its method.
     """
     found, own = settings_for(settings, dataset, "map"), datasets.get(dataset).settings.names()
-    elsewhere = {name for kind in (NetworkSettings, TrainingSettings) for name in kind.names()}
-    elsewhere |= {name for method in methods.METHODS.values() for name in method.takes()}
-    for name in found.keys() - elsewhere - set(own):
+    for name in found.keys() - setting_names(dataset):
         raise ValueError(f"{name!r} is no setting of a run on {dataset}: the data set takes {', '.join(own)}")
     return Setup.of({"dataset": dataset, "method": "map"} | {name: found[name] for name in own if name in found})
+
+
+def as_list(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]

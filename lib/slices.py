@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch.func import functional_call
 
 from lib import metrics, posteriors
 from lib.network import fast
-from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, State
+from lib.posteriors import PointMass, Posterior, State
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 Alphas = Sequence[float] | np.ndarray
@@ -94,34 +93,6 @@ def bayesian_losses(
             if count in counts:
                 losses[count] = _losses(total / count, batches)
     return np.array([losses[count] for count in counts])
-
-
-def curves(
-    network: nn.Module,
-    means: Mapping[str, State],
-    std: State | None,
-    batches: Batches,
-    *,
-    alphas: Alphas,
-    directions: int,
-    samples: int,
-) -> pd.DataFrame:
-    """Losses along random unit directions through each method's mean, and averaged over Gaussians around it.
-
-    These have the standard deviation ``std``; without one there is the point's loss alone. Directions, minibatches and
-    noise are the same for all curves. Columns: method, direction, alpha, loss ("point" or "averaged"), nll.
-    """
-    tables = []
-    for number in range(directions):
-        direction = random_direction(network.named_parameters(), torch.Generator().manual_seed(number))
-        for method, mean in means.items():
-            losses = {"point": deterministic_loss(network, mean, direction, alphas, batches)}
-            if std is not None:
-                around, noise = MeanFieldGaussian(mean, std), torch.Generator().manual_seed(0)
-                losses["averaged"] = bayesian_loss(network, around, direction, alphas, batches, samples, noise)
-            of_line = {"method": method, "direction": number, "alpha": alphas}
-            tables += [pd.DataFrame(of_line | {"loss": loss, "nll": curve}) for loss, curve in losses.items()]
-    return pd.concat(tables, ignore_index=True)
 
 
 def roughness(losses: Float[np.ndarray, " points"]) -> float:

@@ -75,7 +75,7 @@ def seed_differences(rows: pd.DataFrame, measure: str, pairs: Iterable[tuple[str
     ``rows`` have the columns ``method``, ``seed`` and the measure, one row for each method and seed. Only the seeds
     that both methods have count. Columns: method, reference, difference, from, to.
     """
-    wide, pairs = rows.pivot(index="seed", columns="method", values=measure), list(pairs)
+    wide, pairs = rows.pivot(index="seed", columns="method", values=measure).astype(float), list(pairs)
     gaps = pd.DataFrame({number: wide[method] - wide[reference] for number, (method, reference) in enumerate(pairs)})
     return _of_pairs(pairs, student_intervals(gaps).to_numpy().tolist())
 
@@ -86,7 +86,7 @@ def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.Da
     ``rows`` are those of Table 1. The result has a row for each data set and measure, and the columns difference, from
     and to. Only data sets and seeds that both methods have count.
     """
-    wide = rows.pivot(index="seed", columns=["dataset", "method"], values=list(MEASURES))
+    wide = rows.pivot(index="seed", columns=["dataset", "method"], values=list(MEASURES)).astype(float)
     gaps = wide.xs(method, axis=1, level="method") - wide.xs(reference, axis=1, level="method")
     found = student_intervals(gaps.dropna(axis=1, how="all")).rename_axis(["measure", "dataset"])
     return found.swaplevel().sort_index().rename(columns={"mean": "difference"})
@@ -100,7 +100,8 @@ def utterance_differences(
     ``scores`` have the columns ``method``, ``seed``, ``utterance`` and the measure, of one data set. Only the seeds
     that both methods have count. Columns: method, reference, difference, from, to.
     """
-    wide, pairs = scores.pivot(index="seed", columns=["method", "utterance"], values=measure), list(pairs)
+    wide = scores.pivot(index="seed", columns=["method", "utterance"], values=measure).astype(float)
+    pairs = list(pairs)
     gaps = [(wide[method] - wide[reference]).dropna().to_numpy() for method, reference in pairs]
     return _of_pairs(pairs, [paired_bootstrap(gap, resamples, seed=0) for gap in gaps])
 
@@ -194,7 +195,7 @@ def grouped_rank_correlation(
         places = np.concatenate([members[group] for group in one])
         drawn.setdefault(len(places), []).append(places)
     found = np.concatenate([_rank_correlations(values[:, np.stack(same)]) for same in drawn.values()])
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    low, high = np.nanpercentile(found, [2.5, 97.5]) if np.isfinite(found).any() else (np.nan, np.nan)
     return float(_rank_correlations(values[:, None])[0]), float(low), float(high)
 
 
@@ -213,6 +214,6 @@ def _of_pairs(pairs: Sequence[tuple[str, str]], intervals: Iterable[Sequence[flo
 
 def _check_numbers(*columns: Column) -> None:
     for values in columns:
-        missing = int(np.isnan(values).sum())
+        missing = int(np.isnan(np.asarray(values, dtype=float)).sum())
         if missing or len(values) == 0:
             raise ValueError(f"expected at least one value and no NaN; there are {len(values)}, and {missing} NaN")

@@ -1,14 +1,16 @@
 """Training (the paper's section 5): ``train_map`` finds the deterministic network, ``train_ivon`` the Bayesian one.
 
-Both return a posterior over the network's weights and the history of training; ``fit`` is the loop that they share.
+Both return a posterior over the network's weights and the history of training; ``fit`` is the loop that they share, and
+``loop`` what it takes beside. Parameters that require no gradient stand still, and are certain.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from lib import metrics, posteriors
 from lib.features import Examples
+from lib.files import serve_the_nameless
 from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, network_state
 
 VALIDATION_SAMPLES = 4
@@ -33,27 +36,16 @@ Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 def likelihood(network: nn.Module, features: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Tensor]:
     """Mean cross-entropy, and the logits; another objective adds to the former."""
     logits = network(features)
-    return cross_entropy(logits, labels), logits
+    return cross_entropy(logits, metrics.class_indices(logits, labels)), logits
 
 
 def train_map(
-    network: nn.Module,
-    training: Examples,
-    validation: Examples,
-    *,
-    learning_rate: float = 0.0047,
-    weight_decay: float = 1e-5,
-    batch_size: int = 16,
-    patience: int = 2,
-    freeze_norm_after: int | None = None,
-    epochs: int = 30,
-    seed: int = 1,
-    objective: Objective = likelihood,
-    checkpoint: Path | None = None,
-    after_epoch: Callable[[dict], None] = lambda row: None,
-) -> tuple[PointMass, pd.DataFrame]:
+    network: nn.Module, training: Examples, validation: Examples, *,
+    learning_rate: float = 0.0047, weight_decay: float = 1e-5, batch_size: int = 16, patience: int = 2,
+    freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
+) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
     """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(learned(network.parameters()), lr=learning_rate, weight_decay=weight_decay, fused=True)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -63,44 +55,34 @@ def train_map(
         return logits
 
     method = Method(optimizer, step, posterior=lambda: PointMass(network_state(network)))
-    return fit(
-        method, network, training, validation, epochs=epochs, batch_size=batch_size, patience=patience, seed=seed,
-        freeze_norm_after=freeze_norm_after, checkpoint=checkpoint, after_epoch=after_epoch,
-    )  # fmt: skip
+    loop |= {"batch_size": batch_size, "patience": patience, "freeze_norm_after": freeze_norm_after}
+    return fit(method, network, training, validation, **loop)
 
 
 def train_ivon(
-    network: nn.Module,
-    training: Examples,
-    validation: Examples,
-    *,
-    learning_rate: float = 0.39,
-    weight_decay: float = 1e-3,
-    ess_factor: float = 6.5,
-    hess_init: float = 0.42,
-    beta2: float = 0.9999,
-    batch_size: int = 32,
-    patience: int = 4,
-    freeze_norm_after: int | None = 10,
-    epochs: int = 30,
-    seed: int = 1,
-    objective: Objective = likelihood,
-    checkpoint: Path | None = None,
-    after_epoch: Callable[[dict], None] = lambda row: None,
-) -> tuple[MeanFieldGaussian, pd.DataFrame]:
+    network: nn.Module, training: Examples, validation: Examples, *,
+    learning_rate: float = 0.39, weight_decay: float = 1e-3,
+    ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999,
+    batch_size: int = 32, patience: int = 4,
+    freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
+) -> tuple[MeanFieldGaussian, pd.DataFrame]:  # fmt: skip
     """A mean-field Gaussian of high evidence lower bound (equation 7), and the history, by IVON (Shen et al. 2024).
 
     One sample of the weights a step stands for the expectation (equation 9), ``weight_decay`` for the prior (equation
-    10). The effective sample size is ``ess_factor`` times the training utterances.
+    10). The effective sample size is ``ess_factor`` times the training utterances. Raises ``ValueError`` where the loss
+    does not depend on a parameter.
     """
     ess, priors = ess_factor * len(training.labels), {"weight_decay": weight_decay, "hess_init": hess_init}
-    optimizer = IVON(network.parameters(), lr=learning_rate, ess=ess, beta2=beta2, **priors)
+    optimizer = IVON(learned(network.parameters()), lr=learning_rate, ess=ess, beta2=beta2, **priors)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
         with sampled_weights(optimizer):
             loss, logits = objective(network, features, labels)
             loss.backward()
+            for name, parameter in network.named_parameters():
+                if parameter.requires_grad and parameter.grad is None:
+                    raise ValueError(f"the loss does not depend on {name!r}: set its requires_grad to False")
         optimizer.step()
         return logits
 
@@ -110,10 +92,18 @@ def train_ivon(
         stored=lambda: {"current_step": optimizer.current_step},
         restore=lambda stored: setattr(optimizer, "current_step", stored["current_step"]),
     )  # fmt: skip
-    return fit(
-        method, network, training, validation, epochs=epochs, batch_size=batch_size, patience=patience, seed=seed,
-        freeze_norm_after=freeze_norm_after, checkpoint=checkpoint, after_epoch=after_epoch,
-    )  # fmt: skip
+    loop |= {"batch_size": batch_size, "patience": patience, "freeze_norm_after": freeze_norm_after}
+    return fit(method, network, training, validation, **loop)
+
+
+def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those for an optimiser: they require a gradient. Raises ``ValueError`` for none, and for half precision."""
+    serve_the_nameless()
+    if not (found := [parameter for parameter in parameters if parameter.requires_grad]):
+        raise ValueError("no parameter of the network requires a gradient: there is nothing to train")
+    if any(parameter.dtype is torch.float16 for parameter in found):  # Adam's least denominator is 0 in it
+        raise ValueError("float16 is too coarse to train in: train network.float(), or network.bfloat16()")
+    return found
 
 
 @contextmanager
@@ -134,9 +124,9 @@ def gaussian(network: nn.Module, optimizer: IVON) -> MeanFieldGaussian:
     """The current posterior (equation 11): variance ``1 / (ess (hess + weight_decay))``."""
     (group,) = optimizer.param_groups
     std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
-    pieces = std.split([parameter.numel() for parameter in network.parameters()])
-    named = zip(network.named_parameters(), pieces, strict=True)
-    stds = {name: piece.view(parameter.shape).to("cpu", copy=True) for (name, parameter), piece in named}
+    moving = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    pieces = zip(moving.items(), std.split([parameter.numel() for parameter in moving.values()]), strict=True)
+    stds = {name: piece.view(parameter.shape).to("cpu", copy=True) for (name, parameter), piece in pieces}
     return MeanFieldGaussian(network_state(network), stds)
 
 
@@ -159,28 +149,22 @@ class Method:
 
 
 def fit(
-    method: Method,
-    network: nn.Module,
-    training: Examples,
-    validation: Examples,
-    *,
-    epochs: int,
-    batch_size: int,
-    patience: int,
-    seed: int,
-    freeze_norm_after: int | None = None,
-    checkpoint: Path | None = None,
-    after_epoch: Callable[[dict], None] = lambda row: None,
-) -> tuple[Posterior, pd.DataFrame]:
+    method: Method, network: nn.Module, training: Examples, validation: Examples, *,
+    batch_size: int, patience: int, epochs: int = 30, seed: int = 1, freeze_norm_after: int | None = None,
+    checkpoint: Path | None = None, after_epoch: Callable[[dict], None] = lambda row: None,
+) -> tuple[Posterior, pd.DataFrame]:  # fmt: skip
     """Train, and return the posterior of the epoch with the lowest validation NLL (or the last), and the history.
 
     The learning rate is halved when more than ``patience`` epochs in a row bring no lower validation NLL. Randomness
     follows from (seed, epoch) alone: a run resumed from ``checkpoint``, which is written after each epoch, ends in the
     same numbers. After ``freeze_norm_after`` epochs (``None``: never) batch norm's running statistics stand still.
 
-    Raises ``FloatingPointError`` when the loss or a weight is not finite or the loss has diverged, and ``ValueError``
-    for fewer than two training utterances (batch normalisation needs two) or none to validate on.
+    Raises ``FloatingPointError`` when the loss, a weight or a feature is not finite or the loss has diverged, and
+    ``ValueError`` for fewer than two training utterances (batch normalisation needs two) or none to validate on, for
+    labels beyond the classes, and where PyTorch takes no gradients.
     """
+    if not torch.is_grad_enabled() or any(parameter.is_inference() for parameter in network.parameters()):
+        raise ValueError("training needs gradients: leave no_grad and inference_mode, and make the network outside")
     if len(training.labels) < 2 or len(validation.labels) < 1:
         here = f"{len(training.labels)} and {len(validation.labels)}"
         raise ValueError(f"training needs 2 or more utterances and 1 or more to validate on; here are {here}")
@@ -233,8 +217,10 @@ def _train_epoch(method: Method, network: nn.Module, training: Examples, batch_s
     limit, own = DIVERGED * math.log(max(2, int(training.labels.max()) + 1)), next(network.parameters())
     total_loss, correct = 0.0, 0
     for batch in batches:
-        labels = training.labels[batch].to(own.device)
-        logits = method.step(training.features[batch].to(own), labels).detach()
+        labels, features = training.labels[batch].to(own.device).long(), training.features[batch].to(own)
+        if not features.isfinite().all():
+            raise FloatingPointError("there are training utterances whose features are not finite: take them out")
+        logits = method.step(features, labels).detach()
         loss = float(cross_entropy(logits, labels))
         if not loss <= limit:  # or not a number
             raise FloatingPointError(f"training diverged in epoch {epoch + 1} (loss {loss:.4g}): lower learning_rate")

@@ -1,5 +1,7 @@
 """While the tests run, what goes in and out of every function of ``lib`` is held to its annotations, shapes too."""
 
+import os
+
 import jaxtyping
 
 # A float's annotation admits an int (PEP 484), which beartype leaves to a setting.
@@ -53,6 +55,24 @@ def toy_frames():
     features = torch.randn(60, 20, 5, generator=torch.Generator().manual_seed(0)) + labels[:, None, None]
     parts = np.repeat(["train", "validation", "test"], 20)
     return Frames(features, labels, parts, ("low", "middle", "high"), "0" * 32)
+
+
+@pytest.fixture(scope="session")
+def built_book(tmp_path_factory):
+    """The pages of the committed book, built once for all workers; building fails on any warning."""
+    from pathlib import Path
+
+    from filelock import FileLock
+
+    from lib.pages import render, stage
+
+    build = tmp_path_factory.getbasetemp()
+    build = (build.parent if os.environ.get("PYTEST_XDIST_WORKER") else build) / "book"
+    with FileLock(f"{build}.lock"):
+        if not (build / "html").exists():
+            stage(Path(__file__).resolve().parents[1], build / "source", {}, {})
+            render(build / "source", build / "html")
+    return build / "html"
 
 
 @pytest.fixture

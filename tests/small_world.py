@@ -3,9 +3,12 @@
 Recordings in the layouts of HD, SC and FSDD, SC's features, and a run that was trained, evaluated and put into a table.
 """
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +57,8 @@ def make(world: World) -> None:
     for part, names in listed.items():
         (world / "hd" / f"{part}_filenames.txt").write_text("\n".join(names) + "\n")
     sound("fsdd/recordings/0_theo_0.wav", rate=8_000)(world)
+    for word, speaker in itertools.product(("ja", "nein"), ("anna", "bert", "cleo", "dora")):
+        sound(f"words/{word}/{speaker}_1.wav")(world)
     with patch.object(runs, "DATA", world):
         train()(world)
         tabulate()(world)
@@ -133,6 +139,13 @@ def with_little_room(world: World, ask: Callable) -> None:
 
 
 @of_world
+def without_locks(world: World, ask: Callable) -> None:
+    """On a disk that refuses them."""
+    with patch.object(fcntl, "flock", side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))):
+        ask(world)
+
+
+@of_world
 def interrupted(world: World, ask: Callable, epochs: int) -> None:
     """The user interrupts in the validation after so many epochs."""
     predict, calls = posteriors.predict, []
@@ -179,6 +192,11 @@ def emptied(world: World, name: str) -> None:
 
 
 @of_world
+def copied(world: World, name: str, to: str) -> None:
+    (shutil.copytree if (world / name).is_dir() else shutil.copy)(world / name, world / to)
+
+
+@of_world
 def holds(world: World, name: str, content: str | bytes) -> None:
     path_in(world, name).write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -196,8 +214,8 @@ def mode(world: World, name: str, of: int) -> None:
 
 @of_world
 def link_to_nowhere(world: World, name: str) -> None:
-    (world / name).unlink()
-    (world / name).symlink_to("nowhere")
+    path_in(world, name).unlink(missing_ok=True)
+    (world / name).symlink_to("nowhere/at/all")
 
 
 @of_world
@@ -216,7 +234,22 @@ def sound(
     world: World, name: str, rate: int = 16_000, seconds: float = 0.25, channels: int = 1, value: float = 0.1
 ) -> None:
     samples = np.full((int(rate * seconds), channels), value)
-    soundfile.write(path_in(world, name), samples, rate, subtype="FLOAT" if np.isnan(value) else "PCM_16")
+    soundfile.write(path_in(world, name), samples, rate, subtype="PCM_16" if abs(value) <= 1 else "FLOAT")
+
+
+@of_world
+def spikes(world: World, change: Callable[[h5py.File], Any]) -> None:
+    """Three utterances of SHD in each file, of a spike each; the training file is then changed."""
+    (world / "shd").mkdir()
+    for name in ("shd_train.h5", "shd_test.h5"):
+        with h5py.File(world / "shd" / name, "w") as file:
+            for key, dtype, value in (("times", np.float32, 0.5), ("units", np.int32, 7)):
+                ragged = np.empty(3, dtype=object)
+                ragged[:] = [np.array([value], dtype)] * 3
+                file.create_dataset(f"spikes/{key}", data=ragged, dtype=h5py.vlen_dtype(dtype))
+            file["labels"], file["extra/speaker"], file["extra/keys"] = [0, 1, 0], [0, 0, 10], ["one", "two"]
+    with h5py.File(world / "shd" / "shd_train.h5", "r+") as file:
+        change(file)
 
 
 @of_world

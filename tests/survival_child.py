@@ -25,11 +25,12 @@ from types import FrameType
 import torch
 from tqdm import tqdm
 
+import lib
 from lib import datasets, runs
 from lib.setup import setup_of
 from lib.study import tables
 
-LIB = str(Path(runs.__file__).parent)
+LIB = str(Path(lib.__file__).parent)
 STEPS = ("unpacking", "features", "training", "evaluation")
 SETTINGS = {
     "split": "official",

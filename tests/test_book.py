@@ -2,8 +2,10 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from symtable import symtable
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -13,11 +15,13 @@ from bs4 import BeautifulSoup, Tag
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.book import SEQUENCE, read_defaults
-from lib.pages import PICTURES, clean, render, stage
+from lib.pages import PICTURES, clean
+from lib.parameters import NOTEBOOKS as PARAMETERS
+from lib.parameters import assigned
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+NOTEBOOKS = sorted(path.stem for path in BOOK.glob("[!.]*.ipynb"))
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 
 # The first cell of each notebook. On Colab a notebook knows nothing of where it came from, so the cell has to repeat
@@ -28,7 +32,10 @@ if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {REPOSITORY} /content/companion
     %pip install --quiet espeakng-loader filelock ivon-opt jaxtyping laplace-torch myst-nb pyroomacoustics soundfile
     %cd /content/companion/book
-    sys.path.insert(0, "/content/companion")"""
+    sys.path.insert(0, "/content/companion")
+else:
+    # What is called lib in the working folder is not this book's.
+    sys.path.sort(key=lambda folder: folder == "")"""
 
 
 def read(stem: str) -> nbformat.NotebookNode:
@@ -44,7 +51,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 def test_the_contents_list_every_page_and_notebook() -> None:
     listed = set(re.findall(r"(?:file|root): book/(\S+)", (ROOT / "_toc.yml").read_text()))
-    assert listed == {path.stem for path in BOOK.iterdir() if path.suffix in (".md", ".ipynb")}
+    assert listed == {path.stem for path in BOOK.glob("[!.]*") if path.suffix in (".md", ".ipynb")}
     assert set(NOTEBOOKS) == set(read_defaults(ROOT))
 
 
@@ -74,6 +81,29 @@ def test_a_notebook_begins_with_the_colab_cell_and_its_parameters(stem: str) -> 
 
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_notebook_s_own_cells_leave_its_parameters_as_they_are(stem: str) -> None:
+    """So that its cells can be run again, from the parameters on or one by one."""
+    for cell in code_cells(read(stem)):
+        if stem in SEQUENCE and "parameters" not in cell.metadata.get("tags", []):
+            names, _ = assigned(TransformerManager().transform_cell(cell.source))
+            assert names.isdisjoint(PARAMETERS[stem])
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
+def test_a_cell_replaces_nothing_that_it_takes_so_that_it_can_be_run_again(stem: str) -> None:
+    for cell in code_cells(read(stem)):
+        own, taken = set(), set()
+        for statement in ast.parse(TransformerManager().transform_cell(cell.source)).body:
+            if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr):
+                names = symtable(ast.unparse(statement), stem, "exec").get_symbols()
+                replaced = {name.get_name() for name in names if name.is_assigned()}
+                added = replaced if isinstance(statement, ast.AugAssign) else set()
+                taken |= ({name.get_name() for name in names if name.is_referenced()} | added) - own
+                own |= replaced
+        assert taken.isdisjoint(own)
+
+
+@pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_a_notebook_is_thin(stem: str) -> None:
     for cell in code_cells(read(stem)):
         for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
@@ -93,14 +123,11 @@ def test_the_repository_s_address_stands_in_one_place() -> None:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, BeautifulSoup]:
-    """The chapters of the built book by their place; building fails on any warning."""
-    build = tmp_path_factory.mktemp("book")
-    stage(ROOT, build / "source", {}, {})
-    render(build / "source", build / "html")
+def pages(built_book: Path) -> dict[Path, BeautifulSoup]:
+    """The chapters of the built book by their place."""
     return {
         path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in [build / "html/index.html", *sorted((build / "html/book").glob("*.html"))]
+        for path in [built_book / "index.html", *sorted((built_book / "book").glob("*.html"))]
     }
 
 
@@ -142,6 +169,46 @@ def test_every_picture_is_described_in_words(pages: dict[Path, BeautifulSoup]) -
     for name, image in pictures:
         described = image.get("alt", "").strip()
         assert len(described.split()) >= 3, f"{name}: {image}"
+    twice = [one for one, times in Counter((name, image["alt"]) for name, image in pictures).items() if times > 1]
+    assert twice == []
+
+
+def test_every_recording_says_its_word_speaker_and_set(pages: dict[Path, BeautifulSoup]) -> None:
+    players = [player for _, chapter in chapters(pages) for player in chapter.find_all("audio")]
+    assert players
+    for player in players:
+        assert re.fullmatch(r"\w+, speaker \w+: [\w-]+ \(synthetic speech\)", player["aria-label"])
+        assert player["aria-label"] in player.parent.get_text()
+
+
+def test_the_header_cells_of_tables_are_named_and_say_whose_they_are(pages: dict[Path, BeautifulSoup]) -> None:
+    headers = [(path.name, cell) for path, chapter in chapters(pages) for cell in chapter.select("table th")]
+    assert headers
+    for name, cell in headers:
+        assert cell.get_text(strip=True), f"{name}: {cell.find_parent('table')}"
+        assert cell["scope"] in ("col", "colgroup", "row", "rowgroup"), f"{name}: {cell}"
+
+
+def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, BeautifulSoup]) -> None:
+    texts = {path.name: chapter.get_text() for path, chapter in chapters(pages)}
+    texts |= {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "lib").rglob("*.py")}
+    assert any("vartheta" in text for text in texts.values())
+    for name, text in texts.items():
+        assert not re.search(r"threshold,? \S*(theta|θ)|(theta|θ)\S* the threshold", text.replace("vartheta", "ϑ")), (
+            name
+        )
+
+
+def test_the_first_page_says_of_the_synthetic_sets_what_their_page_shows(pages: dict[Path, BeautifulSoup]) -> None:
+    said, shown = (
+        next(chapter for path, chapter in chapters(pages) if path.stem == stem) for stem in ("intro", "03_evaluation")
+    )
+    (table,) = (one for one in shown.find_all("table") if "difference" in one.thead.get_text())
+    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.tbody.find_all("tr")]
+    differences = [float(row[-3]) for row in rows if row[-4] == "nll"]
+    assert len(differences) == 2
+    assert re.search("On synthetic speech IVON.s mean NLL is the higher one on both sets", said.get_text())
+    assert min(differences) > 0
 
 
 def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:

@@ -1,7 +1,9 @@
 """The sets of recordings on tiny trees in each layout, and on real recordings where they lie beside the repository."""
 
+import hashlib
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -162,6 +164,122 @@ def test_fsdd_speaker_split_validates_on_the_next_speaker(fsdd_root, tested, val
     assert set(loaded.part("train").speakers) == {"george", "lucas", "theo"} - {tested, validation}
 
 
+# What a file is decides, and not how its name is written
+
+
+def rename(pattern, of):
+    """Give the files that match other names."""
+    return lambda root: [path.rename(path.with_name(of(path.name))) for path in sorted(root.glob(pattern))]
+
+
+def capital(name):
+    return re.sub(r"\.\w+$", lambda ending: ending[0].upper(), name)
+
+
+def as_flac(root):
+    for path in root.glob("bed/*"):
+        soundfile.write(path.with_suffix(".flac"), *soundfile.read(path), subtype="PCM_16")
+        path.unlink()
+    for path in root.glob("*_list.txt"):
+        path.write_text(re.sub("(bed.*)wav", r"\1flac", path.read_text()))
+
+
+def in_another_form(root):
+    """A word's folder has an umlaut in two signs, as macOS writes it, and the lists have it in one."""
+    (root / "bed").rename(root / "bu\u0308hne")
+    for path in root.glob("*_list.txt"):
+        path.write_text(path.read_text().replace("bed/", "b\u00fchne/"), encoding="utf-8")
+
+
+def left_behind(root):
+    folder = next(path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "_")
+    for name in (".DS_Store", f"{folder.name}/._a.wav", f"{folder.name}/Thumbs.db", f"{folder.name}/desktop.ini"):
+        (root / name).write_bytes(b"\0\5\x16\7" * 16)
+    for name in ("__MACOSX/a/._b.wav", "lost+found/a", ".git/a.wav", f"{folder.name}/.ipynb_checkpoints/a.wav"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    (root / "LICENSE").write_text("Anyone may.")
+    (root / "README.md").write_text("# Words")
+
+
+WRITTEN_OTHERWISE = [
+    ("sc", rename("bed/*", capital)), ("sc", rename("bed/*[89]_nohash_0.wav", capital)), ("sc", as_flac),
+    ("sc", in_another_form), ("sc", left_behind), ("fsdd", rename("recordings/*theo*", capital)), ("fsdd", left_behind),
+    ("hd", rename("audio/*speaker-00*", capital)), ("hd", left_behind),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change"), WRITTEN_OTHERWISE, ids=map(str, range(len(WRITTEN_OTHERWISE))))
+def test_a_name_written_otherwise_is_read_and_what_systems_leave_behind_is_not(root_of, name, change):
+    root = root_of(name)
+    before = load(name, root)
+    change(root)
+    after = load(name, root)
+    assert after.parts.tolist() == before.parts.tolist() or name == "sc"
+    counts = [Counter(zip(of.labels.tolist(), of.speakers, of.parts, strict=True)) for of in (before, after)]
+    assert counts[0] == counts[1]
+    assert [after.audio(index)[1] for index in range(len(after))] == [before.sample_rate] * len(before)
+
+
+def test_recordings_of_hd_that_no_list_names_are_said(hd_root):
+    write_audio(hd_root / "audio" / hd_name("english", "00", 1, 0), 48_000)
+    with pytest.warns(UserWarning, match="1 of 81 files in 'audio' are left out, since no list names them.*trial-1"):
+        assert len(load("hd", hd_root)) == 80
+
+
+def test_a_speaker_in_two_parts_is_said(sc_root):
+    only("testing_list.txt", lambda path: "bed" not in path)(sc_root)
+    words = r"1 of 4 speakers are in more than one part, the first '00000002' \(bed/.* in train and yes/.* in test\)"
+    with pytest.warns(UserWarning, match=f"'sc' in {sc_root}: {words}"):
+        load("sc", sc_root)
+
+
+def test_a_copied_word_is_refused_and_one_that_only_sounds_so_is_a_class(sc_root):
+    shutil.copytree(sc_root / "bed", sc_root / "my bed")
+    with pytest.raises(ValueError, match="my bed is a copy of 'bed' and would be another class: take it out"):
+        load("sc", sc_root, split="70-10-20")
+    write_audio(sc_root / "my bed" / f"{SC_SPEAKERS['train']}_nohash_0.wav", 16_000, value=0.3)
+    assert load("sc", sc_root, split="70-10-20").class_names == ("bed", "my bed", "yes")
+
+
+# Folders
+
+
+def test_a_tilde_is_the_home_wherever_a_folder_is_given(fsdd_root, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(fsdd_root.parent))
+    monkeypatch.chdir(fsdd_root.parent)
+    assert len(load("fsdd", "~/fsdd")) == 168
+    SETS["fsdd"].prepare("~/fsdd")
+    assert main(["fsdd", "~/fsdd"]) == 0
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("there", ["absent", "empty", "link", "left behind"])
+def test_what_is_missing_is_fetched_into_an_empty_folder(tmp_path, monkeypatch, there):
+    root, fetched = tmp_path / "set", []
+    monkeypatch.setattr(datasets.dataset.downloads, "fetch", lambda name, sources, root: fetched.append((name, root)))
+    if there == "link":
+        (tmp_path / "elsewhere").mkdir()
+        root.symlink_to("elsewhere")
+    elif there != "absent":
+        root.mkdir()
+    if there == "left behind":
+        (root / ".DS_Store").touch()
+    SETS["sc"].prepare(root)
+    assert fetched == [("sc", root)]
+    (root.resolve() / "bed").mkdir(parents=True)
+    SETS["sc"].prepare(root)
+    assert len(fetched) == 1
+
+
+@pytest.mark.parametrize("name", ["sc", "synthetic-hd"])
+def test_a_link_to_nowhere_is_refused_before_the_work(tmp_path, name):
+    (tmp_path / "set").symlink_to("nowhere/at/all")
+    with pytest.raises(FileNotFoundError, match="set is a link to nowhere/at/all, for which there is no folder"):
+        SETS[name].prepare(tmp_path / "set")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 # Trees that do not make a set
 
 
@@ -290,7 +408,7 @@ def test_a_set_says_all_about_itself(tmp_path, name):
     assert dataset.default_split in dataset.splits
     assert dataset.licence
     assert dataset.citation
-    assert (dataset.make is None) == bool(dataset.sources)
+    assert (dataset.make is not None) + bool(dataset.sources) == (name != "folder")
     for kind in ("absent", "empty", "a file"):
         root = tmp_path / kind
         if kind == "empty":
@@ -347,6 +465,15 @@ def test_a_cached_fingerprint_spares_reading_the_files(sc_root, tmp_path):
         assert other.fingerprint(cache) == other.fingerprint() != loaded.fingerprint(cache)
 
 
+def test_the_fingerprint_is_of_paths_and_contents_alone(sc_root):
+    """As it was when the committed results were computed: stored runs are found by it."""
+    loaded, total = load("sc", sc_root), hashlib.blake2b(digest_size=16)
+    for path in sorted(loaded.paths):
+        total.update(path.encode() + b"\0" + hashlib.blake2b((sc_root / path).read_bytes()).digest())
+    assert loaded.fingerprint() == total.hexdigest()
+    assert dict(loaded.preparation) == {}
+
+
 def exchange(path, other):
     kept = path.read_bytes()
     other.replace(path)
@@ -401,15 +528,44 @@ def test_the_fingerprint_of_files_just_written_or_changed_meanwhile_is_not_cache
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is cut short"),
         (lambda path: write_audio(path, 8_000), "has a sample rate of 8000 Hz where the set 'sc' has 16000 Hz"),
         (lambda path: write_audio(path, 16_000, channels=2), "has 2 channels where the set is mono"),
-        (lambda path: soundfile.write(path, np.array([0, np.nan]), 16_000, subtype="FLOAT"), "not finite numbers"),
+        (lambda path: write_floats(path, np.nan), "not finite numbers"),
+        (lambda path: write_floats(path, 2.1), r"holds samples up to 2\.1 where sound lies from -1 to 1: divide them"),
+        (lambda path: write_floats(path, -32_768), r"holds samples up to 3\.28e\+04 where sound"),
+        (lambda path: (write_floats(path, 0.5), path.write_bytes(path.read_bytes()[:-100])), "is cut short"),
+        (lambda path: (write_floats(path, 0.5, "AIFF"), path.write_bytes(path.read_bytes()[:-100])), "is cut short"),
     ],
-    ids=["empty", "a start", "text", "cut short", "rate", "stereo", "not finite"],
+    ids=["empty", "a start", "text", "cut short", "rate", "stereo", "not finite", "loud", "16 bits", "cut", "AIFF"],
 )
 def test_audio_that_is_not_the_set_s_is_refused(sc_root, damage, words):
     loaded = load("sc", sc_root)
     path = sc_root / loaded.paths[0]
     damage(path)
     with pytest.raises(ValueError, match=re.escape(str(path)) + f".*{words}"):
+        loaded.audio(0)
+
+
+def write_floats(path, value, kind="WAV"):
+    soundfile.write(path, np.array([0, value] * 800, dtype=float), 16_000, subtype="FLOAT", format=kind)
+
+
+def test_floats_may_overshoot_a_little_and_a_stream_need_not_know_its_length(sc_root):
+    loaded = load("sc", sc_root)
+    path = sc_root / loaded.paths[0]
+    write_floats(path, 1.9)
+    assert loaded.audio(0)[0].max() == np.float32(1.9)
+    write_audio(path, 16_000, value=0.25)
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
+    np.testing.assert_allclose(loaded.audio(0)[0], np.full(1_600, 0.25), atol=2**-15)
+
+
+def test_a_header_that_promises_more_than_memory_holds_is_refused(hd_root):
+    loaded = load("hd", hd_root)
+    path = hd_root / loaded.paths[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:22] + b"\xff" * 4 + content[26:])  # the number of samples
+    with pytest.raises(ValueError, match="is longer than 3,600 s, as its header has it: restore or cut this file"):
         loaded.audio(0)
 
 

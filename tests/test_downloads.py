@@ -192,6 +192,35 @@ def test_what_is_not_the_published_archive_is_refused(publish, tmp_path, damage,
     assert_left(tmp_path / "hd")
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_link_to_another_disk_is_filled_there(publish, server, tmp_path, there, placed):
+    path, source = publish()
+    (tmp_path / "disk").mkdir()
+    if there:
+        (tmp_path / "disk" / "hd").mkdir()
+    (tmp_path / "hd").symlink_to("disk/hd")
+    server.breaks = [] if placed else [0]
+    if placed:
+        shutil.copy(path, tmp_path)
+    else:
+        with pytest.raises(ConnectionError):
+            fetch(source, root=tmp_path / "hd")
+        assert [one.name for one in (tmp_path / "disk").iterdir() if one.is_file()] == ["hd_audio.tar.gz.part"]
+    assert fetch(source, root=tmp_path / "hd").keys() >= LAYOUT.keys()
+    assert (tmp_path / "hd").is_symlink()
+    assert_left(tmp_path / "hd", "hd", "disk")
+    assert_left(tmp_path / "disk" / "hd", "hd")
+
+
+def test_a_link_to_nowhere_is_said_before_anything_is_fetched(publish, server, tmp_path):
+    _, source = publish()
+    (tmp_path / "hd").symlink_to("no/disk")
+    with pytest.raises(OSError, match="hd is a link to no/disk, for which there is no folder; make one"):
+        fetch(source, root=tmp_path / "hd")
+    assert server.asked == []
+
+
 # What breaks off. Archives of several chunks, so that connections can break within them.
 LONG = LAYOUT | {"audio/long.flac": random.Random(0).randbytes(5 * downloads.CHUNK)}
 

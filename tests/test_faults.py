@@ -1,18 +1,24 @@
 """The list of faults: what is wrong, what the user then asks for, what the user sees, what is left on the disk.
 
 Each row is put into a world of its own (``small_world``). Whatever is asked for ends in one sentence that names what is
-wrong and says what to do, and, but for new files that the row names, leaves every file as it was.
+wrong and says what to do, and, but for new files that the row names, leaves every file as it was. The book shows these
+sentences: ``make faults`` puts them into its tables.
 """
 
 import os
 import pickle
+import re
 import shutil
 import tarfile
-from contextlib import contextmanager
+import warnings
+from contextlib import chdir, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from unittest.mock import patch
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import small_world
 import torch
@@ -20,6 +26,7 @@ from small_world import (
     Code,
     archive,
     both,
+    copied,
     crowd,
     cut,
     each,
@@ -42,36 +49,65 @@ from small_world import (
     path_in,
     record,
     removed,
+    setup,
     sound,
+    spikes,
     stored,
     synthesise,
     tabulate,
     tensors,
     train,
     with_little_room,
+    without_locks,
 )
 
-from lib import runs, study
+from lib import datasets, runs, study
 from lib.parameters import EvaluationSettings
 from lib.posteriors import MeanFieldGaussian
+from lib.settings import TEXT, check, optional, real, several, whole
 
+BOOK = Path(__file__).resolve().parents[1] / "book" / "faults"
 HD_FILE = "hd/audio/lang-english_speaker-00_trial-0_digit-3.flac"
 SC_FILE = "sc/bed/00000008_nohash_0.wav"
 ZIP = b"PK\x05\x06" + bytes(18)  # an archive of nothing
 POSTERIOR, EVALUATION, CHECKPOINT = "runs/*/posterior.pt", "runs/*/test-2-*", "runs/*-2-*/checkpoint.pt"
 RECORD, HISTORY = stored("record"), stored("history")
 CODE = pickle.dumps(Code(), protocol=2)
+SPEAKER = {"speaker": "^([a-z]+)_"}
 SPEECH = "does not decode as audio .*restore this file"
 ANEW = "checkpoint.pt is damaged; delete it, and training begins anew"
 FULL = "the disk of .* is full.*make room and run again"
 ROOM = "are needed on the disk of .*make room or give another folder"
+NOWHERE = "is a link to nowhere/at/all, for which there is no folder; make one or delete the link"
+NO_LOCKS = "the disk of .* does not know locks; give a folder of another, or mount it with locks"
+DAMAGED = "shd_train.h5 is damaged or missing .*restore this file"
 RETRAIN = "delete its folder and train again"
 DIVERGED = r"training diverged in epoch \d+ \(.*\): lower learning_rate"
+
+
+def not_a_number(world):
+    """A value of the cached features becomes NaN."""
+    features = np.load(path_in(world, "features/sc-*.npy"), mmap_mode="r+")
+    features[-1, 0, 0] = np.nan
+    features.flush()
+
+
+def silent_words(world):
+    warnings.simplefilter("ignore")  # pytest puts it back
+    return runs.load_frames(setup(dataset="folder", **SPEAKER), world / "words")
+
+
+def own(**settings):
+    return load("folder", root="words", **settings)
 
 
 def bias(of):
     """To put a readout's bias in the place of a state's."""
     return lambda state: state.update({"readout.bias": of})
+
+
+def without_loss(path):
+    path.write_text(path.read_text().replace("\n2,", "\n2,inf,inf,inf,inf,"))
 
 
 # What is wrong, the change, what is asked for, of the sentence the words that matter; patterns of new files, the error.
@@ -117,6 +153,53 @@ RECORDINGS = [
     ("two channels", sound(SC_FILE, channels=2), extract("sc"), "has 2 channels where the set is mono: restore"),
     ("samples that are no numbers", sound(SC_FILE, value=np.nan), extract("sc"), "not finite numbers: restore"),
     ("a recording too short", sound(SC_FILE, seconds=0.01), extract("sc"), "160 samples, fewer than one frame.*take"),
+    ("a folder in a word's folder", holds("sc/bed/more/a.wav", ""), load("sc"), "more is a folder inside .*: move"),
+    ("one in FSDD's recordings", holds("fsdd/recordings/theo/1.wav", ""), load("fsdd"), "theo is a folder.*: move"),
+    ("a recording beside the words", holds("sc/stray.wav", ""), load("sc"), "stray.wav is a recording beside.*move it"),
+    ("one beside HD's", copied(HD_FILE, "hd/mine"), load("hd"), "hd/mine is a recording beside the folders.*move it"),
+    ("a word's folder copied", copied("sc/bed", "sc/bed (1)"), load("sc"), r"bed \(1\) is a copy of 'bed'.*take"),
+    ("a recording copied", copied(SC_FILE, "sc/bed/00000008_nohash_0 (1).wav"), load("sc"), "is not named .*take"),
+    ("a recording in two formats", copied(SC_FILE, "sc/bed/00000008_nohash_0.flac"), load("sc"),
+     "two files of one recording: take one of them out"),
+    ("an unfinished copy", holds("sc/bed/00000008_nohash_0.wav.part", ""), load("sc"), "is not named .*take it out"),
+    ("a name of another encoding", holds("sc/bed/f\udcfc.wav", ""), load("sc"), "a name that is not UTF-8: rename it"),
+    ("a file in the place of recordings", both(removed("hd/audio"), holds("hd/audio", "x")), load("hd"),
+     "audio is no folder of recordings; restore it"),
+    ("samples in units of 16 bits", sound(SC_FILE, value=3_000.0), extract("sc"),
+     r"samples up to 3e\+03 where sound lies from -1 to 1: divide them"),
+    ("samples with their bytes in the wrong order", sound(SC_FILE, value=1e25), extract("sc"), r"up to 1e\+25 where"),
+    ("a rate that nobody records at", sound("hd/audio/lang-english_speaker-00_trial-0_digit-0.flac", rate=16),
+     load("hd"), "has a sample rate of 16 Hz, and speech is recorded at 1,000 to 200,000 Hz: restore this file"),
+    ("a floating-point WAV cut in its sound", both(sound(SC_FILE, value=1.5), cut(SC_FILE, 0.8)), extract("sc"),
+     "is cut short.*restore this file"),
+    ("a link to nowhere as the folder", link_to_nowhere("words/ja/anna_1.wav"), load("sc", root="words/ja/anna_1.wav"),
+     "anna_1.wav is a link to what is not there: make its target, or delete the link"),
+    ("a home that nobody has", nothing, lambda world: datasets.load("sc", "~nobody-of-this-name/sc"),
+     "~nobody-of-this-name/sc: the home that it begins with is not known; write"),
+    ("own words in no folder", nothing, load("folder", root="words/ja"), "does not hold the set 'folder'"),
+    ("own words, one only", removed("words/nein"), own(), "holds one folder of recordings, 'ja', and two words"),
+    ("own words, a folder too far up", both(removed("sc"), removed("hd"), removed("fsdd")),
+     lambda world: datasets.load("folder", world.parent), "holds one folder of recordings, 'world', and two words"),
+    ("a text among own words", both(holds("words/ja/a.txt", "x"), holds("words/ja/b.txt", "x")), own(),
+     "a.txt does not decode as audio, nor do 1 more files: convert .*take other files out"),
+    ("own recordings without sound", sound("words/ja/anna_1.wav", value=0.0), silent_words,
+     "anna_1.wav holds nothing but silence: take it out, or record it again"),
+    ("a link among own words", link_to_nowhere("words/ja/anna_1.wav"), own(), "is no file, but a link to nowhere"),
+    ("a misnamed list", holds("words/testing-list.txt", ""), own(), "testing-list.txt is not read: name it"),
+    ("validation without a test", holds("words/validation_list.txt", ""), own(), "no testing_list.txt: add it"),
+    ("a pattern that finds nobody", nothing, own(speaker=r"^(\d+)_"), "finds no speaker in 8 of 8 .*: give another"),
+    ("a pattern that finds some", nothing, own(speaker="^(a.+)_"), "finds no speaker in 6 of 8 .*'ja/bert_1.wav'"),
+    ("a pattern without a group", nothing, own(speaker="a"), "speaker = 'a' does not fit.*with one group"),
+    ("a pattern that is none", nothing, own(speaker="("), r"speaker = '\(' does not fit.*a regular expression"),
+    ("a pattern and a table of speakers", holds("words/speakers.csv", ""), own(**SPEAKER), "both say who speaks"),
+    ("a table of speakers that lacks some", holds("words/speakers.csv", "ja/anna_1.wav,anna\n"), own(),
+     "lacks 7 recordings, the first 'ja/bert_1.wav': give each row"),
+    ("one of absent recordings", holds("words/speakers.csv", "ja/eva.wav,eva\n"), own(), "names 'ja/eva.wav', which"),
+    ("one with a recording twice", holds("words/speakers.csv", "ja/anna_1.wav,a\n" * 2), own(), "names .* twice: give"),
+    ("one without speakers", holds("words/speakers.csv", "ja/anna_1.wav,\n"), own(), "has the row 'ja/anna_1.wav,'"),
+    ("one in another encoding", holds("words/speakers.csv", b"ja/anna_1.wav,J\xfcrgen\n"), own(),
+     "speakers.csv is no table in UTF-8 .*: save it as CSV in UTF-8"),
+    ("a test list of absent words", holds("words/testing_list.txt", "ja/eva.wav\n"), own(), "names 1 of 1 .*restore"),
 ]  # fmt: skip
 
 FEATURES = [
@@ -132,6 +215,7 @@ FEATURES = [
      "features is no folder; move away what is there"),
     ("a full disk", nothing, on_a_full_disk(extract("sc", num_frames=9)), FULL),
     ("little room", nothing, with_little_room(extract("sc", num_frames=9)), ROOM),
+    ("a cache of no numbers", not_a_number, extract("sc"), "npy .*are not finite.*; delete .* and run again"),
 ]  # fmt: skip
 
 ARCHIVES = [
@@ -148,6 +232,27 @@ ARCHIVES = [
     ("too few words", nothing, synthesise("new", utterances=3), "has at least 240 utterances, not 3"),
     ("someone's folder", nothing, synthesise("hd"), "something other.*delete it or give another folder"),
     ("little room for speech", nothing, with_little_room(synthesise("new")), ROOM),
+    ("a link to nowhere as the folder", both(archive(), link_to_nowhere("new/hd")), fetch(), NOWHERE),
+    ("a link to nowhere for speech", link_to_nowhere("mine"), synthesise("mine"), NOWHERE),
+    ("a folder on a disk without locks", archive(), without_locks(fetch()), NO_LOCKS),
+]  # fmt: skip
+
+SPIKES = [
+    ("no spikes' file", nothing, load("shd"), "shd does not hold the set 'shd'.*give the folder"),
+    ("a text as a spikes' file", both(spikes(len), holds("shd/shd_train.h5", "spikes")), load("shd"), DAMAGED),
+    ("a cut spikes' file", both(spikes(len), cut("shd/shd_train.h5", 0.5)), load("shd"), DAMAGED),
+    ("times in milliseconds", spikes(lambda file: file["spikes/times"].__setitem__(1, [513.0])), extract("shd"),
+     "utterance 1 has a spike at 513 s, and no word is so long: times are seconds.*restore this file"),
+    ("a channel that the cochlea has not", spikes(lambda file: file["spikes/units"].__setitem__(1, [700])),
+     extract("shd"), "a spike on channel 700, and the channels are 0 to 699.*restore this file"),
+    ("a label below 0", spikes(lambda file: (file.pop("labels"), file.update(labels=[0, 1, -1]))), load("shd"),
+     "a label -1, and the labels are 0 to 1.*restore this file"),
+    ("a speaker that is neither name nor number",
+     spikes(lambda file: (file.pop("extra/speaker"), file.update({"extra/speaker": [0.5, 1, 2]}))), load("shd"),
+     "a speaker 0.5, and speakers are names or whole numbers from 0.*restore this file"),
+    ("labels that lie in another file",
+     spikes(lambda file: (file.pop("labels"), file.update(labels=h5py.ExternalLink("shd_test.h5", "labels")))),
+     load("shd"), "'labels' lies in another file, which is not read.*restore this file"),
 ]  # fmt: skip
 
 PARAMETERS = [
@@ -161,6 +266,23 @@ PARAMETERS = [
     ("an empty study", holds("my.yml", ""), lambda world: study.read(world / "my.yml"), "my.yml: 'sets' must be a"),
     ("a study that is no YAML", holds("my.yml", "seed: [1"), lambda world: study.read(world / "my.yml"),
      "my.yml is not YAML"),
+    ("a set of a study without settings",
+     holds("my.yml", "{sets: {sc: 1}, method: [map], seed: [1], evaluation: {}}"),
+     lambda world: study.read(world / "my.yml"), "my.yml: 'sets' must map names, .* to settings, not 'sc': 1"),
+    ("a number that is text", nothing, lambda world: check("learning_rate", "1e-3", real(0, 1)),
+     "learning_rate = '1e-3' does not fit: it must be a number from 0 up to 1; write 0.001"),
+    ("a list that is text", nothing, lambda world: check("hidden_sizes", "[8, 8]", several(whole(1))),
+     r"hidden_sizes = '\[8, 8\]' does not fit.*; write \[8, 8\], for papermill -y 'hidden_sizes: \[8, 8\]'"),
+    ("the word None", nothing, lambda world: check("patience", "None", optional(whole(1))), "does not fit.*write null"),
+    ("a word that YAML takes for False", nothing, lambda world: check("split", False, TEXT), "does not fit.*in quotes"),
+    ("a study indented with tabs", holds("my.yml", "sets:\n\ta: {}"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML.*indent with spaces"),
+    ("a study with a key twice", holds("my.yml", "seed: [1]\nseed: [2]"), lambda world: study.read(world / "my.yml"),
+     "my.yml is not YAML: 'seed' stands twice"),
+    ("a variable of the shell in a folder's name", nothing, lambda world: datasets.load("sc", "$HOME/sc"),
+     r"'\$HOME/sc': only a shell replaces \$HOME; write the whole path"),
+    ("the home of a user who is not there", nothing, lambda world: datasets.load("sc", "~nobody-of-this-name/sc"),
+     "the home that it begins with is not known; write the whole path"),
 ]  # fmt: skip
 
 RUNS = [
@@ -206,13 +328,23 @@ RUNS = [
     ("a full disk for the table", nothing, on_a_full_disk(tabulate()), FULL),
     ("a deviation without a mean", nothing, lambda world: MeanFieldGaussian({}, {"bias": torch.ones(2)}),
      "'bias' has no mean of the same shape"),
+    ("a record of other settings than there are", record(lambda of: of["settings"].update(pace=1)), stored("setup"),
+     f"run.json is damaged.*'pace' is no setting.*; {RETRAIN}"),
+    ("a history with a loss that is no number", lambda world: without_loss(path_in(world, "runs/*/history.csv")),
+     HISTORY, f"history.csv .*; {RETRAIN}"),
+    ("runs on a disk without locks", nothing, without_locks(train(seed=2)), NO_LOCKS),
+    ("a table with a row of no record", lines("runs/table1.csv", lambda of: [*of, "hd,map,9" + ",1" * 6]), tabulate(),
+     r"table1.csv .*of its row \('hd', 'map', 9\) there is no record in runs.json.*; move it away"),
+    ("neurons for a network without spikes", nothing, train(network="gru", neuron="rlif"),
+     "gru has no spiking neurons: leave neuron out, or make the network 'spiking'"),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"
 PERMISSIONS = [
     ("a recording", mode(SC_FILE, 0), extract("sc"), "a file of .* not to be read; restore it"),
+    ("a folder of recordings", mode("sc/bed", 0), load("sc"), "bed cannot be read; ask for the right to read it"),
     ("a list", mode("sc/testing_list.txt", 0), load("sc"), "a file of .* not to be read; restore it"),
-    ("the cache", mode("features", 0o555), extract("sc", num_frames=9), f"features {ELSEWHERE}"),
+    ("the cache", mode("features", 0o555), extract("sc", num_frames=9), "features cannot .* to; give results_root"),
     ("the runs", mode("runs", 0o555), train(seed=2), f"runs {ELSEWHERE}"),
     ("a run", mode("runs/sc-map-1-*", 0o555), evaluate(3), f"map-1-.* {ELSEWHERE}"),
     ("the table", mode("runs", 0o555), tabulate(), f"runs {ELSEWHERE}"),
@@ -220,8 +352,8 @@ PERMISSIONS = [
 ]
 
 AREAS = {
-    "recordings": RECORDINGS, "features": FEATURES, "archives": ARCHIVES, "parameters": PARAMETERS, "runs": RUNS,
-    "permissions": PERMISSIONS,
+    "recordings": RECORDINGS, "features": FEATURES, "archives": ARCHIVES, "spikes": SPIKES, "parameters": PARAMETERS,
+    "runs": RUNS, "permissions": PERMISSIONS,
 }  # fmt: skip
 FAULTS = {f"{area}: {what}": given for area, rows in AREAS.items() for what, *given in rows}
 ROOT_MAY = pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes everywhere")
@@ -240,6 +372,14 @@ def unchanged_but_for(world, new):
     assert {str(path) for path in after.keys() - before.keys() if not any(fnmatch(path, of) for of in new)} == set()
 
 
+@contextmanager
+def world_of(sound_world, folder):
+    """A copy of the sound world in a folder, which is the working folder and holds the runs meanwhile."""
+    world = shutil.copytree(sound_world, folder / "world")
+    with chdir(folder), patch.object(runs, "DATA", world):
+        yield world
+
+
 @pytest.fixture(scope="module")
 def sound_world(tmp_path_factory):
     world = tmp_path_factory.mktemp("sound")
@@ -250,14 +390,22 @@ def sound_world(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=ROOT_MAY if name.startswith("permissions") else ()) for name in FAULTS]
 )
-def test_the_user_reads_one_sentence_and_nothing_is_lost(name, sound_world, tmp_path, monkeypatch):
+def test_the_user_reads_one_sentence_and_nothing_is_lost(name, sound_world, tmp_path):
     done, asked, seen, *rest = FAULTS[name]
     new, kind = (*rest, *([], (OSError, ValueError))[len(rest) :])
-    world = shutil.copytree(sound_world, tmp_path / "world")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "DATA", world)
-    done(world)
-    with unchanged_but_for(world, new), pytest.raises(kind, match=seen) as raised:
-        asked(world)
+    with world_of(sound_world, tmp_path) as world:
+        done(world)
+        with unchanged_but_for(world, new), pytest.raises(kind, match=seen) as raised:
+            asked(world)
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_book_shows_the_sentences_of_this_list(area):
+    shown = pd.read_csv(BOOK / f"{area}.csv")
+    sentences = dict(shown.itertuples(index=False))
+    patterns = {what: seen for what, _, _, seen, *_ in AREAS[area] if seen != "^$"}
+    assert sentences.keys() == patterns.keys()
+    for what, sentence in sentences.items():
+        assert re.search(patterns[what], sentence), f"{what}: the sentence has changed; make faults"

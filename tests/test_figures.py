@@ -439,7 +439,11 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
     shown = [(block["data-samples"], block.has_attr("hidden")) for block in blocks]
     assert shown == [("1", False), ("2", True), ("4", True)]
     assert page.input["max"] == "2"
-    assert [block.img["alt"].split(" ")[-4:] for block in blocks][2] == ["-2.75", "to", "2.75", "nats"]
+    assert (page.input["aria-valuetext"], page.output.get_text()) == ("S = 1", "S = 1")
+    alts = [picture["alt"] for picture in page.select("img")]
+    assert len(set(alts)) == 6
+    assert alts[4] == "average of S = 4: loss over the surface, from -2.75 to 2.75 nats"
+    assert alts[5].startswith("average of S = 4: loss along its middle, from ")
     for picture in page.select("img"):
         drawn = plt.imread(io.BytesIO(base64.b64decode(picture["src"].split(",")[1])), format="png")
         assert drawn.shape[1] == 720

@@ -1,16 +1,18 @@
 """Atomic writes, exclusive locks, and one sentence where the disk or a file is not as it should be."""
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from full_disk import full_disk
 
-from lib.files import atomic_write, check_space, exclusive, or_damaged, write_json
+from lib.files import atomic_write, check_space, exclusive, or_damaged, place_of, write_json
 
 
 def contents(folder):
@@ -131,3 +133,94 @@ def test_json_is_written_whole(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "made" / "run.json", {"seed": object()})
     assert contents(tmp_path) == {"made/run.json": b'{\n  "seed": 1\n}\n'}
+
+
+# Links
+
+
+@pytest.mark.parametrize("target", ["empty", "yet", "parent/yet"])
+@pytest.mark.parametrize("lock", [False, True])
+def test_a_folder_is_made_where_a_link_leads_and_the_link_stays(tmp_path, target, lock):
+    (tmp_path / "disk" / "empty").mkdir(parents=True)
+    (tmp_path / "parent").symlink_to("disk")
+    link = tmp_path / "hd"
+    link.symlink_to(target if target.startswith("parent") else f"disk/{target}")
+    with exclusive(link), atomic_write(link) as aside:
+        assert aside.parents[1] == tmp_path / "disk"  # of the same disk as the target
+        aside.mkdir()
+        (aside / "list.txt").write_text("x")
+    assert link.is_symlink()
+    assert contents(tmp_path / "disk") == {f"{Path(target).name}/list.txt": b"x"}
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_file_is_written_where_a_link_leads(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "table.csv").write_text("earlier")
+    (tmp_path / "table.csv").symlink_to("disk/table.csv")
+    write(tmp_path / "table.csv", b"later")
+    assert (tmp_path / "table.csv").is_symlink()
+    assert contents(tmp_path / "disk") == {"table.csv": b"later"}
+
+
+@pytest.mark.parametrize("target", ["no/disk", "hd"])
+@pytest.mark.parametrize("begin", [atomic_write, exclusive])
+@pytest.mark.parametrize("of", ["hd", "hd/audio"])
+def test_a_link_to_nowhere_is_said_before_the_work(tmp_path, target, begin, of):
+    (tmp_path / "hd").symlink_to(target)
+    with pytest.raises(OSError, match=f"hd is a link to {target}, for which there is no folder; make one or delete"):
+        begin(tmp_path / of).__enter__()
+    assert os.listdir(tmp_path) == ["hd"]
+
+
+def test_what_cannot_be_replaced_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    (tmp_path / "hd").symlink_to("disk")
+    with pytest.raises(OSError, match=r"hd is a disk's own folder; give one in it, such as .*hd/data"):
+        exclusive(tmp_path / "hd").__enter__()
+    assert place_of(tmp_path / "hd" / "data") == tmp_path / "disk" / "data"
+
+
+# Disks without locks
+
+
+@pytest.fixture
+def refused_lock(monkeypatch):
+    """A function after which the system refuses locks with this number."""
+
+    def refuse(number):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_refuses_locks_is_named_and_nothing_is_left(tmp_path, refused_lock, number):
+    refused_lock(number)
+    says = f"the disk of {re.escape(str(tmp_path))} does not know locks; give a folder of another, or mount it"
+    with pytest.raises(OSError, match=says) as raised:
+        exclusive(tmp_path / "run").__enter__()
+    assert raised.value.errno == number
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize(
+    ("mark", "says"),
+    [("123\nnode7\n", "; should process 123 on node7 be no more, delete"), ("", "; should there be none, delete")],
+)
+def test_a_lock_that_another_host_left_is_named(tmp_path, refused_lock, mark, says):
+    refused_lock(errno.ENOSYS)
+    with exclusive(tmp_path / "run"):
+        assert (tmp_path / ".run.lock").exists()
+    (tmp_path / ".run.lock").write_text(mark)
+    with pytest.raises(RuntimeError, match=rf"^It is taken{says}.*\.run\.lock$"):
+        exclusive(tmp_path / "run", refusal="It is taken").__enter__()
+
+
+def test_a_file_in_use_is_not_called_damaged(tmp_path):
+    with pytest.raises(BlockingIOError, match="in use"), or_damaged(tmp_path / "shd.h5", "restore it"):
+        raise BlockingIOError(errno.EAGAIN, "in use")

@@ -170,8 +170,8 @@ def test_thresholds_are_those_of_neurons_with_their_own(layer, norm, features):
     other = hardware.without_clamping(network)
     other.load_state_dict(changed, strict=False)
     for own, divided in zip(network.layers, other.layers, strict=True):
-        theta = (1 + 0.5 * torch.randn(own.leak.shape, generator=noise, dtype=torch.float64)).clamp(min=0.05)
-        expected = spikes_of(own, own.normalised(own.linear(train)), theta)
+        threshold = (1 + 0.5 * torch.randn(own.leak.shape, generator=noise, dtype=torch.float64)).clamp(min=0.05)
+        expected = spikes_of(own, own.normalised(own.linear(train)), threshold)
         assert torch.equal(divided(train), expected)
         assert not torch.equal(own(train), expected)
         assert 0.01 < float(expected.mean()) < 0.9
@@ -181,11 +181,11 @@ def test_thresholds_are_those_of_neurons_with_their_own(layer, norm, features):
 def test_thresholds_stay_above_rest():
     network = SpikingClassifier(3, 4, (20_000,)).double()
     changed = hardware.mismatched(network_state(network), network, "thresholds", 0.5, seed(0))
-    theta = 1 / changed["layers.0.norm.weight"]
-    assert float(theta.min()) == pytest.approx(0.05)
-    assert float((theta < 0.0501).double().mean()) == pytest.approx(0.0287, abs=0.005)
+    threshold = 1 / changed["layers.0.norm.weight"]
+    assert float(threshold.min()) == pytest.approx(0.05)
+    assert float((threshold < 0.0501).double().mean()) == pytest.approx(0.0287, abs=0.005)
     # Of a normal without its lowest 2.9 %.
-    assert float(theta[theta > 0.0501].median()) == pytest.approx(1.018, abs=0.02)
+    assert float(threshold[threshold > 0.0501].median()) == pytest.approx(1.018, abs=0.02)
 
 
 @pytest.mark.parametrize(("what", "level", "told"), [

@@ -187,6 +187,46 @@ def test_what_is_no_distribution_is_refused(probabilities, message):
             measure(probabilities)
 
 
+TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("kind", [*TYPES, np.uint8, np.int16, pd.Series, list])
+def test_labels_of_any_type_are_measured_alike(kind):
+    # 20 classes: 19 * 20 + 19 is more than eight bits hold.
+    probabilities, labels = predictions(classes=20)
+    others = labels.to(kind) if isinstance(kind, torch.dtype) else labels.tolist()
+    if kind not in (*TYPES, list):
+        others = pd.Series(others) if kind is pd.Series else np.array(others, dtype=kind)
+    matrix = sklearn.metrics.confusion_matrix(labels, probabilities.mean(0).argmax(-1), labels=range(20))
+    np.testing.assert_array_equal(metrics.confusion_matrix(probabilities, others), matrix)
+    reference = torchmetrics.classification.MulticlassConfusionMatrix(20)
+    assert torch.equal(metrics.confusion_matrix(probabilities, others), reference(probabilities.mean(0), labels))
+    assert metrics.summary(probabilities, others) == metrics.summary(probabilities, labels)
+
+
+def test_two_classes_may_be_told_by_booleans_and_halves_are_no_labels():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert metrics.accuracy(probabilities, torch.tensor([False, True])) == 1
+    for labels in ([0.5, 1.0], [0.0, math.nan]):
+        with pytest.raises(ValueError, match="whole numbers, the indices of classes"):
+            metrics.confusion_matrix(probabilities, torch.tensor(labels))
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, 3e-2), (torch.float16, 3e-3)])
+def test_coarse_probabilities_are_measured_in_double(dtype, precision):
+    probabilities, labels = predictions(classes=35, sharpness=0.5)
+    found = metrics.summary(probabilities.to(dtype), labels)
+    for name, value in metrics.summary(probabilities, labels).items():
+        assert found[name] == pytest.approx(value, rel=precision, abs=precision), name
+    assert metrics.summary(probabilities.requires_grad_(), labels) == metrics.summary(probabilities.detach(), labels)
+
+
+@pytest.mark.parametrize("confidence", [math.nan, 1.2, -0.1, math.inf])
+def test_what_is_no_confidence_is_in_no_bin(confidence):
+    with pytest.raises(ValueError, match="numbers between 0 and 1"):
+        metrics.confidence_bins(np.array([confidence, 0.4]), np.array([1, 0]), 3)
+
+
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 0]])
 def test_a_label_beyond_the_classes_is_refused(labels):
     with pytest.raises(ValueError, match=r"lie in 0\.\.1"):

@@ -2,17 +2,20 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pandas as pd
 import papermill
 import pytest
+import torch
 import yaml
+from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 from toy_study import make_tones
 
-from lib import datasets, pages
+from lib import datasets, figures, pages
 from lib.book import SEQUENCE, main, plan, read_defaults, read_settings
 from lib.parameters import NOTEBOOKS, check
 from lib.setup import setup_of
@@ -49,7 +52,7 @@ def posteriors(folder: Path) -> dict[Path, int]:
 def test_a_notebook_declares_the_parameters_that_it_is_checked_for(stem: str) -> None:
     assert tuple(sorted(DECLARED[stem])) == tuple(sorted(NOTEBOOKS[stem]))
     cells = [cell.source for cell in nbformat.read(BOOK / f"{stem}.ipynb", 4).cells if cell.cell_type == "code"]
-    check(stem, cells[1:3])
+    check(stem, {"In": cells[:3]} | DECLARED[stem])
     assert f'parameters.check("{stem}")' in cells[2]
 
 
@@ -117,9 +120,80 @@ def test_a_run_of_the_second_notebook_is_found_again_by_the_third_and_no_other_i
     assert [*posteriors(tmp_path / "runs").items()] == [trained]
 
 
+def test_cells_are_run_again_in_a_kernel_that_holds_other_names(tmp_path: Path, tones: Path, monkeypatch) -> None:
+    """All notebooks; with another seed each again from its parameters on, every cell twice. A start-up file has run."""
+    startup = tmp_path / "profile_default/startup/names.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text('width, dataset, samples, epoch, runs = 3, 1, "[many]", 2, None')
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    given = TRAINED | {"dataset": "fsdd", "data_root": str(tones), "results_root": str(tmp_path / "runs")}
+    given |= {"method": "map", "seed": 3, "samples": 2, "points": 3, "directions": 1}
+    sources = []
+    for stem in SEQUENCE:
+        code = [cell.source for cell in nbformat.read(BOOK / f"{stem}.ipynb", 4).cells if cell.cell_type == "code"]
+        code[1] += "".join(f"\n{name} = {value!r}" for name, value in given.items() if name in NOTEBOOKS[stem])
+        changed = code[1] + ("\nseed = 4" if "seed" in NOTEBOOKS[stem] else "")
+        sources += [*code, *(source for source in (changed, *code[2:]) for _ in range(2))]
+    again, executed = tmp_path / "again.ipynb", tmp_path / "executed.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), again)
+    papermill.execute_notebook(again, executed, kernel_name="python3", progress_bar=False)
+    names = sorted(path.parent.name.rpartition("-")[0] for path in posteriors(tmp_path / "runs"))
+    assert names == ["fsdd-map-3", "fsdd-map-4"]
+    assert pd.read_csv(tmp_path / "runs/table1.csv")["seed"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("own", ["lib/statistics.py", "lib/__init__.py", "lib.py"])
+def test_what_is_called_lib_in_the_working_folder_is_not_taken_for_ours(tmp_path: Path, own: str, monkeypatch) -> None:
+    (tmp_path / own).parent.mkdir(exist_ok=True)
+    (tmp_path / own).write_text("settings = 3")
+    startup = (
+        tmp_path / "profile_default/startup/path.py"
+    )  # as where it is installed: behind all that IPython puts first
+    startup.parent.mkdir(parents=True)
+    startup.write_text(f"import sys; sys.path = [*(one for one in sys.path if one != {str(ROOT)!r}), {str(ROOT)!r}]")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    first = nbformat.read(BOOK / "01_data.ipynb", 4).cells[1].source
+    cells = [new_code_cell(source) for source in (first, "from lib import settings; print(settings.__file__)")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "own.ipynb")
+    executed = papermill.execute_notebook(
+        tmp_path / "own.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False, cwd=tmp_path
+    )
+    assert executed.cells[1].outputs[0].text.strip() == str(ROOT / "lib/settings.py")
+
+
+def test_a_home_in_a_notebook_s_folders_is_the_home(tmp_path: Path, tones: Path, monkeypatch) -> None:
+    (tmp_path / "tones").symlink_to(tones)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    home = {"data_root": "~/tones", "results_root": "~/runs", "dataset": "fsdd", "method": "map"}
+    run("02_training", tmp_path, **home, **TRAINED)
+    assert "'rows': 1" in run("03_evaluation", tmp_path, **home, **TRAINED | {"seed": 1, "samples": 2})
+    assert (tmp_path / "runs/table1.csv").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(("zeros", "told"), [(1, "1 zeros left out"), (None, "All standard deviations are zero.")])
+def test_deviations_of_zero_are_left_out_of_the_picture_which_says_so(zeros: int | None, told: str) -> None:
+    """As SWAG's on a tiny set."""
+    (cell,) = [one.source for one in nbformat.read(BOOK / "02_training.ipynb", 4).cells if "zeros" in one.source]
+    std = torch.tensor([0.0, 0.1, 0.2]) * (zeros is not None)
+    network = SimpleNamespace(named_parameters=lambda: [("weight", std)])
+    names = {
+        "run": SimpleNamespace(posterior=SimpleNamespace(mean={"weight": std}, std={"weight": std})), "pd": pd,
+        "network": network, "landscape": SimpleNamespace(parameter_groups=lambda of: {"weights": ["weight"]}),
+        "figures": figures, "source": "noise", "print": lambda text: drawn.append(text),
+    }  # fmt: skip
+    drawn = []
+    exec(cell.replace("figures.histograms(", "picture = figures.histograms("), names)
+    drawn += [one.get_text() for one in names["picture"].texts] if names["picture"] else []
+    assert any(told in text for text in drawn)
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
-    [({"epoch": 3}, "unknown parameter 'epoch': 02_training takes dataset"),
+    [({"hidden_sizes": "[8, 8]"}, r"for papermill write -y 'hidden_sizes: \[8, 8\]' in place of -p"),
+     ({"epoch": 3}, "unknown parameter 'epoch': 02_training takes dataset"),
      ({"data_root": "nowhere"}, "nowhere does not hold the set 'fsdd'")],
 )  # fmt: skip
 def test_a_notebook_refuses_what_it_does_not_take(tmp_path: Path, parameters: dict, sentence: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -26,7 +27,7 @@ LOCK = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().sp
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
-NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
+NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("[!.]*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
 ON_COLAB = {
@@ -138,6 +139,18 @@ def test_every_room_has_its_place_in_the_order_of_imports() -> None:
     assert sorted(placed) == sorted(rooms - {"__init__"})
 
 
+def test_the_checkout_is_an_entry_of_the_path_so_that_no_mere_folder_called_lib_shadows_it(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; build_meta.build_editable('wheel')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (path,) = [name for name in files.namelist() if name.endswith(".pth")]
+        assert files.read(path).decode().strip() == str(tmp_path)
+
+
 def test_torch_and_torchaudio_are_of_one_release() -> None:
     (torch,), (torchaudio,) = (locked(name, "3.11.9", "linux") for name in ("torch", "torchaudio"))
     assert torch.release[:2] == torchaudio.release[:2]
@@ -225,6 +238,14 @@ def test_a_python_that_is_too_old_or_absent_is_refused_in_one_sentence(folder: P
     assert refused.returncode != 0
     assert "Python 3.11 or newer is needed" in refused.stderr
     assert not (folder / ".venv").exists()
+
+
+@needs_make
+def test_a_checkout_may_lie_in_a_folder_of_any_name(folder: Path) -> None:
+    odd = folder / "a {b} c's $HOME % [d] ü"
+    shutil.copytree(folder, odd, ignore=shutil.ignore_patterns(odd.name))
+    assert make(odd, "book", "PYTHON=./python3").returncode == 0
+    assert calls(odd)[-1] == "python -m lib.book --params book/params/quick.yml"
 
 
 @needs_make

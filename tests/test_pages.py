@@ -7,8 +7,10 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from toy_book import make
 
-from lib.pages import clean, render, stage, without_paths
+from lib.book import SEQUENCE, read_defaults
+from lib.pages import clean, execute, render, stage, without_paths
 
 
 def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
@@ -34,6 +36,12 @@ def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path,
 def test_a_home_that_is_the_root_of_all_files_changes_nothing(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/")
     assert without_paths("/data/hd and a/b", Path("/companion")) == "/data/hd and a/b"
+
+
+def test_a_home_that_is_not_known_changes_nothing(monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as for a user without a name
+    assert without_paths("/data/hd and ~/b", Path("/companion")) == "/data/hd and ~/b"
 
 
 def test_cleaning_keeps_what_a_reader_sees(tmp_path: Path) -> None:
@@ -66,6 +74,24 @@ def test_cleaning_keeps_what_a_reader_sees(tmp_path: Path) -> None:
     assert clean(cleaned, tmp_path) == cleaned
 
 
+def test_a_notebook_in_a_folder_of_any_name_is_executed(tmp_path: Path) -> None:
+    root = make(tmp_path / "a {b} {} c's [d] % $HOME ü {")
+    assert list(read_defaults(root)) == [*SEQUENCE, "extra"]
+    (root / "_build/reports").mkdir(parents=True)
+    execute(root, "01_data", "01_data-{hd", {"results_root": str(tmp_path / "{results}")})
+    assert (root / "_build/executed/01_data-{hd.ipynb").is_file()
+    assert (tmp_path / "{results}/ran.jsonl").is_file()
+
+
+def test_hidden_files_are_no_part_of_the_book(toy: Path) -> None:
+    for name in ("._01_data.ipynb", ".DS_Store", ".ipynb_checkpoints/01_data-checkpoint.ipynb"):
+        (toy / "book" / name).parent.mkdir(exist_ok=True)
+        (toy / "book" / name).write_bytes(b"\0\5\26\7")
+    stage(toy, toy / "_build/source", {}, {})
+    assert not list((toy / "_build/source").rglob(".*"))
+    assert list(read_defaults(toy)) == [*SEQUENCE, "extra"]
+
+
 def test_a_book_with_a_broken_link_is_refused_and_the_earlier_one_stays(toy: Path) -> None:
     (toy / "book/intro.md").write_text("# Introduction\n\n[Data](05_absent.md)\n")
     html = toy / "_build/html"
@@ -91,7 +117,10 @@ def test_cleaning_leaves_sound_and_pictures_alone_and_does_not_dwell_on_them(tmp
 def test_a_warning_stands_under_the_title_of_its_page(toy: Path) -> None:
     note = "Missing:\n\n```text\n02_training-hd-map-1 failed: ValueError: {ref}`a` <b>.\n```"
     stage(toy, toy / "_build/source", {}, {"book/intro": note, "book/01_data": note})
+    (toy / "disk").mkdir()
+    (toy / "_build/html").symlink_to(toy / "disk")  # of more room
     render(toy / "_build/source", toy / "_build/html")
+    assert (toy / "_build/html").is_symlink()
     for page in ("intro", "01_data"):
         html = BeautifulSoup((toy / f"_build/html/book/{page}.html").read_text(), "html.parser")
         warning = html.select_one("h1 + .admonition.warning")

@@ -113,6 +113,9 @@ def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
         ({"ivon": {"learning_rate": {"hd1": 0.1}}}, "learning_rate is given for 'hd1', which is no data set"),
         ({"data_root": {"hd1": "/speech"}}, "'data_root' names 'hd1', which is not listed under 'dataset'"),
         ({"data_root": {"hd": 1}}, "'data_root' must be a folder, not 1"),
+        ({"data_root": None}, "'data_root' must be a folder, not None; a mere ~ is nothing in YAML, and '~' the home"),
+        ({"results_root": "$HOME/runs"}, r"only a shell replaces \$HOME; write the whole path"),
+        ({"data_root": {"hd": "~nobody-of-this-name"}}, "the home that it begins with is not known"),
         ({"samples": 0}, "samples = 0 does not fit"),
         ({"epochs": 0}, "epochs = 0 does not fit"),
         ({"hidden_sizes": []}, "hidden_sizes = .* does not fit"),
@@ -129,7 +132,8 @@ def test_what_no_notebook_or_run_can_use_is_refused(toy: Path, changes: dict, se
     [
         ("", "must be a mapping"),
         ("1: hd\n", "must be a mapping"),
-        (b"\xff\xfe", "is not YAML"),
+        (b"\xff\xfe", "must be a mapping"),
+        (b"\xff\xff", "is not YAML"),
         ("dataset: [hd\n", "is not YAML"),
         ("dataset: !!python/object/apply:os.getcwd []\n", "is not YAML"),
         ("dataset: [hd]\nmap: {dropout: 0.1,\n  dropout: 0.2}\n", "'dropout' stands twice .*line 2"),
@@ -145,6 +149,13 @@ def test_a_file_that_says_no_such_thing_is_refused(tmp_path: Path, text: str | b
     with pytest.raises(ValueError, match=sentence) as refusal:
         read_settings(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_settings_are_those_that_were_typed(tmp_path: Path) -> None:
+    path = tmp_path / "my.yml"
+    path.write_bytes(b"\xef\xbb\xbfdataset: [sc]\r\nmethod: [map]\r\nseed: [010]\r\nmap: {learning_rate: 1e-3}\r\n")
+    axes = {"dataset": ["sc"], "method": ["map"], "seed": [10]}
+    assert read_settings(path) == axes | {"settings": {"map": {"learning_rate": 0.001}}}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -210,7 +210,9 @@ def test_where_there_are_only_others_they_are_listed_with_what_differs(trained, 
 
 def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(trained, toy_frames, root, monkeypatch):
     read = []
-    monkeypatch.setattr(runs, "load_frames", lambda setup, folder: read.append((setup.dataset, folder)) or toy_frames)
+    monkeypatch.setattr(
+        runs, "load_frames", lambda setup, folder, **_: read.append((setup.dataset, folder)) or toy_frames
+    )
     done = trained(seed=2)
     shape = {name: TOY[name] for name in ("num_frames", "epochs", "hidden_sizes")} | {"batch_size": 10}
     where = {"data_root": {"fsdd": "here"}, "results_root": root}
@@ -230,6 +232,54 @@ def test_each_run_is_found_or_trained_and_those_missing_are_not_even_read(traine
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError, match="nowhere does not hold the set 'fsdd'"):
         next(runs.each(shape, **given, data_root={"fsdd": "nowhere"}))
+
+
+def test_nothing_is_trained_beside_what_cannot_be_had_with_it(trained, toy_frames, root, monkeypatch):
+    """The small network of one method, and the defaults of the other, which is asked for first."""
+    monkeypatch.setattr(runs, "load_frames", lambda *_, **__: toy_frames)
+    stored = trained(seed=1, epochs=1)
+    asked = {"dataset": "fsdd", "method": ["ivon", "map"], "seed": 1, "results_root": root}
+    with pytest.raises(
+        ValueError, match=r"no run of fsdd, map, .* \(with hidden_sizes \[6\], epochs 1\): give the set"
+    ):
+        next(runs.each({"num_frames": 20, "batch_size": 10}, **asked))
+    assert entries(root) == [stored.folder.name]
+    as_stored = {"hidden_sizes": [6], "epochs": 1}  # as the sentence says
+    found = [run for run, _ in runs.each({"num_frames": 20, "batch_size": 10}, **asked, **as_stored)]
+    assert found[1] == stored
+
+
+def test_a_folder_of_runs_is_named_from_the_home_too(toy_frames, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = runs.train(setup(), toy_frames, "~/runs")
+    assert run.folder.parent == tmp_path / "home/runs"
+    assert runs.find(setup(), toy_frames, "~/runs") == run
+    assert entries(tmp_path) == ["home"]
+    with pytest.raises(ValueError, match="that is no folder's name"):
+        runs.train(setup(), toy_frames, "")
+
+
+def test_table_1_never_mixes_rows_of_other_settings(trained, toy_frames, root, capsys):
+    def write(bins=5, **changes):
+        run = trained(**changes)
+        capsys.readouterr()
+        write_table1({run: runs.evaluate(run, toy_frames, 2, bins)}, root)
+        table = pd.read_csv(root / "table1.csv")
+        recorded = [Setup.of(record["settings"]) for record in json.loads((root / "runs.json").read_text())]
+        rows = [(one.method.name, one.seed) for one in recorded]
+        assert sorted(rows) == [*table[["method", "seed"]].itertuples(index=False, name=None)]
+        return sorted(rows), capsys.readouterr().err
+
+    write(seed=1), write(seed=2)
+    assert write(method="ivon", seed=1) == ([("ivon", 1), ("map", 1), ("map", 2)], "")
+    rows, said = write(seed=1, hidden_sizes=[5])  # another network: the others leave
+    assert rows == [("map", 1)]
+    assert "fsdd-ivon-1, fsdd-map-2: trained or evaluated with other settings, and no longer in" in said
+    assert write(seed=2, hidden_sizes=[5])[0] == [("map", 1), ("map", 2)]
+    assert write(method="ivon", seed=1, hidden_sizes=[5], learning_rate=0.1)[0] == [("ivon", 1), ("map", 1), ("map", 2)]
+    assert write(seed=2, hidden_sizes=[5], learning_rate=0.01)[0] == [("ivon", 1), ("map", 2)]  # of a method, too
+    assert write(seed=2, hidden_sizes=[5], learning_rate=0.01, bins=7)[0] == [("map", 2)]
 
 
 # Evaluation

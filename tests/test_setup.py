@@ -87,7 +87,8 @@ def test_what_belongs_to_nothing_or_does_not_fit_is_refused_in_one_sentence(give
 
 OF_OTHER_KINDS = [
     {"epochs": "ten"}, {"epochs": 3.0}, {"dropout": True}, {"hidden_sizes": 128}, {"split": 3}, {"bias": 1},
-    {"method": ["map", "ivon"]}, {"dataset": ["fsdd", "sc"]}, {"seed": [1, 2]},
+    {"method": ["map", "ivon"]}, {"dataset": ["fsdd", "sc"]}, {"seed": [1, 2]}, {"hidden_sizes": "[8, 8]"},
+    {"learning_rate": "1e-3"}, {"bias": "yes"}, {"split": False},
 ]  # fmt: skip
 
 
@@ -100,6 +101,8 @@ def test_a_value_of_another_kind_is_refused_in_one_sentence_where_annotations_ar
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     for change, sentence in zip(OF_OTHER_KINDS, told.splitlines(), strict=True):
         assert repr(*change.values()) in sentence
+    remedies = ["-y 'hidden_sizes: [8, 8]'", "write 0.001", "write true", "put it in quotes"]
+    assert all(remedy in sentence for remedy, sentence in zip(remedies, told.splitlines()[-4:], strict=True))
 
 
 # Names

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from toys import Noisy, seed
 
-from lib import posteriors, slices
+from lib import landscape, posteriors, slices
 from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, network_state
 
 ALPHAS = [-1.0, -0.25, 0.0, 0.5, 2.0]
@@ -209,7 +209,7 @@ def test_curves_are_the_two_losses_along_the_same_directions_through_each_mean(s
     other = {name: tensor + 0.1 for name, tensor in posterior.mean.items()}
     means, batches = {"map": other, "ivon": posterior.mean}, minibatches()
     given = {"alphas": ALPHAS, "directions": 2, "samples": 3}
-    table = slices.curves(spiking_network, means, posterior.std, batches, **given)
+    table = landscape.curves(spiking_network, means, posterior.std, batches, **given)
     assert len(table) == 2 * 2 * 2 * len(ALPHAS)
     second = slices.random_direction(spiking_network.named_parameters(), seed(1))
     for method, mean in means.items():
@@ -220,7 +220,7 @@ def test_curves_are_the_two_losses_along_the_same_directions_through_each_mean(s
         averaged = slices.bayesian_loss(spiking_network, around, second, ALPHAS, batches, 3, seed(0))
         np.testing.assert_array_equal(of_method.loc["point", "nll"], point)
         np.testing.assert_array_equal(of_method.loc["averaged", "nll"], averaged)
-    alone = slices.curves(spiking_network, means, None, batches, **given)
+    alone = landscape.curves(spiking_network, means, None, batches, **given)
     assert alone.equals(table[table["loss"] == "point"].reset_index(drop=True))
 
 

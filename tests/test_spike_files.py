@@ -1,7 +1,10 @@
 """Spiking sets on tiny files made by hand, their faults in one sentence, and their spikes counted in bins."""
 
+import errno
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import h5py
@@ -11,7 +14,7 @@ import torch
 from test_datasets import load
 
 from lib import datasets
-from lib.datasets import hd, sc, shd_ssc
+from lib.datasets import hd, sc, shd_ssc, spikes, utterances
 from lib.datasets.dataset import HELD_OUT
 from lib.datasets.spikes import SpikeSettings, SpikeTrains, counts, gather
 from lib.features import PARTS
@@ -164,6 +167,48 @@ def third(times, units):
     return edit(change)
 
 
+def elsewhere(key, how):
+    """The list lies in another file, whose content would do."""
+
+    def do(root):
+        with h5py.File(root / "shd_train.h5", "r+") as file:
+            values = file[key][:]
+            del file[key]
+            with h5py.File(root.parent / "other.h5", "w") as other:
+                other["list"] = values
+            if how == "link":
+                file[key] = h5py.ExternalLink("../other.h5", "list")
+            elif how == "virtual":
+                layout = h5py.VirtualLayout(values.shape, values.dtype)
+                layout[:] = h5py.VirtualSource(root.parent / "other.h5", "list", values.shape)
+                file.create_virtual_dataset(key, layout)
+            else:
+                (root.parent / "other").write_bytes(values.tobytes())
+                there = [(str(root.parent / "other"), 0, values.nbytes)]
+                file.create_dataset(key, values.shape, values.dtype, external=there)
+
+    return do
+
+
+def claims(shape, chunks):
+    def change(file):
+        for key in ("labels", "extra/speaker", "spikes/times", "spikes/units"):
+            del file[key]
+            file.create_dataset(key, (shape,), np.uint16, chunks=(chunks,), maxshape=(None,))
+
+    return edit(change)
+
+
+def zeroed(root):
+    """What a disk's failure leaves: zeros over the second object of a heap."""
+    path = root / "shd_train.h5"
+    content = bytearray(path.read_bytes())
+    first = content.index(b"GCOL") + 16
+    second = first + 16 + -(-int.from_bytes(content[first + 8 : first + 16], "little") // 8) * 8
+    content[second : second + 64] = bytes(64)
+    path.write_bytes(content)
+
+
 def cut(share):
     def do(root):
         path = root / "shd_train.h5"
@@ -189,6 +234,22 @@ FAULTS = {
     "no time": (third([np.nan], [1]), "utterance 3 has a spike at a time that is not a number"),
     "a time before 0": (third([-0.1], [1]), "utterance 3 has a spike at a time"),
     "no end": (third([np.inf], [1]), "utterance 3 has a spike at a time that is not a number"),
+    "milliseconds": (
+        third([1.0, 513.0], [1, 1]),
+        "utterance 3 has a spike at 513 s, and no word is so long",
+    ),
+    "complex times": (replaced("spikes/times", np.zeros(60, np.complex64)), "restore"),
+    "a label before 0": (replaced("labels", np.full(60, -1)), "has a label -1, and the labels are 0 to 19"),
+    "half a label": (replaced("labels", np.full(60, 0.5)), r"has a label 0\.5, and the labels are 0 to 19"),
+    "a speaker before 0": (replaced("extra/speaker", np.full(60, -1)), "has a speaker -1, and speakers are names or"),
+    "half a speaker": (replaced("extra/speaker", np.full(60, 0.5)), r"has a speaker 0\.5, and speakers are names or"),
+    "a table of labels": (replaced("labels", np.zeros((60, 2), int)), "its 'labels' is no list"),
+    "labels that lie elsewhere": (elsewhere("labels", "link"), "its 'labels' lies in another file, which is not read"),
+    "speakers that lie elsewhere": (elsewhere("extra/speaker", "virtual"), "its 'extra/speaker' lies in another file"),
+    "a file's bytes as labels": (elsewhere("labels", "raw"), "its 'labels' lies in another file, which is not read"),
+    "zeros in a heap": (zeroed, r"its heap at byte [\d,]+ is broken"),  # which HDF5 would read for ever
+    "a bomb": (claims(10**12, 1_000), "its 'labels' claims 2,000,000,000,000 bytes, more than the file has"),
+    "a bomb of one piece": (claims(60, 10**9), "its 'labels' claims 2,000,000,000 bytes, more than the file has"),
     "a time more": (third([0.1, 0.2], [1]), "utterance 3 has 2 times of spikes and 1 channels"),
     "times as channels": (
         edit(lambda file: (file.pop("spikes/units"), file.copy("spikes/times", "spikes/units"))),
@@ -206,6 +267,75 @@ def test_the_user_reads_one_sentence(root, tmp_path, fault):
     assert "\n" not in str(told.value)
     assert "restore" in str(told.value)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.suffix != ".fingerprint"] == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, np.float64])
+def test_labels_and_speakers_of_any_width_mean_the_same(root, dtype):
+    before = load("shd", root)
+    for key in ("labels",) if dtype is np.float64 else ("labels", "extra/speaker"):
+        for path in root.iterdir():
+            with h5py.File(path, "r+") as file:
+                values = file[key][:].astype(dtype)
+                del file[key]
+                file[key] = values
+    after = load("shd", root)
+    assert after.labels.dtype == np.int64
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_array_equal(after.speakers, before.speakers)
+
+
+def test_a_file_that_another_process_writes_is_not_called_damaged(root):
+    hold = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, root / "shd_train.h5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=r"shd_train\.h5 is open for writing in another process; close it"):
+            load("shd", root)
+        writer.communicate()
+    assert len(load("shd", root)) == 80
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_read_without(root, monkeypatch, number):
+    opened = h5py.File
+
+    def refused(path, locking=None):
+        if locking is not False:
+            raise OSError(number, "unable to lock file")
+        return opened(path, locking=False)
+
+    monkeypatch.setattr(spikes, "h5py", type("h5py", (), {"File": refused, "Dataset": h5py.Dataset}))
+    assert len(load("shd", root).read(range(80))) == 80
+
+
+# Damaged caches
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"0" * 31 + b"\n", b"g" * 32 + b"\n", b"0" * 32])
+@pytest.mark.parametrize("ending", ["fingerprint", "json"])
+def test_a_damaged_note_beside_the_features_is_written_anew(root, tmp_path, monkeypatch, content, ending):
+    monkeypatch.setattr(utterances, "CLOCK_TICK", -1)  # or what is so new is not noted
+    cache = tmp_path / "cache"
+    before = frames(root, cache)
+    (note,) = cache.glob(f"*.{ending}")
+    sound = note.read_bytes()
+    note.write_bytes(content)
+    after = frames(root, cache)
+    assert after.fingerprint == before.fingerprint
+    assert torch.equal(after.features, before.features)
+    assert note.read_bytes() == sound
+
+
+def test_features_are_read_whole_where_a_disk_cannot_map_them(root, tmp_path, monkeypatch):
+    before, read = frames(root, tmp_path / "cache"), np.load
+
+    def refused(path, mmap_mode=None):
+        if mmap_mode:
+            raise OSError(errno.ENODEV, "No such device")
+        return read(path)
+
+    monkeypatch.setattr(np, "load", refused)
+    assert torch.equal(frames(root, tmp_path / "cache").features, before.features)
 
 
 # Bins

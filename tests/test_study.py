@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -227,6 +228,17 @@ def test_later_settings_go_before_earlier_ones_and_reach_the_runs_that_a_method_
             assert numbers == (dropout, 0.01, 0.5, 10)
 
 
+def test_dropout_is_a_method_and_a_setting_of_all(toy):
+    found = methods_of(toy.study(method=["map", "dropout"], common={"dropout": 0.3, "epochs": 1}))
+    assert found["LIF", "map"].dropout == found["LIF", "dropout"].dropout == 0.3
+
+
+def test_a_set_s_folder_is_named_from_the_home_too(toy, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    study = toy.study(sets={"tones": {"dataset": "fsdd", "data_root": "~/fsdd"}})
+    assert study.data_root("tones") == Path("/home/somebody/fsdd")
+
+
 def test_chosen_settings_are_those_of_the_method_or_of_variant_and_method(toy, tmp_path):
     by_method = {"map": {"learning_rate": 0.123}, "ivon": {"learning_rate": 0.5}}
     by_variant = {"LIF": by_method, "MLP": {"map": {"learning_rate": 0.2}, "ivon": {"learning_rate": 0.6}}}
@@ -247,6 +259,7 @@ TUNED = {"tuning": {"as": "other"}}
         (TUNED, {"RLIF": {"map": {}}}, "other-chosen.yml has no settings of map for 'LIF'"),
         ({"method": ["ivon-mean"]} | TUNED, {"map": {}}, "has no settings of ivon for 'LIF'"),
         ({"common": {"epoch": 3}}, None, "'epoch' is no setting of this run"),
+        (TUNED, ["map"], "other-chosen.yml does not map methods to their settings"),
         ({"method": ["ivon-mean"], "common": {"alpha": 0.1}}, None, "'alpha' is no setting of this run"),
     ],
 )
@@ -266,6 +279,10 @@ def test_settings_that_are_missing_or_belong_to_nothing_are_refused(toy, tmp_pat
         ({"epochs": 3}, "'epochs' is not known; a study has sets"),
         ({"measures": {"roughness": {}}}, "'roughness' is not known; the measures are"),
         ({"method": ["adam"]}, "'adam' is not known; the methods are"),
+        ({"method": [["map"]]}, "['map'] is no method; the methods are"),
+        ({"sets": {"tones": 3}}, "'sets' must map names, as text in quotes, to settings, not 'tones': 3"),
+        ({"variants": {0.1: {"dropout": 0.1}}}, "'variants' must map names, as text in quotes, to settings, not 0.1"),
+        ({"measures": {"progress": [1]}}, "'measures' must map names, as text in quotes, to settings, not 'progress'"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, sentence, capsys):

@@ -1,5 +1,6 @@
 """Synthetic speech: layouts that the loaders read, the same bytes each time, sound that is what it claims."""
 
+import ctypes
 import shutil
 import subprocess
 import sys
@@ -362,3 +363,31 @@ def test_an_interrupted_set_is_absent(tmp_path, monkeypatch):
 def test_a_voice_that_espeak_does_not_have(tmp_path):
     with espeak(tmp_path) as say, pytest.raises(RuntimeError, match=r"does not say 'one' with the voice 'xx\+f1'"):
         say("one", "xx+f1", 170, 50, 50)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_espeak_runs_from_elsewhere_where_the_set_s_disk_runs_no_programs(tmp_path, monkeypatch, everywhere):
+    load = ctypes.CDLL
+
+    def refused(path):
+        if everywhere or path.startswith(str(tmp_path)):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", refused)
+    if everywhere:
+        with pytest.raises(OSError, match=r"run neither from .* nor from the temporary folder .*: set TMPDIR"):
+            espeak(tmp_path).__enter__()
+    else:
+        with espeak(tmp_path) as say:
+            assert len(say("one", "en+f1", rate=170, pitch=50, pitch_range=50)) > 1_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_is_made_where_a_link_leads(roots, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "hd").symlink_to("disk/hd")
+    SETS["synthetic-hd"].make(tmp_path / "hd", utterances=240)
+    assert (tmp_path / "hd").is_symlink()
+    assert len(load("synthetic-hd", tmp_path / "hd")) == 240
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["hd"]

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from ivon import IVON
 from torch import nn
 from torch.nn.functional import cross_entropy
-from toys import TRAINING, VALIDATION, network_of, train
+from toys import TRAINING, VALIDATION, assert_same_outcome, network_of, train
 
 from lib import trainers
+from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import network_state
 from lib.trainers import gaussian, sampled_weights, train_map
 
@@ -185,6 +187,76 @@ def test_an_interrupted_step_leaves_the_network_at_its_mean():
         train("ivon", network)
     after = network_state(network)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if "running" not in name)
+
+
+# What stands still, and what cannot be trained on
+
+
+@pytest.mark.parametrize("method", ["map", "ivon", "bbb", "swag"])
+def test_frozen_parameters_stand_still_and_are_certain(method):
+    network = network_of()
+    frozen = [network.layers[0].linear.weight, *network.readout.parameters()]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    before = [parameter.clone() for parameter in frozen]
+    posterior, _ = train(method, network)
+    sample = posterior.sample(torch.Generator().manual_seed(0))
+    for name, was in zip(("layers.0.linear.weight", "readout.weight", "readout.bias"), before, strict=True):
+        assert torch.equal(sample[name], was), name
+    assert all(torch.equal(parameter, was) for parameter, was in zip(frozen, before, strict=True))
+    assert not torch.equal(sample["layers.1.linear.weight"], network_of().layers[1].linear.weight)
+    with pytest.raises(ValueError, match="no parameter of the network requires a gradient"):
+        train(method, network.requires_grad_(False))
+
+
+def test_a_parameter_without_an_effect_is_left_alone_by_adam_and_named_by_ivon():
+    network = network_of()
+    network.extra = nn.Parameter(torch.ones(3))
+    posterior, _ = train("map", network)
+    assert torch.equal(posterior.mean["extra"], torch.ones(3))
+    with pytest.raises(ValueError, match=r"does not depend on 'extra': set its requires_grad to False"):
+        train("ivon", network)
+
+
+@pytest.mark.parametrize("method", ["map", "ivon"])
+def test_coarse_numbers_are_trained_in_or_named(method):
+    _, history = train(method, network_of().bfloat16())
+    assert history["train_loss"].iloc[-1] < 1.2
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, history = train(method, network_of())
+    assert history["train_loss"].iloc[-1] < 1.2
+    with pytest.raises(ValueError, match=r"float16 is too coarse to train in"):
+        train(method, network_of().half())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_named_and_not_the_learning_rate(value):
+    broken = SimpleNamespace(features=TRAINING.features.clone(), labels=TRAINING.labels)
+    broken.features[3, 2, 1] = value
+    with pytest.raises(FloatingPointError, match="training utterances whose features are not finite"):
+        train("map", training=broken)
+    with pytest.raises(ValueError, match="utterances whose features are not finite"):
+        train("map", validation=broken)
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_labels_beyond_the_classes_are_named_and_small_types_are_taken(penalised):
+    how = {"objective": firing_rate_penalty(0.1)} if penalised else {}
+    for labels in (TRAINING.labels + 1, TRAINING.labels - 100):
+        with pytest.raises(ValueError, match=r"labels must lie in 0\.\.2"):
+            train("map", training=SimpleNamespace(features=TRAINING.features, labels=labels), **how)
+    small = SimpleNamespace(features=TRAINING.features, labels=TRAINING.labels.to(torch.uint8))
+    assert_same_outcome(train("map", training=small, **how), train("map", **how))
+
+
+def test_training_without_gradients_is_refused():
+    for without in (torch.no_grad, torch.inference_mode):
+        with without(), pytest.raises(ValueError, match="leave no_grad and inference_mode"):
+            train("map", network_of())
+        network = without()(network_of)()
+        if any(parameter.is_inference() for parameter in network.parameters()):
+            with pytest.raises(ValueError, match="leave no_grad and inference_mode"):
+                train("map", network)
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):

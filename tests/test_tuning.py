@@ -9,6 +9,7 @@ import pytest
 import torch
 import toy_study
 import yaml
+from full_disk import full_disk
 
 from lib import runs
 from lib.methods import METHODS, Derived
@@ -64,6 +65,52 @@ def test_a_search_goes_on_where_it_ended_and_past_what_a_full_disk_left(search, 
         assert [trial.value for trial in again] == [trial.value for trial in first]
     assert [len(search("map", 3).trials) for _ in range(2)] == [3, 3]
     assert capsys.readouterr().err.count("damaged") == 0
+
+
+def test_a_journal_without_a_whole_line_begins_anew_and_one_that_says_something_else_is_named(search, tmp_path):
+    search("map", 1)
+    journal = tmp_path / "toy.log"
+    whole = journal.read_bytes()
+    for left in (whole[:20], b"", bytes(50), b"[1]\n" + whole):
+        journal.write_bytes(left)
+        assert len(search("map", 1).get_trials(states=tuning.FINISHED)) == 1
+    for line in (b'{"op_code": 0}\n', b'{"op_code": 99, "worker_id": "x"}\n'):
+        journal.write_bytes(whole + line)
+        with pytest.raises(ValueError, match=r"toy\.log is damaged .*; move it away, and the search begins anew"):
+            search("map", 1)
+
+
+def test_a_journal_of_a_search_with_other_settings_recordings_or_ranges_is_refused(search, toy_frames, monkeypatch):
+    search("map", 1)
+    with pytest.raises(ValueError, match=r"toy\.log is of a search that differs in what is given; move it away"):
+        search("map", 2, given=SMALL | {"epochs": 3})
+    with pytest.raises(ValueError, match="differs in what is recordings"):
+        search("map", 2, frames=replace(toy_frames, fingerprint="1" * 32))
+    space = METHODS["map"].search_space() | {"patience": [2, 3]}
+    monkeypatch.setattr(METHODS["map"], "search_space", lambda: space)
+    with pytest.raises(ValueError, match="differs in what is trials try"):
+        search("map", 2)
+
+
+def test_the_defaults_are_tried_though_their_trial_was_interrupted(search, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "objective", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            search("map", 1)
+    (trial,) = search("map", 1).get_trials(states=tuning.FINISHED)
+    defaults = METHODS["map"]().as_dict()
+    assert trial.params == {name: defaults[name] for name in trial.params}
+
+
+def test_a_full_disk_ends_a_search_in_a_sentence_and_room_lets_it_go_on(search, tmp_path):
+    search("map", 1)
+    size = (tmp_path / "toy.log").stat().st_size
+    with full_disk(after=size + 700), pytest.raises(OSError, match=r"the disk of .* is full.*make room and run again"):
+        search("map", 3)
+    assert len(search("map", 3).get_trials(states=tuning.FINISHED)) == 3
 
 
 def test_a_trial_is_the_training_that_its_settings_describe(search, toy_frames):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, fast
-from lib.trainers import VALIDATION_SAMPLES, sampled_weights
+from lib.trainers import VALIDATION_SAMPLES, learned, sampled_weights
 
 INPUTS, CLASSES, DROPOUT = 40, 35, 0.1
 LEAST_ROUNDS = 3
@@ -176,7 +176,7 @@ def training_step(
     method: str, network: nn.Module, features: Tensor, labels: Tensor, learning_rate: float = LEARNING_RATE
 ) -> tuple[torch.optim.Optimizer, Callable[[], float]]:
     """The optimiser, and a call that makes one update of any network as the method's trainer does, for its loss."""
-    optimizer = OPTIMIZERS[method](network.parameters(), lr=learning_rate)
+    optimizer = OPTIMIZERS[method](learned(network.parameters()), lr=learning_rate)
 
     def step():
         optimizer.zero_grad()

@@ -10,7 +10,6 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -25,6 +24,7 @@ from lib.network import SpikingLayer, fast
 from lib.neurons import NEURONS
 from lib.posteriors import MeanFieldGaussian, network_state, predict
 from lib.runs import DATA
+from lib.settings import folder_named
 from lib.trainers import train_map
 
 SECONDS = 5.0  # for each group of what is timed in turns
@@ -183,7 +183,7 @@ def measured(cases: Callable[..., list[Case]], groups: Sequence[tuple]) -> pd.Da
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.benchmark", description=__doc__)
-    parser.add_argument("--results", type=Path, default=DATA / "results")
+    parser.add_argument("--results", type=folder_named, default=DATA / "results")
     folder = parser.parse_args(arguments).results
     if os.getloadavg()[0] > BUSY:
         print("This machine is busy: the times will be too long and their ratios off. Run it when nothing else does.")

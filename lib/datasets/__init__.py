@@ -1,4 +1,4 @@
-"""Recordings and their spikes on disk, in the layouts in which their publishers give them out.
+"""Recordings and their spikes on disk, in the layouts in which their publishers give them out, and your own.
 
 A set's file says all about it (SHD and SSC share theirs); to add one, write its file and add it to the list.
 """
@@ -6,6 +6,7 @@ A set's file says all about it (SHD and SSC share theirs); to add one, write its
 from pathlib import Path
 
 from lib.datasets.dataset import DataSet
+from lib.datasets.folder import FOLDER
 from lib.datasets.fsdd import FSDD
 from lib.datasets.hd import HD
 from lib.datasets.sc import SC
@@ -15,7 +16,7 @@ from lib.datasets.synthetic_sc import SYNTHETIC_SC
 from lib.datasets.synthetic_shd import SYNTHETIC_SHD
 from lib.datasets.utterances import DataSettings, Utterances
 
-SETS = {one.name: one for one in (HD, SC, FSDD, SHD, SSC, SYNTHETIC_HD, SYNTHETIC_SC, SYNTHETIC_SHD)}
+SETS = {one.name: one for one in (HD, SC, FSDD, FOLDER, SHD, SSC, SYNTHETIC_HD, SYNTHETIC_SC, SYNTHETIC_SHD)}
 
 
 def get(name: str) -> DataSet:

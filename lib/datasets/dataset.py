@@ -5,6 +5,7 @@ taught. "without cat, dog" is its default split without these classes. "held-out
 validation parts, and as its test part the test utterances of these classes alone.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 from lib import synthesis
 from lib.datasets import downloads
 from lib.datasets.downloads import Source
+from lib.datasets.layout import shown, visible
 from lib.datasets.utterances import DataSettings, Utterances, check_trainable
 from lib.features import Frames
+from lib.settings import folder_named
 
 HOLDING_OUT = ("without ", "held-out ")
 HELD_OUT = -1  # the label of an utterance whose class the rest does not have
@@ -26,10 +29,11 @@ HELD_OUT = -1  # the label of an utterance whose class the rest does not have
 class DataSet:
     """A set, each in a file of its own that says all about it.
 
-    ``mark`` is what a folder must hold to be taken for the set at all, and ``read(name, split, root)`` loads it from
-    there. A set without a validation part has ``validation_speakers``, who are held out from training for it.
+    ``mark`` is a pattern of what a folder must hold to be taken for the set at all, and ``read(name, split, root)``
+    loads it from there; the settings' ``layout`` is given to it by name. A set without a validation part has
+    ``validation_speakers``, who are held out from training for it.
     ``groups`` are short names for the labels of several classes. A published set has ``sources``; a synthetic one is
-    made: ``make(root, utterances, seed)`` (``synthetic``).
+    made: ``make(root, utterances, seed)`` (``synthetic``); one with neither is the user's own.
     """
 
     name: str
@@ -37,7 +41,7 @@ class DataSet:
     splits: tuple[str, ...]
     default_split: str
     mark: str
-    read: Callable[[str, str, Path], Utterances]
+    read: Callable[..., Utterances]
     licence: str
     citation: str
     validation_speakers: tuple[str, ...] = ()
@@ -49,12 +53,15 @@ class DataSet:
         """Make the set in the folder ``root``, or download it there; what a folder holds already is left as it is.
 
         Raises ``ValueError`` where a synthetic set's folder holds something else or an archive is not what was
-        published, ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk is too small.
+        published, ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk is too small, and
+        ``FileNotFoundError`` for a link to nowhere and where the set can only be the user's own.
         """
-        root = Path(root)
+        root = folder_named(root)
         if self.make is not None:
             self.make(root)
-        elif not (root.is_dir() and any(root.iterdir())):
+        elif not (root.is_dir() and visible(root)):
+            if not self.sources:
+                raise FileNotFoundError(f"{self.name!r} is recordings of your own: give their folder as data_root")
             downloads.fetch(self.name, self.sources, root)
 
     def load(self, root: str | Path, settings: DataSettings | None = None) -> Utterances:
@@ -63,7 +70,9 @@ class DataSet:
         Raises ``ValueError`` if the split is unknown or the files do not make a whole set, ``FileNotFoundError`` if the
         folder does not hold the set or a list names recordings that are not there.
         """
-        root, settings = Path(root), self.settings() if settings is None else settings
+        root, settings = folder_named(root), self.settings() if settings is None else settings
+        if root.is_symlink() and not root.exists():
+            raise FileNotFoundError(f"{root} is a link to what is not there: make its target, or delete the link")
         split = settings.split or self.default_split
         holds_out = split.startswith(HOLDING_OUT)
         if not holds_out and split not in self.splits:
@@ -73,12 +82,12 @@ class DataSet:
             )
         if settings.validation == "speaker" and not self.validation_speakers:
             raise ValueError(f"{self.name!r} has a validation part of its own: leave validation out, or make it 'test'")
-        if not (root / self.mark).exists():
+        if not any(root.glob(self.mark)):
             raise FileNotFoundError(
                 f"{root} does not hold the set {self.name!r}, there is no {self.mark!r} in it: give the folder that "
                 "holds the set's own layout (data/README.md shows it and says how to get the set)"
             )
-        utterances = self.read(self.name, self.default_split if holds_out else split, root)
+        utterances = self.read(self.name, self.default_split if holds_out else split, root, **settings.layout())
         if settings.validation == "test":
             train, test = (np.flatnonzero(utterances.parts == part) for part in ("train", "test"))
             # In this order, which the fingerprints of stored runs have.
@@ -88,6 +97,8 @@ class DataSet:
             moved = (utterances.parts == "train") & np.isin(utterances.speakers, self.validation_speakers)
             utterances = replace(utterances, parts=np.where(moved, "validation", utterances.parts))
         check_trainable(utterances)
+        for remark in utterances.remarks:
+            warnings.warn(f"{self.name!r} in {shown(root)}: {remark}", stacklevel=2)
         return holding_out(utterances, split, self.groups) if holds_out else utterances
 
     def frames(self, utterances: Any, settings: DataSettings, cache: str | Path, snr: float | None = None) -> Frames:
@@ -135,7 +146,7 @@ def synthetic(like: DataSet, name: str, usual: int, **recipe: Any) -> DataSet:
     """
 
     def make(root: str | Path, utterances: int | None = usual, seed: int = 0) -> None:
-        synthesis.make(name, Path(root), utterances, seed, **recipe)
+        synthesis.make(name, folder_named(root), utterances, seed, **recipe)
 
     citation = "eSpeak NG, from the package espeakng-loader"
     return replace(like, name=name, sources=(), make=make, licence="made here, not given out", citation=citation)

@@ -5,7 +5,6 @@ import hashlib
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,17 +13,11 @@ from typing import IO, Any, NamedTuple
 import requests
 from tqdm import tqdm
 
-from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_errors, write_json
+from lib.files import FULL, atomic_write, check_space, exclusive, explaining_os_errors, place_of, write_json
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 2**16  # bytes
 BLOCK = 4_096  # bytes that a file takes on the disk at least
-
-# What damage to an archive, two members of one name in it, or a member in cipher can lead to.
-UNREADABLE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError),
-    *(FileExistsError, NotADirectoryError, RuntimeError),
-)
 
 
 class Source(NamedTuple):
@@ -55,13 +48,18 @@ def fetch(name: str, sources: Sequence[Source], root: Path) -> None:
     ``ConnectionError`` if no server gives the whole archive, ``OSError`` if the disk has not room enough or a folder
     cannot be written to.
     """
-    archives = {root.with_name(source.archive): source for source in sources}
 
     def is_there() -> bool:
         return all((root / source.mark).exists() for source in sources)
 
     if is_there():
         return
+    # A link leads to where there is room for archives, too; one that was placed beside the link is taken from there.
+    link, root = root, place_of(root)
+    archives = {}
+    for source in sources:
+        placed = link.with_name(source.archive)
+        archives[placed if placed.exists() else root.with_name(source.archive)] = source
     with ExitStack() as locks:
         for path in (*archives, root):
             locks.enter_context(exclusive(path))
@@ -187,7 +185,9 @@ def unpack(archives: Mapping[Path, Source], root: Path, record: dict[str, Any]) 
                 marked = sorted(unpacked.rglob(source.mark), key=lambda path: len(path.parts))
                 if not marked:
                     raise ValueError(f"there is no {source.mark!r} in it")
-            except UNREADABLE as error:
+            except Exception as error:  # damage, two members of one name or one in cipher can lead to any
+                if isinstance(error, PermissionError) or getattr(error, "errno", None) in FULL:
+                    raise
                 raise ValueError(
                     f"{archive} is not a whole archive of this set ({' '.join(str(error).split())}), and nothing was "
                     "unpacked: delete it, run again"

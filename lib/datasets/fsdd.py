@@ -8,8 +8,9 @@ from pathlib import Path
 from lib.datasets import hd
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
+from lib.datasets.layout import AUDIO, recordings, refuse_strays
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, named_wavs
+from lib.datasets.utterances import Utterance, check_counts
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SAMPLE_RATE = 8_000
@@ -23,8 +24,9 @@ def read(name: str, split: str, root: Path) -> Speech:
     Under "official" indices 0 to 4 are the test part, as the set defines it, and 5 to 9 validation. Under
     "speaker-<name>" the next speaker in alphabetical order, after the last the first, is validation.
     """
-    recordings = [*named_wavs(root, "recordings", r"(\d)_([a-z]+)_(\d+)\.wav", "<digit>_<speaker>_<index>.wav")]
-    speakers = sorted({speaker for _, (_, speaker, _) in recordings})
+    refuse_strays(root)
+    files = [*recordings(root, "recordings", rf"(\d)_([a-z]+)_(\d+){AUDIO}", "<digit>_<speaker>_<index>.wav")]
+    speakers = sorted({speaker for _, (_, speaker, _) in files})
     if split == "official":
         parts = {index: "test" if index < 5 else "validation" for index in range(10)}
     else:
@@ -34,7 +36,7 @@ def read(name: str, split: str, root: Path) -> Speech:
         parts = {speakers[(speakers.index(tested) + 1) % len(speakers)]: "validation", tested: "test"}
     found = [
         Utterance(path, int(digit), speaker, parts.get(int(index) if split == "official" else speaker, "train"))
-        for path, (digit, speaker, index) in recordings
+        for path, (digit, speaker, index) in files
     ]
     if tuple(speakers) == SPEAKERS:
         published = OFFICIAL_COUNTS if split == "official" else SPEAKER_COUNTS

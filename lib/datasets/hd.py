@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
+from lib.datasets.layout import AUDIO, read_lists, refuse_strays, shown, visible
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, read_lists
+from lib.datasets.utterances import Utterance, check_counts
 
 FOLDERS = ("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/")
 CITATION = (
@@ -33,16 +34,23 @@ CLASS_NAMES = (
 LISTS = {"train": "train_filenames.txt", "test": "test_filenames.txt"}
 LANGUAGES = {"english": range(10), "german": range(10, 20)}
 
-FILE_NAME = re.compile(r"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d)\.flac")
+FILE_NAME = re.compile(rf"lang-(english|german)_speaker-(\d+)_trial-(\d+)_digit-(\d){AUDIO}")
 
 
 def read(name: str, split: str, root: Path) -> Speech:
-    """Read HD's lists; label = digit, plus ten for German."""
-    present = {entry.name for entry in (root / "audio").iterdir()}
+    """Read HD's lists; label = digit, plus ten for German. What no list names is left out, and this is said."""
+    refuse_strays(root)
+    present = [entry.name for entry in visible(root / "audio")]
     lists = read_lists(root, LISTS, present)
     found = [parse(file_name, part) for part, names in lists.items() for file_name in names]
     check_counts(name, split, [utterance.part for utterance in found], *PUBLISHED_COUNTS)
-    return assemble(name, split, root, None, CLASS_NAMES, found)
+    listed, remarks = {utterance.path for utterance in found}, ()
+    if unlisted := [file_name for file_name in present if f"audio/{file_name}" not in listed]:
+        remarks = (
+            f"{len(unlisted):,} of {len(present):,} files in 'audio' are left out, since no list names them, the first "
+            f"{shown(unlisted[0])!r}: add them to {' or '.join(LISTS.values())}, or take them out",
+        )
+    return assemble(name, split, root, None, CLASS_NAMES, found, remarks)
 
 
 def parse(file_name: str, part: str) -> Utterance:

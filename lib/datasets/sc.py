@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lib.datasets.dataset import DataSet
 from lib.datasets.downloads import Source
+from lib.datasets.layout import AUDIO, composed, read_lists, recordings, shared_speakers, word_folders
 from lib.datasets.speech import Speech, SpeechSettings, assemble
-from lib.datasets.utterances import Utterance, check_counts, named_wavs, read_lists
+from lib.datasets.utterances import Utterance, check_counts
 
 SAMPLE_RATE = 16_000
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
@@ -24,17 +25,19 @@ PUBLISHED_COUNTS = {
     "70-10-20": {"train": 75_466, "validation": 9_981, "test": 20_382},
 }
 
-FILE_NAME = r"([0-9a-f]+)_nohash_\d+\.wav"
+FILE_NAME = rf"([0-9a-f]+)_nohash_\d+{AUDIO}"
 
 
 def read(name: str, split: str, root: Path) -> Speech:
     """Read the word folders; a set with fewer words has fewer classes."""
     speakers = {
         path: speaker
-        for word in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] not in "._")
-        for path, (speaker,) in named_wavs(root, word, FILE_NAME, "<speaker>_nohash_<n>.wav")
+        for folder in word_folders(root)
+        if folder.name not in LISTS.values()
+        for path, (speaker,) in recordings(root, folder.name, FILE_NAME, "<speaker>_nohash_<n>.wav")
     }
-    words = tuple(dict.fromkeys(path.partition("/")[0] for path in speakers))
+    word_of = {path: composed(path.partition("/")[0]) for path in speakers}
+    words = tuple(dict.fromkeys(word_of.values()))
     if split == "official":
         lists = read_lists(root, LISTS, speakers)
         parts = dict.fromkeys(speakers, "train") | {path: part for part, paths in lists.items() for path in paths}
@@ -42,10 +45,8 @@ def read(name: str, split: str, root: Path) -> Speech:
         parts = {path: hashed_part(speaker, 10, 30) for path, speaker in speakers.items()}
     if words == WORDS:
         check_counts(name, split, parts.values(), PUBLISHED_COUNTS[split])
-    found = [
-        Utterance(path, words.index(path.partition("/")[0]), speaker, parts[path]) for path, speaker in speakers.items()
-    ]
-    return assemble(name, split, root, SAMPLE_RATE, words, found)
+    found = [Utterance(path, words.index(word_of[path]), speaker, parts[path]) for path, speaker in speakers.items()]
+    return assemble(name, split, root, SAMPLE_RATE, words, found, shared_speakers(found))
 
 
 def hashed_part(speaker: str, validation_below: float, test_below: float) -> str:
@@ -53,10 +54,13 @@ def hashed_part(speaker: str, validation_below: float, test_below: float) -> str
 
     (10, 20) is the rule behind the official lists; (10, 30) gives 70-10-20, whose counts are those of the paper.
     """
-    percentage = int(sha1(speaker.encode()).hexdigest(), 16) % 2**27 * 100 / (2**27 - 1)
-    if percentage < validation_below:
+    if percentage(speaker) < validation_below:
         return "validation"
-    return "test" if percentage < test_below else "train"
+    return "test" if percentage(speaker) < test_below else "train"
+
+
+def percentage(speaker: str) -> float:
+    return int(sha1(speaker.encode()).hexdigest(), 16) % 2**27 * 100 / (2**27 - 1)
 
 
 SC = DataSet(

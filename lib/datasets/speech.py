@@ -1,12 +1,13 @@
 """Sets of recordings: an utterance is an audio file of its own."""
 
 import math
-import wave
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import soundfile
@@ -15,11 +16,22 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from lib import augmentation, features
-from lib.datasets.utterances import DataSettings, Utterance, Utterances
+from lib.datasets.layout import shown
+from lib.datasets.utterances import LOST, DataSettings, Utterance, Utterances
 from lib.features import Frames
+from lib.files import explaining_os_errors
 from lib.settings import optional, setting, whole
 
 NUM_MEL_BINS = 40
+USUAL = 0.01, 0.99  # between these quantiles of the training part a recording's length and level are usual
+LOUDEST = 2.0  # twice full scale: what is mixed or compressed in floats overshoots it, by less than this
+LONGEST = 3_600  # seconds: a damaged header may promise what no memory holds
+RATES = (1_000, 200_000)  # Hz, of recordings and of the filterbank
+
+# The order of a number's bytes and the name of the sound in the headers of WAV and AIFF files; and from where on its
+# size says nothing, since whoever wrote a stream did not know it.
+SOUND_CHUNKS = {b"RIFF": ("little", b"data"), b"RIFX": ("big", b"data"), b"FORM": ("big", b"SSND")}
+UNKNOWN_SIZE = 2**31 - 2**16
 
 Change = Callable[[Float32[np.ndarray, " samples"]], Float32[np.ndarray, " samples"]]
 Row = tuple[int, Change | None]  # the place of an utterance in its set, and what is done to its waveform
@@ -34,7 +46,7 @@ class SpeechSettings(DataSettings):
     """
 
     title = "a set of recordings"
-    filterbank_rate: int | None = setting(None, optional(whole(1_000, 200_000)))
+    filterbank_rate: int | None = setting(None, optional(whole(*RATES)))
     augmented: int = setting(0, whole(0, 1_000))
 
 
@@ -44,26 +56,23 @@ class Speech(Utterances):
 
     sample_rate: int
 
-    def audio(self, index: int) -> tuple[Float32[np.ndarray, " samples"], int]:
-        """Return the waveform in [-1, 1] and its sample rate in Hz.
+    preparation: ClassVar[Mapping[str, Any]] = {}  # what is done to the files' sound before all else
 
-        Raises ``ValueError`` if the file does not decode, is cut short, is not mono, or has another rate than the set.
+    def audio(self, index: int) -> tuple[Float32[np.ndarray, " samples"], int]:
+        """Return the waveform, of at most ``LOUDEST``, and its sample rate in Hz.
+
+        Raises ``ValueError`` as ``read_sound``, and if the file is not mono or has another rate than the set.
         """
         path = self.root / self.paths[index]
-        with decoding(path):
-            waveform, sample_rate = soundfile.read(path, dtype="float32")
-        if len(waveform) < samples_promised(path):
-            raise ValueError(f"{path} is cut short, its header promises more samples than it has: restore this file")
+        sound, sample_rate = read_sound(path)
         if sample_rate != self.sample_rate:
             raise ValueError(
-                f"{path} has a sample rate of {sample_rate} Hz where the set {self.name!r} has {self.sample_rate} Hz: "
-                "restore this file"
+                f"{shown(path)} has a sample rate of {sample_rate} Hz where the set {self.name!r} has "
+                f"{self.sample_rate} Hz: restore this file"
             )
-        if waveform.ndim != 1:
-            raise ValueError(f"{path} has {waveform.shape[1]} channels where the set is mono: restore this file")
-        if not np.isfinite(waveform).all():
-            raise ValueError(f"{path} holds samples that are not finite numbers: restore this file")
-        return waveform, sample_rate
+        if sound.shape[1] > 1:
+            raise ValueError(f"{shown(path)} has {sound.shape[1]} channels where the set is mono: restore this file")
+        return sound[:, 0], sample_rate
 
     def frames(self, settings: SpeechSettings, cache: Path, snr: float | None = None) -> Frames:
         """Return the log-mel frames, computed once.
@@ -77,29 +86,45 @@ class Speech(Utterances):
         rate, rows = settings.filterbank_rate or self.sample_rate, [*self.variants(settings.augmented, snr)]
         described = {"sample_rate": rate, "num_mel_bins": NUM_MEL_BINS, "frames": settings.num_frames}
         described |= {"frame_length_ms": features.FRAME_LENGTH_MS, "frame_shift_ms": features.FRAME_SHIFT_MS}
+        described |= self.preparation
         if settings.augmented:
             described |= {"augmented": settings.augmented, "augmentation": augmentation.SETTINGS}
         if snr is not None:
             described |= {"snr": str(float(snr))}  # JSON has no infinity
         measured = np.array([change is None and self.parts[place] == "train" for place, change in rows])
         shape = {"num_frames": settings.num_frames, "num_mel_bins": NUM_MEL_BINS}
-        write = partial(
-            features.write_log_mels, waveform=lambda row: self.waveform(*rows[row], rate), measured=measured,
-            sample_rate=rate, **shape, description=f"features of {self.name}",
-        )  # fmt: skip
-        places = np.array([place for place, _ in rows])
+        places, heard = np.array([place for place, _ in rows]), np.zeros((2, len(rows)))
+
+        def waveform(row: int) -> Float32[Tensor, " samples"]:
+            samples = self.waveform(*rows[row], rate)
+            heard[:, row] = len(samples) / self.sample_rate, level(samples)
+            return samples
+
+        def write(path: Path) -> dict[str, Any]:
+            description = f"features of {self.name}"
+            mean, deviation = features.write_log_mels(
+                path, waveform, measured, sample_rate=rate, **shape, description=description
+            )
+            seconds, levels = np.quantile(heard[:, measured], USUAL, axis=1).T.tolist()
+            return described | {
+                "recorded_at": self.sample_rate, "mean": mean.tolist(), "deviation": deviation.tolist(),
+                "seconds": seconds, "level_db": levels,
+            }  # fmt: skip
+
         return self.cached(places, cache, described, tuple(shape.values()), np.float32, write)
 
     def waveform(self, place: int, change: Change | None, rate: int) -> Float32[Tensor, " samples"]:
-        """Read an utterance and change it. Raises ``ValueError`` if it makes no frame at ``rate``."""
+        """Read an utterance and change it. Raises ``ValueError`` if it makes no frame at ``rate``, or no numbers."""
         samples, _ = self.audio(place)
-        least = rate * features.FRAME_LENGTH_MS // 1000
+        path, least = shown(self.root / self.paths[place]), rate * features.FRAME_LENGTH_MS // 1000
         if len(samples) < least:
             raise ValueError(
-                f"{self.root / self.paths[place]} has {len(samples)} samples, fewer than one frame of "
-                f"{features.FRAME_LENGTH_MS} ms ({least}): take it out of the set or restore it"
+                f"{path} has {len(samples)} samples, fewer than one frame of {features.FRAME_LENGTH_MS} ms ({least}): "
+                "take it out of the set or restore it"
             )
-        return torch.from_numpy(samples if change is None else change(samples))
+        if change is not None and not np.isfinite(samples := change(samples)).all():
+            raise ValueError(f"{path} is no longer finite numbers once it is changed: take it out of the set")
+        return torch.from_numpy(samples)
 
     def variants(self, copies: int, snr: float | None) -> Iterator[Row]:
         """Yield the place of each utterance and what is done to its waveform, in the order of the parts."""
@@ -113,37 +138,94 @@ class Speech(Utterances):
             yield index, partial(augmentation.in_noise, snr=snr, utterance=self.paths[index]) if noisy else None
 
 
+def level(samples: Float32[Tensor, " samples"]) -> float:
+    """The root mean square in dB of full scale, from -120 up."""
+    return 20 * math.log10(max(float(samples.square().mean().sqrt()), 1e-6))
+
+
+def read_sound(path: Path) -> tuple[Float32[np.ndarray, "samples channels"], int]:
+    """Return what a file holds, of at most ``LOUDEST``, and its sample rate in Hz.
+
+    Raises ``ValueError`` if it does not decode, is cut short, or holds numbers that are no sound; ``OSError`` if it
+    cannot be opened.
+    """
+    with explaining_os_errors(path.parent, LOST):
+        cut = is_cut(path)
+    with decoding(path), soundfile.SoundFile(path) as file:
+        sample_rate = file.samplerate
+        if file.frames > LONGEST * sample_rate:
+            raise ValueError(
+                f"{shown(path)} is longer than {LONGEST:,} s, as its header has it: restore or cut this file"
+            )
+        sound = file.read(dtype="float32", always_2d=True)
+    if cut:
+        raise ValueError(f"{shown(path)} is cut short, its header promises more than it has: restore this file")
+    if not np.isfinite(sound).all():
+        raise ValueError(f"{shown(path)} holds samples that are not finite numbers: restore this file")
+    if (loudest := np.abs(sound).max(initial=0)) > LOUDEST:
+        raise ValueError(
+            f"{shown(path)} holds samples up to {loudest:.3g} where sound lies from -1 to 1: divide them by their full "
+            "scale (32768 for numbers of 16 bits) or restore this file"
+        )
+    return sound, sample_rate
+
+
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """Raise ``ValueError`` that names ``path`` where the block finds that it does not decode."""
     try:
         yield
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} does not decode as audio ({error}): restore this file") from error
+    except (soundfile.LibsndfileError, TypeError) as error:  # the latter for names that end in .raw
+        raise ValueError(f"{shown(path)} does not decode as audio ({shown(str(error))}): restore this file") from error
 
 
-def samples_promised(path: Path) -> int:
-    """How many samples the header of a PCM WAV file speaks of; 0 for another file. libsndfile reads what is there."""
-    try:
-        with wave.open(str(path)) as file:
-            return file.getnframes()
-    except wave.Error:
-        return 0
+def is_cut(path: Path) -> bool:
+    """Whether a WAV or AIFF file ends before the sound that its header promises: libsndfile reads what is there."""
+    with path.open("rb") as file:
+        order, wanted = SOUND_CHUNKS.get(file.read(12)[:4], (None, None))
+        while order and len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], order)
+            if head[:4] == wanted:
+                return size < UNKNOWN_SIZE and file.tell() + size > path.stat().st_size
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def assemble(
-    name: str, split: str, root: Path, sample_rate: int | None, class_names: tuple[str, ...], found: list[Utterance]
+    name: str,
+    split: str,
+    root: Path,
+    sample_rate: int | None,
+    class_names: tuple[str, ...],
+    found: list[Utterance],
+    remarks: tuple[str, ...] = (),
+    kind: type[Speech] = Speech,
 ) -> Speech:
     """Make a set of the recordings that were found.
 
     ``sample_rate`` is what the set is known to have; None takes the first file's own. Every file is held to it when it
-    is read. Raises ``ValueError`` if there is no recording, or the first does not decode.
+    is read. Raises ``ValueError`` if there is no recording, or the first does not decode or has no rate of speech.
     """
     if not found:
         raise ValueError(f"{root} holds no recordings of {name!r}: restore its files and lists")
     if sample_rate is None:
-        with decoding(root / found[0].path):
-            sample_rate = soundfile.info(root / found[0].path).samplerate
+        sample_rate = look_at(root / found[0].path).samplerate
     paths, labels, speakers, parts = zip(*found, strict=True)
     arrays = np.array(labels, dtype=np.int64), np.array(speakers), np.array(parts)
-    return Speech(name, split, root, class_names, paths, *arrays, sample_rate)
+    return kind(name, split, root, class_names, paths, *arrays, sample_rate, remarks=remarks)
+
+
+def look_at(path: Path) -> Any:
+    """Return what a file's header says: its ``samplerate`` in Hz, ``channels``, ``frames`` (samples of each).
+
+    Raises ``ValueError`` if it does not decode, or has a rate that speech is not recorded at.
+    """
+    with decoding(path):
+        header = soundfile.info(path)
+    low, high = RATES
+    if not low <= header.samplerate <= high:
+        raise ValueError(
+            f"{shown(path)} has a sample rate of {header.samplerate} Hz, and speech is recorded at {low:,} to "
+            f"{high:,} Hz: restore this file"
+        )
+    return header

@@ -4,6 +4,7 @@ Layout of a file: ``spikes/times`` (for each utterance a list of seconds) and ``
 spike), ``labels``, ``extra/speaker``, and ``extra/keys``, the name of each label.
 """
 
+import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -17,12 +18,16 @@ from tqdm import tqdm
 
 from lib.datasets.utterances import DataSettings, Utterances, check_counts
 from lib.features import Frames
-from lib.files import or_damaged
+from lib.files import WITHOUT_LOCKS, or_damaged
 from lib.settings import real, setting
 
 UNITS = 700  # channels of the cochlea
+LONGEST = 60.0  # seconds: no recording of a word, but one that is told in milliseconds or samples
 BATCH = 64  # utterances that are read together
 
+LEAST = 2**24  # bytes: of so few no list is too long, however small the file
+QUICK = 2**30  # bytes that are looked through in a second; larger files are when they are read as a whole
+HEAP = b"GCOL\1\0\0\0"  # begins what HDF5 keeps the lists' contents in
 RESTORE = "restore this file"
 
 Spikes = tuple[Float64[np.ndarray, " spike"], Int64[np.ndarray, " spike"]]
@@ -55,8 +60,8 @@ class SpikeTrains(Utterances):
         for path in dict.fromkeys(self.paths[index] for index in indices):
             own = [index for index in indices if self.paths[index] == path]
             first, last = self.rows[own].min(), self.rows[own].max()
-            with or_damaged(self.root / path, RESTORE), h5py.File(self.root / path) as file:
-                times, units = (file[name][first : last + 1] for name in ("spikes/times", "spikes/units"))
+            with or_damaged(self.root / path, RESTORE), opened(self.root / path) as file:
+                times, units = (column(file, name)[first : last + 1] for name in ("spikes/times", "spikes/units"))
                 for index in own:
                     row = int(self.rows[index])
                     found[index] = checked(times[row - first], units[row - first], row)
@@ -80,6 +85,8 @@ class SpikeTrains(Utterances):
         number, bin_ms, places = settings.num_frames, float(settings.bin_ms), self.by_part()
 
         def write(path: Path) -> None:
+            for name in dict.fromkeys(self.paths):
+                check_heaps(self.root / name)
             progress = tqdm(total=len(places), desc=f"features of {self.name}", unit="utterance")
             with path.open("wb") as file, progress:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(places), number, UNITS)}
@@ -100,6 +107,8 @@ def checked(times: Shaped[np.ndarray, " _"], units: Shaped[np.ndarray, " _"], ro
     times = times.astype(np.float64)
     if not (np.isfinite(times) & (times >= 0)).all():
         raise ValueError(f"utterance {row} has a spike at a time that is not a number of seconds from 0")
+    if (times > LONGEST).any():
+        raise ValueError(f"utterance {row} has a spike at {times.max():g} s, and no word is so long: times are seconds")
     if units.dtype.kind not in "iu":
         raise ValueError(f"the channels of utterance {row} are not whole numbers")
     wrong = units[(units < 0) | (units >= UNITS)]
@@ -123,6 +132,57 @@ def counts(spikes: Spikes, num_frames: int, bin_ms: float) -> UInt8[np.ndarray, 
     return found.astype(np.uint8).reshape(num_frames, UNITS)
 
 
+def opened(path: Path) -> h5py.File:
+    """Open a file to read, without locks where its disk knows none. Raises ``BlockingIOError`` while it is written."""
+    try:
+        return h5py.File(path)
+    except BlockingIOError as error:
+        said = f"{path} is open for writing in another process; close it there, or wait until that has ended"
+        raise BlockingIOError(error.errno, said) from error
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return h5py.File(path, locking=False)
+
+
+def column(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a list that the file holds. Raises ``ValueError`` for what is none, lies elsewhere or claims too much."""
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.ndim != 1:
+        raise ValueError(f"its {name!r} is no list")
+    if found.file != file or found.is_virtual or found.external:
+        raise ValueError(f"its {name!r} lies in another file, which is not read")
+    claimed = max(found.size, *(found.chunks or (0,))) * found.dtype.itemsize
+    if claimed > max(file.id.get_filesize(), LEAST):
+        raise ValueError(f"its {name!r} claims {claimed:,} bytes, more than the file has")
+    return found
+
+
+def check_heaps(path: Path) -> None:
+    """Raise ``ValueError`` for a file that HDF5 would read for ever: one of its heaps' objects has no size.
+
+    HDF5 reads what was zeroed by a disk's failure so (HDFGroup/hdf5, issue 1707). A disk that cannot map is not asked.
+    """
+
+    def number(first: int, bytes: int) -> int:
+        return int.from_bytes(content[first : first + bytes], "little")
+
+    with or_damaged(path, RESTORE), path.open("rb") as file:
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return
+        start = content.find(HEAP)
+        while start >= 0:
+            place, end = start + 16, min(start + number(start + 8, 8), len(content))
+            while place + 16 <= end:
+                index, size = number(place, 2), number(place + 8, 8)
+                if not index and not size:
+                    raise ValueError(f"its heap at byte {start:,} is broken")
+                place += 16 + -(-size // 8) * 8 if index else end
+            start = content.find(HEAP, start + 1)
+
+
 def gather(
     name: str,
     split: str,
@@ -138,11 +198,14 @@ def gather(
     """
     paths, labels, speakers, parts, rows, names = [], [], [], [], [], {}
     for part, path in files.items():
-        with or_damaged(root / path, RESTORE), h5py.File(root / path) as file:
-            lengths = {key: len(file[key]) for key in ("labels", "extra/speaker", "spikes/times", "spikes/units")}
+        if (root / path).is_file() and (root / path).stat().st_size < QUICK:
+            check_heaps(root / path)
+        with or_damaged(root / path, RESTORE), opened(root / path) as file:
+            keys = ("labels", "extra/speaker", "spikes/times", "spikes/units")
+            lengths = {key: len(column(file, key)) for key in keys}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"its lists differ in length: {lengths}")
-            names[path] = tuple(file["extra/keys"].asstr("utf-8")[:]) if "extra/keys" in file else class_names
+            names[path] = tuple(column(file, "extra/keys").asstr("utf-8")[:]) if "extra/keys" in file else class_names
             own = file["labels"][:]
             wrong = own[~np.isin(own, np.arange(len(names[path])))]
             if len(wrong):
@@ -159,6 +222,13 @@ def gather(
     return SpikeTrains(name, split, root, next(iter(names.values())), tuple(paths), *arrays)
 
 
-def speaker_name(speaker: int | np.integer | bytes) -> str:
-    """Name a speaker as HD's and SC's file names do: numbers of two digits, or a string as it is."""
-    return speaker.decode() if isinstance(speaker, bytes) else f"{speaker:02d}"
+def speaker_name(speaker: object) -> str:
+    """Name a speaker as HD's and SC's file names do: numbers of two digits, or a string as it is.
+
+    Raises ``ValueError`` for what is neither.
+    """
+    if isinstance(speaker, bytes):
+        return speaker.decode()
+    if not isinstance(speaker, int | np.integer) or speaker < 0:
+        raise ValueError(f"it has a speaker {speaker}, and speakers are names or whole numbers from 0")
+    return f"{speaker:02d}"

@@ -8,9 +8,10 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,10 @@ class DataSettings(Settings):
     validation: str | None = setting(None, optional(choice("speaker", "test")))
     num_frames: int = setting(100, whole(2, 10_000))
 
+    def layout(self) -> dict[str, Any]:
+        """What the set's ``read`` is told of the files beside the split."""
+        return {}
+
 
 class Utterance(NamedTuple):
     """One recording as it is found: its file relative to the root, and what its name says."""
@@ -60,7 +65,8 @@ class Utterances:
     """A set of labelled utterances on disk, each in one part of a named split.
 
     ``paths`` are the files that they lie in, relative to ``root``; ``labels`` index ``class_names``; ``parts`` holds
-    "train", "validation" or "test". An utterance that serves both validation and test stands twice.
+    "train", "validation" or "test". An utterance that serves both validation and test stands twice. ``remarks`` are
+    sentences that whoever loads the set is to read.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Utterances:
     labels: Int64[np.ndarray, " utterance"]
     speakers: Shaped[np.ndarray, " utterance"]
     parts: Shaped[np.ndarray, " utterance"]
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -97,8 +104,8 @@ class Utterances:
             return self.digest()
         state, changed = self.state()
         path = cache / f"{self.name}-{state}.fingerprint"
-        if path.is_file():
-            return path.read_text(encoding="utf-8").strip()
+        if path.is_file() and re.fullmatch(rb"[0-9a-f]{32}\n", known := path.read_bytes()):
+            return known.decode().strip()
         fingerprint = self.digest()
         # Two changes within one tick of the file system's clock look like one: what is too new is not relied on.
         if self.state()[0] == state and time.time() - changed > CLOCK_TICK:
@@ -144,31 +151,54 @@ class Utterances:
         settings: Mapping[str, Any],
         shape: tuple[int, int],
         dtype: type[np.generic],
-        write: Callable[[Path], None],
+        write: Callable[[Path], dict[str, Any] | None],
     ) -> Frames:
         """Map the features of the utterances at ``places``, which ``write`` writes where the cache lacks them.
 
         ``settings`` are all that determines them beside the data; ``shape`` and ``dtype`` are those of one utterance's
-        features, [time, feature]. Raises ``ValueError`` if what lies in the cache is damaged.
+        features, [time, feature]. What ``write`` returns is kept with them, and is ``Frames.heard``. Raises
+        ``ValueError`` if what lies in the cache is damaged.
         """
         parts = blake2b(" ".join(self.parts).encode(), digest_size=16).hexdigest()
         settings = {"data": self.fingerprint(cache), "parts": parts, "order": PARTS} | dict(settings)
         key = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
         path, shape = cache / f"{self.name}-{key}.npy", (len(places), *shape)
-        # The settings are written last, so where they stand the features are whole.
-        if not (described := path.with_suffix(".json")).is_file():
+        described = path.with_suffix(".json")
+
+        def stored() -> dict[str, Any] | None:
+            """The settings are written last, so where they stand, and are these, the features are whole."""
+            with suppress(OSError, ValueError, AttributeError):
+                found = json.loads(described.read_bytes())
+                if {**found, "heard": None} == json.loads(json.dumps({**settings, "heard": None})):
+                    return found
+            return None
+
+        if not stored():
             with exclusive(path.with_suffix("")):
-                if not described.is_file():
+                if not stored():
                     check_space(f"features of {self.name}", np.dtype(dtype).itemsize * math.prod(shape), cache)
                     with atomic_write(path) as aside:
-                        write(aside)
-                    write_json(described, settings)
+                        heard = write(aside)
+                    write_json(described, settings | {"heard": heard})
+        heard = (stored() or {}).get("heard")
         with or_damaged(path, f"delete {described} and run again"):
-            features = np.load(path, mmap_mode="c")
+            features = mapped(path)
             if features.shape != shape or features.dtype != dtype:
                 raise ValueError(f"it does not hold features of shape {shape}")
+            if features.dtype.kind == "f" and not np.isfinite(features.sum()):
+                raise ValueError("it holds features that are not finite numbers")
         labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
-        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"])
+        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """Map an array on disk, of which what is written stays in memory; some disks cannot, and it is read whole."""
+    try:
+        return np.load(path, mmap_mode="c")
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        return np.load(path)
 
 
 def check_trainable(utterances: Utterances) -> None:
@@ -205,39 +235,3 @@ def check_counts(name: str, split: str, parts: Iterable[str], *versions: dict[st
                 f"{name!r} under the split {split!r} has other counts than published: {', '.join(wrong)}. "
                 "Files or lines of its lists are missing or added: unpack the archive again"
             )
-
-
-def read_lists(root: Path, files: Mapping[str, str], present: Container[str]) -> dict[str, list[str]]:
-    """Return the lines of a set's file lists, by their parts.
-
-    Raises ``FileNotFoundError`` if there is no such list or it names what is not ``present``, ``ValueError`` if a line
-    stands twice, in one list or in two.
-    """
-    lists = {}
-    for part, path in ((part, root / file_name) for part, file_name in files.items()):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: the set's own file lists belong beside its recordings")
-        with explaining_os_errors(root, LOST):
-            text = path.read_text(encoding="utf-8-sig", errors="replace")
-        lists[part] = names = [line.strip() for line in text.splitlines() if line.strip()]
-        if missing := [name for name in names if name not in present]:
-            raise FileNotFoundError(
-                f"{path} names {len(missing):,} of {len(names):,} recordings that are not there, the first "
-                f"{missing[0]!r}: restore the files or the list"
-            )
-    for name, times in Counter(name for names in lists.values() for name in names).items():
-        if times > 1:
-            raise ValueError(f"{name!r} stands twice in {' and '.join(files.values())} of {root}: restore the lists")
-    return lists
-
-
-def named_wavs(root: Path, folder: str, pattern: str, form: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the path of each WAV file in a folder of the set, in order, and what the groups of ``pattern`` find.
-
-    Raises ``ValueError`` for a name that is not of the ``form``.
-    """
-    for file_name in sorted(entry.name for entry in (root / folder).iterdir() if entry.suffix == ".wav"):
-        match = re.fullmatch(pattern, file_name)
-        if match is None:
-            raise ValueError(f"{root / folder / file_name} is not named {form!r}: take it out of the set")
-        yield f"{folder}/{file_name}", match.groups()

@@ -28,6 +28,7 @@ __all__ = ["drawn_lif", "keep_freed_memory", "logits_along", "serves_lines", "sp
 keep_freed_memory = cpu.keep_freed_memory
 
 WORDS = 2**32
+TYPES = (torch.float32, torch.float64)  # autocast and half precision take the plain way
 # Which of a layer's parameters each kernel takes: the adaptation current's, and the recurrent weights.
 ADAPTATION = ("adaptation_leak", "adaptation_potential", "adaptation_spike")
 KERNELS = {"lif": (False, False), "adlif": (True, False), "rlif": (False, True), "radlif": (True, True)}
@@ -38,7 +39,7 @@ def spikes(
 ) -> Float[Tensor, "time batch units"] | None:
     """What ``layer.plain(weighted, seed)`` gives, or None where no kernel serves the layer on its device."""
     kernel, device = vars(type(layer)).get("kernel"), weighted.device.type
-    if kernel not in KERNELS or not proven(type(layer), device):
+    if kernel not in KERNELS or weighted.dtype not in TYPES or not proven(type(layer), device):
         return None
     return _fused(layer, weighted, seed)
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.fast.compiling import compiled
+
 # Below this many elements a second thread costs more than it saves.
 ELEMENTS_PER_THREAD = 2**17
 # Examples that go through time and back together: as many as have about this many potentials a step, few enough to be
@@ -122,9 +124,6 @@ def keep_freed_memory() -> None:
 
 
 # Run-time type checks, as the tests install them, would stand between numba and the code: hence no_type_check.
-compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
-
-
 @numba.njit(inline="always")
 @no_type_check
 def _mixed(word):

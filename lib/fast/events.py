@@ -44,6 +44,7 @@ def serves_lines(network: nn.Module) -> bool:
     return (
         vars(type(network)).get("kernel") == "rates"
         and next(network.parameters()).device.type == "cpu"
+        and next(network.parameters()).dtype in (torch.float32, torch.float64)
         and all(
             vars(type(layer)).get("kernel") == "lif"
             and isinstance(layer.norm, nn.BatchNorm1d)

@@ -13,6 +13,7 @@ from lib.figures.maps import (
     correlations,
     features,
     membrane,
+    player,
     raster,
     surface_slider,
     surfaces,

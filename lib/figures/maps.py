@@ -7,6 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pandas as pd
+from IPython.display import Audio
 from jaxtyping import Float, Int, Real, Shaped
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
@@ -18,8 +19,14 @@ from lib.figures.style import COLOURS, DASHED, NEUTRAL, check, grid, order, pane
 
 POTENTIAL, SPIKE = COLOURS[0], COLOURS[4]
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-# A slider over the number of samples: no script but this handler, which shows one of the blocks and hides the others.
-SLID = "this.closest('.by-samples').querySelectorAll('[data-samples]').forEach((b, i) => b.hidden = i != this.value)"
+# A slider over the number of samples: no script but this handler, which shows one of the blocks, hides the others, and
+# tells screen readers the number that is shown.
+SLID = (
+    "const all = this.closest('.by-samples'), blocks = [...all.querySelectorAll('[data-samples]')];"
+    "blocks.forEach((block, place) => block.hidden = place != this.value);"
+    "const told = 'S = ' + blocks[this.value].dataset.samples;"
+    "this.setAttribute('aria-valuetext', told); all.querySelector('output').value = told"
+)
 
 
 @styled
@@ -34,6 +41,12 @@ def waveform(
         axis.margins(x=0)
     figure.supylabel("amplitude")
     return figure
+
+
+def player(samples: Float[np.ndarray, " samples"], sample_rate: int, told: str) -> str:
+    """A piece of a page: a recording to be played under the words that say which it is; ``sample_rate`` in Hz."""
+    sound, told = Audio(samples, rate=sample_rate).src_attr(), escape(told)
+    return f'<div>{told}<br><audio controls aria-label="{told}" src="{sound}"></audio></div>'
 
 
 @styled
@@ -200,13 +213,17 @@ def surface_slider(rows: pd.DataFrame, source: str, *, panel: str = "method") ->
             lines(through, "alpha", {"nll": "loss (nats)"}, source, name=None, panel=panel, xlabel="distance α, β = 0"),
         ]
         pictures[1].axes[0].set_ylim(middle["nll"].min(), middle["nll"].max())
-        told = f"average of S = {count}: loss over the surface from {maps.nll.min():.2f} to {maps.nll.max():.2f} nats"
-        blocks += f'<div data-samples="{count}"{" hidden" if place else ""}><p>S = {count}</p>'
-        for figure, words in zip(pictures, (told, "the loss along the middle row"), strict=True):
+        blocks += f'<div data-samples="{count}"{" hidden" if place else ""}>'
+        for figure, part, where in zip(
+            pictures, (maps, through), ("over the surface", "along its middle"), strict=True
+        ):
             figure.savefig(written := BytesIO(), dpi=100, metadata={"Software": None})
             data = b64encode(written.getvalue()).decode()
-            blocks += f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" style="width:100%">'
+            told = f"average of S = {count}: loss {where}, from {part.nll.min():.2f} to {part.nll.max():.2f} nats"
+            blocks += f'<img src="data:image/png;base64,{data}" alt="{escape(told)}" style="width:100%">'
         blocks += "</div>"
-    slider = f'type="range" min="0" max="{len(counts) - 1}" value="0" step="1" oninput="{SLID}"'
-    head = f"<label>number of samples S, from {counts[0]} to {counts[-1]}: <input {slider}></label>"
-    return f'<div class="by-samples" style="background:#fff;color:#222;max-width:720px">{head}{blocks}</div>'
+    value = f'aria-valuetext="S = {counts[0]}" oninput="{SLID}"'
+    slider = f'<input type="range" min="0" max="{len(counts) - 1}" value="0" step="1" {value}>'
+    head = f"<label>number of samples S, from {counts[0]} to {counts[-1]} {slider}</label>"
+    head += f"<output>S = {counts[0]}</output>"
+    return f'<div class="by-samples" style="max-width:720px">{head}{blocks}</div>'

@@ -14,7 +14,7 @@ from lib.features import Examples
 from lib.methods.base import Method, batch_size, dropout, learning_rate, patience
 from lib.posteriors import MeanFieldGaussian, network_state
 from lib.settings import optional, real, setting
-from lib.trainers import Objective
+from lib.trainers import Objective, learned
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
     def updates(
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
-        means = dict(network.named_parameters())
+        means = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         start = math.log(self.initial_std)
         log_stds = {name: torch.full_like(mean, start, requires_grad=True) for name, mean in means.items()}
-        optimizer = torch.optim.Adam([*means.values(), *log_stds.values()], lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(learned([*means.values(), *log_stds.values()]), lr=self.learning_rate, fused=True)
         of_batch = _Objective(network, objective)
 
         def stds() -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from lib.networks.sbnn import DEVIATIONS, StochasticClassifier, signal_to_noise
 from lib.neurons.stochastic import SLOPES
 from lib.posteriors import PointMass, network_state
 from lib.settings import choice, real, setting
-from lib.trainers import Objective
+from lib.trainers import Objective, learned
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SBNN(Method, name="sbnn", label="SBNN", colour="#97003C", marker="h"):
     def updates(
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(learned(network.parameters()), lr=self.learning_rate, fused=True)
 
         def step(features: Tensor, labels: Tensor) -> Tensor:
             optimizer.zero_grad()

@@ -51,6 +51,8 @@ class NetworkSettings(Settings):
         super().__post_init__()
         if self.network == "mlp" and self.bidirectional:
             raise ValueError("an MLP has no direction of time: leave bidirectional at False, or choose another network")
+        if self.network != "spiking" and self.neuron != "lif":
+            raise ValueError(f"{self.network} has no spiking neurons: leave neuron out, or make the network 'spiking'")
 
 
 def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: float = 0.1) -> SpikingClassifier:

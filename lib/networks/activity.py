@@ -9,6 +9,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
+from lib.metrics import class_indices
 from lib.network import SpikingClassifier
 from lib.networks.readouts import SoftmaxReadout
 from lib.trainers import Objective
@@ -29,7 +30,7 @@ def firing_rate_penalty(weight: float) -> Objective:
             raise ValueError("a network without spikes has no firing rates to penalise: leave firing_rate_penalty at 0")
         trains = network.hidden_spikes(features)
         logits = network.classify(trains[-1])
-        return cross_entropy(logits, labels) + weight * rates_out_of_bounds(trains), logits
+        return cross_entropy(logits, class_indices(logits, labels)) + weight * rates_out_of_bounds(trains), logits
 
     return objective
 

@@ -38,7 +38,7 @@ class BaselineLayer(nn.Module):
             self.recurrent = nn.Parameter(torch.cat(maps))
 
     def forward(self, inputs: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
-        weighted = self.linear(inputs)
+        weighted = self.linear(inputs).to(self.linear.weight)  # under autocast it comes in fewer bits
         current = self.norm(weighted.flatten(0, 1)).view_as(weighted)
         outputs = self.outputs_of(current, self.recurrent) if self.recurs else current.sigmoid()
         return dropout(outputs, self.dropout, self.training)

@@ -17,11 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from lib import methods
 from lib.methods import METHODS, Derived
 from lib.runs import DATA
+from lib.settings import folder_named, read_yaml
 from lib.setup import Setup
 from lib.study.measures import MEASURES
 from lib.study.measures.common import Place
@@ -93,7 +92,10 @@ class Study:
             raise ValueError(
                 f"{self.chosen_path} is not there: choose the settings first, with make tune STUDY={study}"
             )
-        return yaml.safe_load(self.chosen_path.read_text(encoding="utf-8"))
+        chosen = read_yaml(self.chosen_path)
+        if not isinstance(chosen, dict) or not all(isinstance(of, dict) for of in chosen.values()):
+            raise ValueError(f"{self.chosen_path} does not map methods to their settings; choose them with make tune")
+        return chosen
 
     @property
     def cells(self) -> list[Cell]:
@@ -118,9 +120,11 @@ class Study:
 
     def given(self, name: str, variant: str, method: str) -> dict[str, Any]:
         """What the file gives to a run: the common settings, its method's, its variant's and its set's."""
-        common = {setting: value for setting, value in self.common.items() if setting not in METHODS}
+        # "dropout" is a method and a setting.
+        own = {one: value for one, value in self.common.items() if one in METHODS and isinstance(value, dict | None)}
+        common = {setting: value for setting, value in self.common.items() if setting not in own}
         of_set = {setting: value for setting, value in self.sets[name].items() if setting != "data_root"}
-        return common | self.common.get(method, {}) | self.variants[variant] | of_set
+        return common | (own.get(method) or {}) | self.variants[variant] | of_set
 
     def chosen_for(self, variant: str, method: str) -> dict[str, Any]:
         """What trials chose for a method. Raises ``ValueError`` where they were to choose, and have not."""
@@ -137,7 +141,7 @@ class Study:
     def data_root(self, name: str) -> Path | None:
         """The folder of a set's recordings; a relative one is taken from the repository's."""
         root = self.sets[name].get("data_root")
-        return None if root is None else DATA.parent / root
+        return None if root is None else DATA.parent / folder_named(root)
 
 
 def named(name: str) -> Study:
@@ -149,21 +153,28 @@ def read(path: Path) -> Study:
     """The study that a file describes. Raises ``ValueError`` or ``FileNotFoundError`` where it does not."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     for name, kind in (NEEDED | OPTIONAL).items():
         left_out = None if name in NEEDED else kind()
         if not isinstance(content, dict) or not isinstance(content.get(name, left_out), kind):
             raise ValueError(f"{path}: {name!r} must be a {kind.__name__}")
     measures = {"evaluation": content.pop("evaluation")} | content.pop("measures", {})
+    for name, of in {"sets": content["sets"], "variants": content.get("variants", {}), "measures": measures}.items():
+        for key, value in of.items():
+            if not isinstance(key, str) or not isinstance(value, dict | None):
+                raise ValueError(
+                    f"{path}: {name!r} must map names, as text in quotes, to settings, not {key!r}: {value!r}"
+                )
+    if strange := [method for method in content["method"] if not isinstance(method, str)]:
+        raise ValueError(f"{path}: {strange[0]!r} is no method; the methods are {', '.join(METHODS)}")
     checked = (
         (content, NEEDED | OPTIONAL, "a study has"),
         (measures, MEASURES, "the measures are"),
         (content["method"], METHODS, "the methods are"),
     )
     for given, known, words in checked:
-        if unknown := sorted(set(given) - set(known)):
+        if unknown := [name for name in given if not isinstance(name, str) or name not in known]:
             raise ValueError(f"{path}: {unknown[0]!r} is not known; {words} {', '.join(known)}")
+    for name in ("sets", "variants"):
+        content[name] = {key: value or {} for key, value in content.get(name, {ONE: {}}).items()}
     return Study(path=path, measures={name: how or {} for name, how in measures.items()}, **content)

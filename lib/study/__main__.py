@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from lib.settings import folder_named
 from lib.study import engine, read, tables, tuning, verification
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m lib.study", description="Train and measure the networks of a study.")
-    parser.add_argument("study", type=Path, help="such as book/studies/neurons.yml")
+    parser.add_argument("study", type=folder_named, help="such as book/studies/neurons.yml")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--tune", action="store_true", help="choose the settings instead")
     instead.add_argument("--verify", action="store_true", help="compute runs of the stored results anew and compare")

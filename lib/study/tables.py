@@ -5,7 +5,8 @@ holds all that determined a run, what it was computed with, and the settings of 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 
 from lib.files import atomic_write, exclusive, or_damaged, write_json
 from lib.runs import DATA, FIGURES, Evaluation, Run
+from lib.setup import Setup
 from lib.study import KEY, Key, Study, named
 from lib.study.measures import CURVES
 
@@ -37,8 +39,8 @@ class Results:
             with or_damaged(path, REMEDY):
                 self.records = {_key_of(record): record for record in json.loads(path.read_text(encoding="utf-8"))}
             # The trials are of no run.
-            for table in sorted({path.name.partition(".")[0] for path in folder.glob("*.csv*")} - {"trials"}):
-                self.tables[table] = dict(list(_read(folder, table).groupby(KEY, sort=False)))
+            for table in sorted({path.name.partition(".")[0] for path in folder.glob("[!.]*.csv*")} - {"trials"}):
+                self.tables[table] = dict(list(_read(folder, table, KEY).groupby(KEY, sort=False)))
 
     def put(self, key: Key, record: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
         """The record of a run, and tables of it as a measure returns them, in the place of those that are stored."""
@@ -101,7 +103,8 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
     """The rows of the paper's Table 1, one a run; accuracy in percent.
 
     They are put into ``table1.csv`` in the place of those of the same data set, method and seed, and into ``runs.json``
-    beside it the record of each run: what produced the row.
+    beside it the record of each run: what produced the row. Rows that are not to be compared with these leave it, which
+    is said, so that no table has networks of several sizes.
     """
     rows = pd.DataFrame([run.record["settings"] | one.figures for run, one in evaluations.items()])[TABLE1]
     rows, new = rows.sort_values(TABLE1[:3], ignore_index=True), []
@@ -112,18 +115,49 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
         )
     stored, records = folder / "table1.csv", folder / "runs.json"
     with exclusive(stored), exclusive(records):
-        with or_damaged(stored, REMEDY):
-            kept = [pd.read_csv(stored)] if stored.exists() else []
-            if kept and list(kept[0]) != TABLE1:
-                raise ValueError(f"its columns are not {', '.join(TABLE1)}")
         with or_damaged(records, REMEDY):
             known = json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
-            of_rows = {itemgetter(*TABLE1[:3])(record["settings"]): record for record in known + new}
-        merged = pd.concat([*kept, rows]).drop_duplicates(TABLE1[:3], keep="last").sort_values(TABLE1[:3])
+            before = {_row_of(record): record for record in known}
+            now = {_row_of(record): record for record in new}
+            left = [row for row in before.keys() - now.keys() if not all(_alike(before[row], one) for one in new)]
+        with or_damaged(stored, REMEDY):
+            table = pd.read_csv(stored) if stored.exists() else rows[:0]
+            if list(table) != TABLE1:
+                raise ValueError(f"its columns are not {', '.join(TABLE1)}")
+            table = table.set_index(TABLE1[:3], drop=False)
+            if strange := [row for row in table.index if row not in before.keys() | now.keys()]:
+                raise ValueError(f"of its row {strange[0]} there is no record in {records.name}")
+        if left:
+            names = ", ".join("-".join(map(str, row)) for row in sorted(left))
+            print(f"{names}: trained or evaluated with other settings, and no longer in {stored}.", file=sys.stderr)
+        kept = table.drop(index=[row for row in table.index if row in left or row in now])
+        merged = pd.concat([one for one in (kept, rows) if len(one)]).sort_values(TABLE1[:3])
         with atomic_write(stored) as aside:
             merged.to_csv(aside, index=False)
-        write_json(records, list(of_rows.values()))
+        write_json(records, [record for row, record in (before | now).items() if row not in left])
     return rows
+
+
+def _row_of(record: Mapping[str, Any]) -> tuple[str, str, int]:
+    return itemgetter(*TABLE1[:3])(record["settings"])
+
+
+def _alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the rows of two records may stand in one table: of a data set with the same of all but method and seed.
+
+    Of a method the settings and the samples are the same, too.
+    """
+    if old["settings"]["dataset"] != new["settings"]["dataset"]:
+        return True
+    try:
+        one, other = ((Setup.from_record(of["settings"]), of["data"], of["evaluation"]) for of in (old, new))
+    except ValueError:  # settings of another edition
+        return False
+    of_all, of_method = (
+        [(of.data, of.network, of.training, data, how["bins"]) for of, data, how in (one, other)],
+        [(of.method, how["samples"]) for of, _, how in (one, other)],
+    )
+    return of_all[0] == of_all[1] and (one[0].method.name != other[0].method.name or of_method[0] == of_method[1])
 
 
 def _key_of(record: Mapping[str, Any]) -> Key:
@@ -132,8 +166,10 @@ def _key_of(record: Mapping[str, Any]) -> Key:
     return record["set"], record["variant"], settings["method"], settings["seed"]
 
 
-def _read(folder: Path, table: str) -> pd.DataFrame:
+def _read(folder: Path, table: str, needed: Sequence[str] = ()) -> pd.DataFrame:
     path = folder / file_name(table)
     with or_damaged(path, REMEDY):
         names = dict.fromkeys(KEY[:3], str)
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
+        rows[list(needed)]
+    return rows

@@ -1,5 +1,6 @@
 """Choose each method's settings: the same number of trials for each, by validation NLL, never on the test part."""
 
+import errno
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ import yaml
 
 from lib import methods, runs
 from lib.features import Frames
-from lib.files import atomic_write, exclusive
+from lib.files import FULL, atomic_write, exclusive, explaining_os_errors
 from lib.methods import Derived
 from lib.setup import Setup
 from lib.study import ONE, Study, engine
@@ -73,23 +74,58 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
 def search(journal: Path, given: Given, frames: Mapping[str, Frames], method: str, trials: int) -> optuna.Study:
     """Go on with a search until it has so many finished trials, the first of them with the default settings.
 
-    Settings that are given for a set are not searched.
+    Settings that are given for a set are not searched. Raises ``ValueError`` where the journal is damaged, or of a
+    search with other settings, ranges or recordings, and ``OSError`` where the disk is full.
     """
     fixed, space = set().union(*given.values()), methods.get(method).search_space()
     space = {name: values for name, values in space.items() if name not in fixed}
-    with exclusive(journal):
-        cut_to_whole_lines(journal)
-        study = optuna.create_study(
-            study_name=journal.stem,
-            storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal))),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10),
-            load_if_exists=True,
-        )
-        defaults = methods.get(method)().as_dict()
-        study.enqueue_trial({name: defaults[name] for name in space}, skip_if_exists=True)
+    of = {"given": given, "trials try": space, "recordings": {name: one.fingerprint for name, one in frames.items()}}
+    defaults = methods.get(method)().as_dict()
+    with exclusive(journal), explaining_os_errors(journal.parent, FULL):
+        study = opened(journal, json.loads(json.dumps(of)))
+        for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # when the search was interrupted
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        begun = study.get_trials(states=(*FINISHED, optuna.trial.TrialState.WAITING))
+        first = {name: defaults[name] for name in space}
+        if not any(trial.system_attrs.get("fixed_params") == first for trial in begun):
+            study.enqueue_trial(first)
         done = len(study.get_trials(states=FINISHED, deepcopy=False))
-        study.optimize(lambda trial: objective(trial, given, frames, method, space), n_trials=max(0, trials - done))
+        try:
+            study.optimize(lambda trial: objective(trial, given, frames, method, space), n_trials=max(0, trials - done))
+        except AssertionError as error:  # Optuna's own, where it could not write a trial's end
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal)) from error
     return study
+
+
+def opened(journal: Path, of: Mapping[str, Any]) -> optuna.Study:
+    """The search that the journal holds, or a new one; ``of`` is all that determines its trials."""
+    cut_to_whole_lines(journal)
+    anew = "move it away, and the search begins anew"
+    try:
+        backend = optuna.storages.journal.JournalFileBackend(str(journal), lock_obj=Held())
+        storage = optuna.storages.JournalStorage(backend)
+    except OSError:
+        raise
+    except Exception as error:  # lines that are whole can still say anything
+        raise ValueError(f"{journal} is damaged ({type(error).__name__}: {error}); {anew}") from error
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10)
+    study = optuna.create_study(study_name=journal.stem, storage=storage, pruner=pruner, load_if_exists=True)
+    if study.get_trials(states=FINISHED, deepcopy=False):
+        had = study.user_attrs.get("of", {})
+        if other := [name for name in of if had.get(name) != of[name]]:
+            raise ValueError(f"{journal} is of a search that differs in what is {', '.join(other)}; {anew}")
+    study.set_user_attr("of", of)
+    return study
+
+
+class Held:
+    """In the place of Optuna's lock, which a killed process would leave behind: the journal is locked already."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
 
 
 def cut_to_whole_lines(journal: Path) -> None:
@@ -97,8 +133,8 @@ def cut_to_whole_lines(journal: Path) -> None:
     whole, lines = 0, journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
     for line in lines:
         try:
-            json.loads(line)
-        except ValueError:
+            json.loads(line)["op_code"]
+        except (ValueError, TypeError, KeyError):
             break
         if not line.endswith(b"\n"):
             break

@@ -66,38 +66,55 @@ def espeak(folder: Path) -> Iterator[Callable[..., Samples]]:
 
     eSpeak NG keeps its state (the phase of a voice's flutter, random numbers) in the library's global variables,
     and starting it again does not reset them. So each call loads a copy of the library of its own: what it says
-    depends on the words said through this one since, and on nothing before. The copy lies in ``folder`` meanwhile.
+    depends on the words said through this one since, and on nothing before.
     """
-    with TemporaryDirectory(dir=folder, prefix=".espeak-", ignore_cleanup_errors=True) as own:
-        library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), own))
-        chunks = []
+    library, chunks = own_copy(folder), []
 
-        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        def receive(samples: int | None, number: int, events: int) -> int:
-            if samples:
-                chunks.append(ctypes.string_at(samples, 2 * number))
-            return 0
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def receive(samples: int | None, number: int, events: int) -> int:
+        if samples:
+            chunks.append(ctypes.string_at(samples, 2 * number))
+        return 0
 
-        # 2: synchronous, audio through the callback; 0x8000: return an error, do not exit the process.
-        data = espeakng_loader.get_data_path().encode()
-        if library.espeak_Initialize(2, 0, data, 0x8000) != ESPEAK_SAMPLE_RATE:
-            raise RuntimeError("eSpeak NG does not start: install the package espeakng-loader again")
-        library.espeak_SetSynthCallback(receive)
-        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+    # 2: synchronous, audio through the callback; 0x8000: return an error, do not exit the process.
+    data = espeakng_loader.get_data_path().encode()
+    if library.espeak_Initialize(2, 0, data, 0x8000) != ESPEAK_SAMPLE_RATE:
+        raise RuntimeError("eSpeak NG does not start: install the package espeakng-loader again")
+    library.espeak_SetSynthCallback(receive)
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
-        def say(word: str, voice: str, rate: float, pitch: float, pitch_range: float) -> Samples:
-            chunks.clear()
-            text = word.encode()
-            errors = [library.espeak_SetVoiceByName(voice.encode())]
-            for parameter, value in ((1, rate), (3, pitch), (4, pitch_range)):
-                errors.append(library.espeak_SetParameter(parameter, round(value), 0))
-            errors.append(library.espeak_Synth(text, len(text) + 1, 0, 0, 0, 1, None, None))
-            if any(errors) or not chunks:
-                raise RuntimeError(f"eSpeak NG does not say {word!r} with the voice {voice!r} (errors {errors})")
-            return np.frombuffer(b"".join(chunks), dtype=np.int16)
+    def say(word: str, voice: str, rate: float, pitch: float, pitch_range: float) -> Samples:
+        chunks.clear()
+        text = word.encode()
+        errors = [library.espeak_SetVoiceByName(voice.encode())]
+        for parameter, value in ((1, rate), (3, pitch), (4, pitch_range)):
+            errors.append(library.espeak_SetParameter(parameter, round(value), 0))
+        errors.append(library.espeak_Synth(text, len(text) + 1, 0, 0, 0, 1, None, None))
+        if any(errors) or not chunks:
+            raise RuntimeError(f"eSpeak NG does not say {word!r} with the voice {voice!r} (errors {errors})")
+        return np.frombuffer(b"".join(chunks), dtype=np.int16)
 
-        yield say
-        library.espeak_Terminate()
+    yield say
+    library.espeak_Terminate()
+
+
+def own_copy(folder: Path) -> ctypes.CDLL:
+    """Load a copy of the library from ``folder``, or from the temporary folder where a disk's programs may not be run.
+
+    Once it is loaded the copy is deleted. Raises ``OSError`` where it can be run from neither.
+    """
+    for place in (folder, None):
+        try:
+            with TemporaryDirectory(dir=place, prefix=".espeak-", ignore_cleanup_errors=True) as own:
+                return ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), own))
+        except OSError as error:
+            if place and error.errno:  # no room: only what does not load has no number
+                raise
+            reason = error
+    raise OSError(
+        f"eSpeak NG can be run neither from {folder} nor from the temporary folder ({reason}): set TMPDIR to a folder "
+        "of a disk that is mounted without noexec"
+    )
 
 
 def generator(seed: int, identity: str) -> np.random.Generator:

@@ -24,7 +24,7 @@ def of_slices(
 ) -> pd.DataFrame:
     """Roughness and exponent of the point's loss and of a Gaussian's average, over lines through the mean."""
     std = run.posterior.std if isinstance(run.posterior, MeanFieldGaussian) else None
-    lines = slices.curves(
+    lines = landscape.curves(
         run.network(frames), {run.setup.method.name: run.posterior.mean}, std, test_batches(frames, examples),
         alphas=np.linspace(-radius, radius, points), directions=directions, samples=samples,
     )  # fmt: skip

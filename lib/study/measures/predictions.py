@@ -57,7 +57,11 @@ def out_of_distribution(run: Run, frames: Frames, place: Place, *, samples: int)
 
 
 def sample_counts(run: Run, frames: Frames, place: Place, *, samples: list[int], methods: list[str]) -> pd.DataFrame:
-    """NLL, Brier score and ECE of the average of the first 1, 2, ... of the same samples, for some of the methods."""
+    """NLL, Brier score and ECE of the average of the first 1, 2, ... of the same samples, for some of the methods.
+
+    No more samples than there are different ones.
+    """
+    samples = [count for count in samples if count <= run.posterior.distinct(max(samples))]
     index, columns = pd.Index(samples, name="samples"), ["nll", "brier", "ece"]
     if run.setup.method.name not in methods:
         return pd.DataFrame(columns=columns, index=index[:0])

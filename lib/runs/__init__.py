@@ -1,8 +1,8 @@
 """Runs: settings become a folder that holds a trained posterior and all that determined it.
 
 A run's folder is named by data set, method, seed and a hash of its settings and data. It holds ``posterior.pt``,
-``history.csv``, ``run.json`` (written last: where it stands the run is whole) and what was evaluated since. What is
-there is not computed again. A derived run names in ``run.json`` the runs that it is made of, in place of a history.
+``history.csv``, ``heard.json`` (how recordings were prepared), ``run.json`` (written last: where it stands the run is
+whole) and what was evaluated since. A derived run names the runs that it is made of.
 """
 
 import io
@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -20,83 +19,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib import datasets, metrics, posteriors, provenance
 from lib.datasets import Utterances
 from lib.features import Frames
-from lib.files import atomic_write, exclusive, or_damaged, write_json
+from lib.files import atomic_write, exclusive, or_damaged, writable, write_json
 from lib.methods import Derived
 from lib.network import fast
 from lib.networks.activity import firing_rate_penalty
 from lib.posteriors import Posterior
-from lib.setup import Setup, setup_of
+from lib.runs.run import Run, network_for
+from lib.settings import folder_named
+from lib.setup import Setup, as_list, setup_of
 from lib.trainers import VALIDATION_SAMPLES, likelihood
 
 # Where this repository keeps recordings, features and runs, unless a caller names another folder.
-DATA = Path(__file__).resolve().parents[1] / "data"
-CHECKPOINT = "checkpoint.pt"
+DATA = Path(__file__).resolve().parents[2] / "data"
+CHECKPOINT, HEARD = "checkpoint.pt", "heard.json"
 MEMBER = 1_000  # from the seed of one member of an ensemble to the next one's
-RETRAIN = "delete its folder and train again"
 FIGURES = ("accuracy", "nll", "ece", "entropy", "mutual_information", "brier")
 
 Root = str | Path | Mapping[str, str] | None  # the folder of a data set, or those of several by their names
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run on disk."""
-
-    folder: Path
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """Settings, data fingerprint, seconds of training, and what it was computed with."""
-        path = self.folder / "run.json"
-        with or_damaged(path, RETRAIN):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            itemgetter("data", "settings")(record), itemgetter("dataset", "method", "seed")(record["settings"])
-        return record
-
-    @cached_property
-    def setup(self) -> Setup:
-        return Setup.from_record(self.record["settings"])
-
-    @cached_property
-    def posterior(self) -> Posterior:
-        return posteriors.load(self.folder / "posterior.pt")
-
-    @property
-    def trained(self) -> list["Run"]:
-        """The runs whose training it took: this one, or those that it is made of."""
-        return [Run(self.folder.parent / name) for name in self.record.get("bases", ())] or [self]
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """Of the training; of a derived run that of the first that it is made of."""
-        if self.trained != [self]:
-            return self.trained[0].history
-        path, epochs = self.folder / "history.csv", self.setup.training.epochs
-        with or_damaged(path, RETRAIN):
-            history = pd.read_csv(path)
-            if len(history) != epochs or history[["epoch", "validation_loss"]].isna().any(axis=None):
-                raise ValueError(f"it does not hold {epochs} epochs")
-        return history
-
-    @property
-    def validation_nll(self) -> float:
-        """Of the posterior that was kept."""
-        if "validation_nll" in self.record:
-            return self.record["validation_nll"]
-        losses = self.history["validation_loss"]
-        return float(losses.iloc[-1] if self.setup.method.keeps_last else losses.min())
-
-    def network(self, frames: Frames, device: str | None = None) -> nn.Module:
-        """An untrained network of this run's shape, to call with weights sampled from the posterior."""
-        return network_for(self.setup, frames, device)
-
-    def __str__(self) -> str:
-        return self.folder.name
 
 
 @dataclass(frozen=True)
@@ -112,30 +56,23 @@ class Evaluation:
         return self.record["figures"]
 
 
-def load_utterances(setup: Setup, data_root: Root = None) -> Utterances:
+def load_utterances(setup: Setup, data_root: Root = None, results_root: str | Path | None = None) -> Utterances:
     """A data set under its split; where no folder is named it is made or downloaded, unless it is there."""
     dataset = datasets.get(setup.dataset)
-    if isinstance(data_root, Mapping):
-        data_root = data_root.get(setup.dataset)
+    data_root = data_root.get(setup.dataset) if isinstance(data_root, Mapping) else data_root
     if data_root is None:
-        data_root = DATA / setup.dataset
-        dataset.prepare(data_root)
-    return datasets.load(setup.dataset, Path(data_root), setup.data)
+        own = DATA / setup.dataset
+        dataset.prepare(data_root := own if own.is_dir() else writable(own, results_root))
+    return datasets.load(setup.dataset, data_root, setup.data)
 
 
-def load_frames(setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None) -> Frames:
+def load_frames(
+    setup: Setup, data_root: Root = None, snr: float | None = None, cache: Path | None = None,
+    results_root: str | Path | None = None,
+) -> Frames:  # fmt: skip
     """The features of a data set, extracted once; with ``snr`` (dB) there is noise in the test part's waveforms."""
-    utterances = load_utterances(setup, data_root)
-    return datasets.get(setup.dataset).frames(utterances, setup.data, cache or DATA / "features", snr)
-
-
-def network_for(setup: Setup, frames: Frames, device: str | None = None) -> nn.Module:
-    """The network of a setup, its starting weights given by the seed; on CUDA where that is there, or on ``device``."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(setup.seed)
-        sizes = frames.features.shape[-1], len(frames.class_names)
-        return setup.method.network(setup.network, *sizes).to(device)
+    cache = cache or writable(DATA / "features", results_root)
+    return datasets.get(setup.dataset).frames(load_utterances(setup, data_root, results_root), setup.data, cache, snr)
 
 
 def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
@@ -153,7 +90,7 @@ def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: 
 
     What a derived run is made of is trained first, where it is not found.
     """
-    folder = Path(root or DATA / "runs") / setup.name_of(frames.fingerprint)
+    folder = folder_named(root, DATA / "runs") / setup.name_of(frames.fingerprint)
     if not (folder / "run.json").exists():
         with exclusive(folder):
             if not (folder / "run.json").exists():
@@ -168,7 +105,7 @@ def find(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run | 
 
     Raises ``ValueError`` where there are only others, and says in what they differ: another run is never taken for it.
     """
-    root = Path(root or DATA / "runs")
+    root = folder_named(root, DATA / "runs")
     wanted = root / setup.name_of(frames.fingerprint)
     if (wanted / "run.json").exists():
         return Run(wanted)
@@ -213,18 +150,15 @@ def each(
             raise ValueError(f"no {name} is given: give one or more")
     for name in data_root.keys() - datasets.SETS.keys() if isinstance(data_root, Mapping) else ():
         raise ValueError(f"data_root names {name!r}, which is no data set: the sets are {', '.join(datasets.SETS)}")
+    found = []  # of all, before any is trained: what cannot be had together is refused at once
     for one in as_list(dataset):
         pairs = itertools.product(as_list(method), as_list(seed))
-        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in missing]
+        there = [pair for pair in pairs if "-".join(map(str, (one, *pair))) not in as_list(missing)]
         setups = [setup_of(settings, dataset=one, method=name, seed=number, **named) for name, number in there]
-        if setups:
-            frames = load_frames(setups[0], data_root)
-        for setup in setups:
-            yield find(setup, frames, results_root) or train(setup, frames, results_root), frames
-
-
-def as_list(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
+        frames = load_frames(setups[0], data_root, results_root=results_root) if setups else None
+        found += [(setup, frames, find(setup, frames, results_root)) for setup in setups]
+    for setup, frames, run in found:
+        yield run or train(setup, frames, results_root), frames
 
 
 def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
@@ -235,8 +169,7 @@ def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> No
     posteriors.save(posterior, folder / "posterior.pt")
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    record = {"settings": setup.record(), "data": frames.fingerprint, "seconds": history["seconds"].sum()}
-    write_json(folder / "run.json", record | provenance.here())
+    _finish(folder, setup, frames, {"seconds": history["seconds"].sum()})
 
 
 def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
@@ -255,10 +188,18 @@ def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> N
     seconds = time.perf_counter() - began + sum(run.record["seconds"] for run in bases)
     samples, generator = posterior.distinct(VALIDATION_SAMPLES), torch.Generator().manual_seed(0)
     predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
-    record = {"settings": setup.record(), "data": frames.fingerprint, "bases": [run.folder.name for run in bases]}
-    record |= {"seconds": seconds, "validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
+    record = {"bases": [run.folder.name for run in bases], "seconds": seconds}
+    record |= {"validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
     posteriors.save(posterior, folder / "posterior.pt")
-    write_json(folder / "run.json", record | provenance.here())
+    _finish(folder, setup, frames, record)
+
+
+def _finish(folder: Path, setup: Setup, frames: Frames, record: dict[str, Any]) -> None:
+    """Write what a run is known by, its record last."""
+    if frames.heard:
+        write_json(folder / HEARD, frames.heard | {"class_names": list(frames.class_names)})
+    record = {"settings": setup.record(), "data": frames.fingerprint} | record | provenance.here()
+    write_json(folder / "run.json", record)
 
 
 def predicted(run: Run, frames: Frames, features: Tensor, samples: int, device: str | None = None) -> Tensor:
@@ -278,7 +219,7 @@ def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:
                 _evaluate(run, frames, samples, bins, averaged, path)
     with or_damaged(path, "delete it and evaluate again"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        itemgetter(*FIGURES)(record["figures"])
+        sum(itemgetter(*FIGURES)(record["figures"]))  # of numbers alone there is one
     with or_damaged(averaged, f"delete it and {path.name} and evaluate again"):
         probabilities = np.load(averaged)
         if probabilities.shape != (shape := (len(labels), len(frames.class_names))):
@@ -292,7 +233,7 @@ def _evaluate(run: Run, frames: Frames, samples: int, bins: int, averaged: Path,
     probabilities = predicted(run, frames, test.features, samples)
     np.save(written := io.BytesIO(), metrics.model_average(probabilities).float().numpy())
     with atomic_write(averaged) as aside:
-        aside.write_bytes(written.getbuffer())
+        aside.write_bytes(written.getvalue())
     figures = metrics.summary(probabilities, test.labels, bins=bins) | {"examples": len(test.labels)}
-    produced_by = {"run": run.folder.name, "samples": len(probabilities), "bins": bins}
-    write_json(path, {"figures": figures} | produced_by | provenance.here())
+    record = {"figures": figures, "run": run.folder.name, "samples": len(probabilities), "bins": bins}
+    write_json(path, record | provenance.here())

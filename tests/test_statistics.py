@@ -313,6 +313,18 @@ def test_the_crossed_interval_covers_what_it_says(seeds, of_seed, of_speaker, of
     assert 930 <= held <= 970
 
 
+@pytest.mark.parametrize(("seeds", "least"), [(5, 940), (2, 885)])
+@pytest.mark.parametrize(("of_seed", "of_voice", "of_both"), [(0.05, 0.3, 0.3), (0.3, 0.1, 0.1), (0.3, 0.3, 0.3)])
+def test_the_crossed_interval_over_six_voices_is_seldom_too_narrow(seeds, least, of_seed, of_voice, of_both):
+    random, held = np.random.default_rng(0), 0
+    for _ in range(1_000):
+        drawn = of_seed * random.standard_normal((seeds, 1)) + of_voice * random.standard_normal(6)
+        drawn = drawn + of_both * random.standard_normal((seeds, 6))
+        _, low, high = statistics.crossed_interval(drawn, np.arange(6))
+        held += low <= 0 <= high
+    assert least <= held <= 985
+
+
 def test_the_crossed_interval_of_one_source_alone_is_students():
     random = np.random.default_rng(0)
     of_seed, of_speaker = random.standard_normal((4, 1)), random.standard_normal((1, 30))

@@ -142,22 +142,34 @@ def _row_norms(matrix: Tensor) -> Tensor:
 # How angular a curve is
 
 
-def angularity_exponent(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> float:
-    """How the mean squared second difference of a curve grows with its step h, as the power of h.
+def structure_function(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> pd.DataFrame:
+    """``D(h) = mean[(L(alpha + h) - 2 L(alpha) + L(alpha - h))^2]``, how unlike a line a curve is over a distance h.
 
-    4 for a smooth curve, 3 for one with kinks, 1 for one with jumps, whatever its scale: the slope, by least squares,
-    of ``log mean[(L(alpha + h) - 2 L(alpha) + L(alpha - h))^2]`` over ``log h``, h doubling from the distance between
-    neighbouring points to a quarter of the range. Every h is averaged over the same alphas, those a quarter or more
-    from the ends. NaN for a straight line. Raises ``ValueError`` for fewer than 9 points, or unevenly spaced ones.
+    Columns: ``step`` (h, doubling from the distance between neighbouring points to a quarter of the range), ``square``
+    (D), and ``slope``, that of log D over log h from this step to the next; the last has none (NaN). Where all is
+    smooth below h the slope is 4, where kinks stand apart 3, where jumps do 1; a staircase whose jumps take each other
+    back has 0 beyond the distance over which they do. So a slope is one at a scale. Every h is averaged over the same
+    alphas, those a quarter or more from the ends. Raises ``ValueError`` for fewer than 9 points, or uneven spaces.
     """
     alphas, losses = _evenly_spaced(alphas, losses)
-    step = (alphas[-1] - alphas[0]) / (len(alphas) - 1)
     apart = 2 ** np.arange(int(np.log2((len(alphas) - 1) / 4)) + 1)
     inside = np.arange(apart[-1], len(alphas) - apart[-1])
-    squares = np.array([np.mean((losses[inside + k] - 2 * losses[inside] + losses[inside - k]) ** 2) for k in apart])
-    if squares.min() == 0:
+    squares = [np.mean((losses[inside + k] - 2 * losses[inside] + losses[inside - k]) ** 2) for k in apart]
+    found = pd.DataFrame({"step": apart * (alphas[-1] - alphas[0]) / (len(alphas) - 1), "square": squares})
+    logarithms = np.log2(found["square"].where(found["square"] > 0))
+    return found.assign(slope=logarithms.shift(-1) - logarithms)
+
+
+def angularity_exponent(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> float:
+    """The slope, by least squares, of the logarithm of the structure function over that of its step h.
+
+    It is a summary over the scales of these points: about 4 for a smooth curve, 3 for one with kinks and 1 for one with
+    jumps, as far as these stand apart at all of them. NaN for a straight line. Raises as ``structure_function`` does.
+    """
+    found = structure_function(alphas, losses)
+    if found["square"].min() == 0:
         return float("nan")
-    return float(np.polyfit(np.log(apart * step), np.log(squares), 1)[0])
+    return float(np.polyfit(np.log(found["step"]), np.log(found["square"]), 1)[0])
 
 
 def excess_variation(losses: Float[np.ndarray, " points"]) -> float:

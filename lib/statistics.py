@@ -1,11 +1,11 @@
 """What measures say of methods: how good an uncertainty is, and how sure a difference between two methods is.
 
-Intervals cover 95 %. An interval over seeds says how far another training would move a number, one over utterances how
-far other test utterances would move it for these trained networks.
+Intervals cover 95 %. Every difference between methods goes through ``differences``: over seeds and speakers together
+where each utterance's score is stored, over seeds alone where a number is a network's.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,15 +69,82 @@ def student_intervals(values: pd.DataFrame, *, one_more: bool = False) -> pd.Dat
     return pd.DataFrame({"mean": mean, "from": mean - half, "to": mean + half})
 
 
-def seed_differences(rows: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """The first method's measure less the second's for each pair of methods, with its interval over seeds.
+def differences(
+    rows: pd.DataFrame,
+    measures: str | Sequence[str],
+    pairs: Mapping[str, tuple[str, str]],
+    by: Sequence[str] = (),
+) -> pd.DataFrame:
+    """The first method's measure less the second's for each pair (by its name), with its interval.
 
-    ``rows`` have the columns ``method``, ``seed`` and the measure, one row for each method and seed. Only the seeds
-    that both methods have count. Columns: method, reference, difference, from, to.
+    ``rows`` have the columns ``method``, ``seed``, the measures, and those of ``by``, each group of which is compared
+    by itself. Where they have a row for each ``utterance``, with its ``speaker``, the interval is crossed over seeds
+    and speakers (``crossed_interval``); else it is Student's over seeds. Only the seeds that both methods have count,
+    and one seed has a difference without an interval (NaN). A pair of which a group lacks a method is left out.
+    Columns: those of ``by``, measure (where several are given), pair, method, reference, difference, from, to.
     """
-    wide, pairs = rows.pivot(index="seed", columns="method", values=measure).astype(float), list(pairs)
-    gaps = pd.DataFrame({number: wide[method] - wide[reference] for number, (method, reference) in enumerate(pairs)})
-    return _of_pairs(pairs, student_intervals(gaps).to_numpy().tolist())
+    several, within = not isinstance(measures, str), _of_an_utterance(rows)
+    groups = rows.groupby([*by], sort=False, observed=True) if by else [((), rows)]
+    found = []
+    for measure in measures if several else [measures]:
+        for key, part in groups:
+            columns = ["method", *within] if within else "method"
+            wide = part.pivot(index="seed", columns=columns, values=measure).astype(float)
+            there = set(part["method"])
+            found += [
+                (*key, *([measure] if several else []), name, *pair, *_interval(wide[pair[0]] - wide[pair[1]]))
+                for name, pair in pairs.items()
+                if there.issuperset(pair)
+            ]
+    columns = [*by, *(["measure"] if several else []), "pair", "method", "reference", "difference", "from", "to"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def ratios(
+    rows: pd.DataFrame,
+    measures: str | Sequence[str],
+    pairs: Mapping[str, tuple[str, str]],
+    by: Sequence[str] = (),
+) -> pd.DataFrame:
+    """How many times the second method's measure the first one's is, as ``differences``, of which 1 is none.
+
+    The measures are positive, and their logarithms are compared, so that a ratio is a geometric mean.
+    """
+    logarithms = {measure: np.log(rows[measure]) for measure in np.atleast_1d(measures)}
+    found = differences(rows.assign(**logarithms), measures, pairs, by)
+    return found.assign(**np.exp(found[["difference", "from", "to"]]))
+
+
+def pooled(
+    rows: pd.DataFrame,
+    measures: str | Sequence[str],
+    pairs: Mapping[str, tuple[str, str]],
+    over: str,
+    by: Sequence[str] = (),
+) -> pd.DataFrame:
+    """The main effect of the method in a balanced design: its mean difference over the values of the column ``over``.
+
+    The mean is taken for each seed, and utterance where there are such, and then compared as ``differences`` does: the
+    interval is that of the mean over these settings, for other seeds and speakers. Raises ``ValueError`` where a method
+    and seed lack one of the settings, or have it twice.
+    """
+    each = [*by, "method", "seed", *_of_an_utterance(rows)]
+    groups = rows.groupby(each, sort=False, observed=True)
+    if (groups[over].agg(["size", "nunique"]) != rows[over].nunique()).any(axis=None):
+        raise ValueError(f"the mean over {over} is that of a balanced design: give each method and seed all of it once")
+    means = groups[list(np.atleast_1d(measures))].mean().reset_index()
+    return differences(means, measures, pairs, by)
+
+
+def beside_chance(found: pd.DataFrame, none: float = 0) -> str:
+    """How many of the intervals exclude ``none``, no difference, and how many would by chance, as a sentence.
+
+    The latter is the expected number, which holds for comparisons that depend on each other, too.
+    """
+    there = found.dropna(subset=["from", "to"])
+    outside = int(((there["from"] > none) | (there["to"] < none)).sum())
+    chance = (1 - COVERED) * len(there)
+    return f"{outside} of {len(there)} intervals exclude {none:g}; by chance alone about {chance:.1f} would."
 
 
 def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
@@ -86,41 +153,42 @@ def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.Da
     ``rows`` are those of Table 1. The result has a row for each data set and measure, and the columns difference, from
     and to. Only data sets and seeds that both methods have count.
     """
-    wide = rows.pivot(index="seed", columns=["dataset", "method"], values=list(MEASURES)).astype(float)
-    gaps = wide.xs(method, axis=1, level="method") - wide.xs(reference, axis=1, level="method")
-    found = student_intervals(gaps.dropna(axis=1, how="all")).rename_axis(["measure", "dataset"])
-    return found.swaplevel().sort_index().rename(columns={"mean": "difference"})
+    found = differences(rows, MEASURES, {"": (method, reference)}, ["dataset"])
+    return found.set_index(["dataset", "measure"]).sort_index()[["difference", "from", "to"]]
 
 
-def utterance_differences(
-    scores: pd.DataFrame, measure: str, pairs: Iterable[tuple[str, str]], resamples: int = 10_000
-) -> pd.DataFrame:
-    """The first method's measure less the second's for each pair of methods, with its interval over utterances.
-
-    ``scores`` have the columns ``method``, ``seed``, ``utterance`` and the measure, of one data set. Only the seeds
-    that both methods have count. Columns: method, reference, difference, from, to.
-    """
-    wide = scores.pivot(index="seed", columns=["method", "utterance"], values=measure).astype(float)
-    pairs = list(pairs)
-    gaps = [(wide[method] - wide[reference]).dropna().to_numpy() for method, reference in pairs]
-    return _of_pairs(pairs, [paired_bootstrap(gap, resamples, seed=0) for gap in gaps])
-
-
-def paired_bootstrap(
-    differences: Float[np.ndarray, "seeds utterances"], resamples: int, seed: int
+def crossed_interval(
+    differences: Float[np.ndarray, "seeds utterances"], speakers: Shaped[Column, " utterances"]
 ) -> tuple[float, float, float]:
-    """The mean difference between two methods on the same utterances, and both ends of its interval over utterances.
+    """The mean of differences between two methods, and both ends of its interval over seeds and speakers together.
 
-    Differences are averaged over seeds first; then utterances are drawn anew with replacement (Efron's percentile
-    interval). Raises ``ValueError`` for fewer than two utterances, and where a difference is NaN.
+    Another training would move the mean, and so would other speakers: each seed meets the same utterances, of which a
+    speaker's are not independent. Speakers are taken as clusters of the mean (linearised, since some say more than
+    others), seeds and clusters as crossed random effects, whose mean squares add up to the variance of the mean; its
+    degrees of freedom are Satterthwaite's (1946). Without speakers give each utterance its own. Raises ``ValueError``
+    for fewer than two seeds or speakers, and where a difference is NaN.
     """
     _check_numbers(differences)
-    of_utterances = differences.mean(axis=0)
-    # In batches: all resamples at once would take gigabytes.
-    interval = scipy.stats.bootstrap(
-        (of_utterances,), np.mean, n_resamples=resamples, batch=100, method="percentile", rng=seed
-    ).confidence_interval
-    return float(of_utterances.mean()), float(interval.low), float(interval.high)
+    names, of, said = np.unique(np.asarray(speakers), return_inverse=True, return_counts=True)
+    seeds, clusters, mean = len(differences), len(names), float(differences.mean())
+    if min(seeds, clusters) < 2:
+        raise ValueError(f"an interval over seeds and speakers needs two of each, not {seeds} and {clusters}")
+    sums = np.stack([np.bincount(of, row, clusters) for row in differences])
+    parts = (sums - said * mean) * (clusters / len(of))  # their mean is zero
+    by_seed, by_speaker = parts.mean(axis=1, keepdims=True), parts.mean(axis=0, keepdims=True)
+    squares = np.array([np.square(of_one).sum() for of_one in (by_seed, by_speaker, parts - by_seed - by_speaker)])
+    freedom = np.array([seeds - 1, clusters - 1, (seeds - 1) * (clusters - 1)])
+    of_seeds, of_speakers, of_rest = mean_squares = squares * (clusters, seeds, 1) / freedom
+    total = of_seeds + of_speakers - of_rest
+    counted = np.ones(3, dtype=bool)
+    if total < (most := max(of_seeds, of_speakers)):  # no less than either alone would give
+        total, counted = most, mean_squares == most
+    if total == 0:
+        return mean, mean, mean
+    half = scipy.special.stdtrit(
+        total**2 / (np.square(mean_squares) / freedom)[counted].sum(), (1 + COVERED) / 2
+    ) * np.sqrt(total / (seeds * clusters))
+    return mean, mean - float(half), mean + float(half)
 
 
 def rank_correlations(
@@ -173,9 +241,16 @@ def _rank_correlations(values: Shaped[np.ndarray, "2 resamples networks"]) -> Fl
     return np.divide((first * second).sum(axis=-1), scale, out=np.full_like(scale, np.nan), where=scale > 0)
 
 
-def _of_pairs(pairs: Sequence[tuple[str, str]], intervals: Iterable[Sequence[float]]) -> pd.DataFrame:
-    rows = [(*pair, *interval) for pair, interval in zip(pairs, intervals, strict=True)]
-    return pd.DataFrame(rows, columns=["method", "reference", "difference", "from", "to"])
+def _of_an_utterance(rows: pd.DataFrame) -> list[str]:
+    return ["utterance", "speaker"] if "utterance" in rows else []
+
+
+def _interval(gap: pd.Series | pd.DataFrame) -> tuple[float, float, float]:
+    """Mean and interval of the differences of seeds, or of seeds and utterances [seeds, (utterance, speaker)]."""
+    gap = gap.dropna()
+    if gap.ndim == 2 and len(gap) > 1:
+        return crossed_interval(gap.to_numpy(), gap.columns.get_level_values("speaker").to_numpy())
+    return tuple(student_intervals((gap if gap.ndim == 1 else gap.mean(axis=1)).to_frame()).iloc[0])
 
 
 def _check_numbers(*columns: Column) -> None:

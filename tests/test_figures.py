@@ -349,6 +349,17 @@ def test_intervals_are_filled_where_they_exclude_zero():
     assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
 
 
+def test_the_published_difference_is_a_line_in_its_panel():
+    figure = figures.intervals(differences(), "NLL less Adam's", SOURCE, panel="kind", published={"leaks": -0.087})
+    assert [[line.get_xdata()[0] for line in axis.get_lines()[:2]][1] == -0.087 for axis in figure.axes] == [
+        False,
+        True,
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["published difference"]
+    alone = figures.intervals(differences(), "NLL less Adam's", SOURCE, published={"": 0.5})
+    assert alone.axes[0].get_lines()[1].get_xdata()[0] == 0.5
+
+
 def test_each_network_has_a_mark_where_its_measure_and_its_outcome_are():
     rows = rows_of().assign(sharpness=lambda found: found["nll"] ** 2)
     titles = {"sharpness": "sharpness (nats)", "level": "level"}

@@ -85,6 +85,51 @@ def test_the_angularity_exponent_has_no_scale_and_a_straight_line_has_none():
     assert math.isnan(landscape.angularity_exponent(np.arange(9), 2.0 * np.arange(9)))
 
 
+def kinked(alphas, number, generator):
+    """``number`` kinks of random place, sign and size, whose slopes add up."""
+    places, turns = generator.uniform(-1, 1, number), generator.standard_normal(number)
+    return (turns * np.abs(alphas[:, None] - places)).sum(axis=1)
+
+
+def stairs(alphas, number, generator):
+    """``number`` jumps likewise."""
+    places, heights = generator.uniform(-1, 1, number), generator.standard_normal(number)
+    return (heights * (alphas[:, None] > places)).sum(axis=1)
+
+
+@pytest.mark.parametrize(("curve", "slope"), [(kinked, 3), (stairs, 1), (lambda alphas, *_: np.sin(3 * alphas), 4)])
+def test_the_structure_function_has_the_known_slope_where_features_stand_apart(curve, slope):
+    """4,001 points and 40 kinks or jumps, 100 points apart in the mean: up to 32 few are within a step of another."""
+    alphas, generator = np.linspace(-1, 1, 4001), np.random.default_rng(0)
+    found = [landscape.structure_function(alphas, curve(alphas, 40, generator)) for _ in range(20)]
+    np.testing.assert_allclose(found[0]["step"], 5e-4 * 2.0 ** np.arange(10))
+    assert np.mean([one["slope"][:5] for one in found]) == pytest.approx(slope, rel=0.05)
+
+
+def test_the_structure_function_of_a_mixture_has_a_slope_at_each_scale():
+    """A jump of J adds ``2 J^2 h`` and a curvature c ``c^2 h^4`` to the mean: the one close by, the other far out."""
+    alphas = np.linspace(-2, 2, 4001)
+    smooth, jump = alphas**2, 1e-2 * (alphas > 0.0003)
+    found = landscape.structure_function(alphas, smooth + jump)
+    inner = 4 - 2 * found["step"].iloc[-1]  # the range over which the mean is taken
+    expected = 4 * found["step"] ** 4 + 2e-4 * found["step"] / inner
+    np.testing.assert_allclose(found["square"], expected, rtol=0.02)
+    assert found["slope"].iloc[0] == pytest.approx(1, abs=0.01)
+    assert found["slope"].iloc[-2] == pytest.approx(4, abs=0.01)
+    assert found["slope"].iloc[[-1]].isna().all()
+
+
+def test_a_staircase_that_goes_back_has_no_slope_beyond_its_correlation_length():
+    """Of a signal that changes sign at random, over a length l, D is ``6 - 8 exp(-h/l) + 2 exp(-2h/l)``."""
+    generator, alphas, length = np.random.default_rng(0), np.linspace(0, 4000, 200_001), 2.0
+    turns = np.sort(generator.uniform(0, 4000, generator.poisson(4000 / (2 * length))))
+    found = landscape.structure_function(alphas, (-1.0) ** np.searchsorted(turns, alphas))
+    ratio = found["step"] / length
+    np.testing.assert_allclose(found["square"][:9], (6 - 8 * np.exp(-ratio) + 2 * np.exp(-2 * ratio))[:9], rtol=0.15)
+    assert found["slope"][0] == pytest.approx(1, abs=0.05)
+    assert found["slope"][9] == pytest.approx(0, abs=0.1)
+
+
 @pytest.mark.parametrize("measure", [landscape.angularity_exponent, landscape.jumps])
 @pytest.mark.parametrize("alphas", [np.linspace(0, 1, 8), np.geomspace(1, 2, 17)])
 def test_a_measure_of_steps_needs_enough_evenly_spaced_points(measure, alphas):

@@ -93,16 +93,74 @@ def table1(**methods):
 def test_differences_over_seeds_have_student_s_interval():
     adam, ivon = [0.5, 0.6, 0.4, 0.7, 9.0], [0.9, 0.62, 0.5, 0.75]
     rows = table1(map=[adam], ivon=[ivon]).sample(frac=1, random_state=0)
-    first, second = statistics.seed_differences(rows, "nll", [("ivon", "map"), ("map", "ivon")]).to_dict("records")
+    pairs = {"one": ("ivon", "map"), "other": ("map", "ivon"), "of another table": ("swag", "map")}
+    first, second = statistics.differences(rows, "nll", pairs).to_dict("records")
     gap = np.array([0.4, 0.02, 0.1, 0.05])  # the fifth seed is Adam's alone
     interval = stats.ttest_rel(ivon, adam[:4]).confidence_interval()
-    assert (first["method"], first["reference"]) == ("ivon", "map")
+    assert [first[name] for name in ("pair", "method", "reference")] == ["one", "ivon", "map"]
     assert first["difference"] == pytest.approx(gap.mean()) == -second["difference"]
     assert (first["from"], first["to"]) == pytest.approx((interval.low, interval.high))
     assert (second["from"], second["to"]) == pytest.approx((-interval.high, -interval.low))
-    (single,) = statistics.seed_differences(rows[rows["seed"] == 1], "nll", [("map", "ivon")]).to_dict("records")
+    (single,) = statistics.differences(rows[rows["seed"] == 1], "nll", {"": ("map", "ivon")}).to_dict("records")
     assert single["difference"] == pytest.approx(-0.4)
     assert np.isnan([single["from"], single["to"]]).all()
+
+
+def test_differences_are_taken_group_by_group_and_measure_by_measure():
+    rows = table1(map=[[0.5, 0.6, 0.4], [1.0, 2.0]], ivon=[[0.9, 0.62, 0.5], [3.0, 1.0]])
+    pair = {"IVON − Adam": ("ivon", "map")}
+    found = statistics.differences(rows, ["nll", "brier"], pair, ["dataset"])
+    assert list(found) == ["dataset", "measure", "pair", "method", "reference", "difference", "from", "to"]
+    assert found[["dataset", "measure"]].to_numpy().tolist() == [
+        [f"set{number}", measure] for measure in ("nll", "brier") for number in (0, 1)
+    ]
+    for row in found.to_dict("records"):
+        of_group = rows[rows["dataset"] == row["dataset"]]
+        (alone,) = statistics.differences(of_group, row["measure"], pair).to_dict("records")
+        assert {name: row[name] for name in alone} == alone
+
+
+def test_a_ratio_is_that_of_geometric_means():
+    rows = table1(map=[[0.5, 0.6, 0.4]], ivon=[[0.9, 0.62, 0.5]])
+    (found,) = statistics.ratios(rows, "nll", {"": ("ivon", "map")}).to_dict("records")
+    expected = stats.gmean([0.9, 0.62, 0.5]) / stats.gmean([0.5, 0.6, 0.4])
+    low, high = np.exp(stats.ttest_rel(*np.log([[0.9, 0.62, 0.5], [0.5, 0.6, 0.4]])).confidence_interval())
+    assert (found["difference"], found["from"], found["to"]) == pytest.approx((expected, low, high))
+
+
+def balanced(seeds=5):
+    """NLLs of two methods under three settings, [settings, seeds], and their rows."""
+    values = np.random.default_rng(0).normal(size=(2, 3, seeds))
+    rows = [
+        {"method": method, "variant": f"setting {setting}", "seed": seed, "nll": values[number, setting, seed]}
+        for number, method in enumerate(("map", "ivon"))
+        for setting in range(3)
+        for seed in range(seeds)
+    ]
+    return values, pd.DataFrame(rows)
+
+
+def test_the_main_effect_of_a_balanced_design_is_that_of_the_seeds_means():
+    (adam, ivon), rows = balanced()
+    pair = {"": ("ivon", "map")}
+    (found,) = statistics.pooled(rows.sample(frac=1, random_state=0), "nll", pair, "variant").to_dict("records")
+    interval = stats.ttest_1samp((ivon - adam).mean(axis=0), 0).confidence_interval()
+    assert found["difference"] == pytest.approx((ivon - adam).mean())
+    assert (found["from"], found["to"]) == pytest.approx(tuple(interval))
+    # A setting that moves both methods alike, or one that differs between the settings and not between seeds, is none.
+    shifted = rows.assign(nll=rows["nll"] + rows["variant"].map({f"setting {number}": number for number in range(3)}))
+    np.testing.assert_allclose(
+        statistics.pooled(shifted, "nll", pair, "variant")[["from", "to"]].to_numpy()[0], tuple(interval)
+    )
+    for unbalanced in (rows[1:], pd.concat([rows, rows[:1]])):
+        with pytest.raises(ValueError, match="give each method and seed all of it once"):
+            statistics.pooled(unbalanced, "nll", pair, "variant")
+
+
+def test_intervals_stand_beside_what_chance_would_exclude():
+    found = pd.DataFrame({"from": [-1, 0.1, 1.1, np.nan], "to": [1, 0.5, 2, np.nan]})
+    assert statistics.beside_chance(found) == "2 of 3 intervals exclude 0; by chance alone about 0.2 would."
+    assert statistics.beside_chance(found, none=1).startswith("2 of 3 intervals exclude 1;")
 
 
 def test_paired_differences_are_those_over_seeds_of_each_data_set_and_measure():
@@ -111,7 +169,7 @@ def test_paired_differences_are_those_over_seeds_of_each_data_set_and_measure():
     assert found.index.to_list() == [(f"set{i}", name) for i in (0, 1) for name in ("accuracy", "brier", "ece", "nll")]
     for measure in ("nll", "brier"):
         of_set = rows[rows["dataset"] == "set0"]
-        (expected,) = statistics.seed_differences(of_set, measure, [("ivon", "map")]).to_dict("records")
+        (expected,) = statistics.differences(of_set, measure, {"": ("ivon", "map")}).to_dict("records")
         row = found.loc[("set0", measure)]
         assert row.to_dict() == pytest.approx({name: expected[name] for name in ("difference", "from", "to")})
     assert found.loc[("set0", "ece")].tolist() == [0, 0, 0]
@@ -129,53 +187,44 @@ def test_one_more_seed_lies_within_its_interval_95_times_in_100():
     np.testing.assert_allclose(half, 4.302653 * np.sqrt(4 / 3) * seeds[:3].std(axis=0, ddof=1), rtol=1e-6)
 
 
-# Over utterances
+# Over seeds and speakers
 
 
-def scores_of(**methods):
+def scores_of(speakers, **methods):
     """A row for each method, seed and utterance, from arrays [seeds, utterances]."""
     return pd.concat(
-        pd.DataFrame({"method": method, "seed": seed, "utterance": range(len(values)), "nll": values})
+        pd.DataFrame(
+            {"method": method, "seed": seed, "utterance": range(len(values)), "speaker": speakers, "nll": values}
+        )
         for method, seeds in methods.items()
         for seed, values in enumerate(seeds)
     )
 
 
-def test_differences_are_paired_by_seed_and_utterance():
+def test_differences_of_utterances_are_crossed_and_paired_by_seed_and_utterance():
     generator = np.random.default_rng(0)
-    plain = generator.exponential(5.0, (3, 400))
-    gap = generator.normal(0.3, 1.0, (3, 400))
+    plain, gap = generator.exponential(5.0, (3, 400)), generator.normal(0.3, 1.0, (3, 400))
     alone = np.full((1, 400), 99.0)  # a seed that only one of the methods has, and does not count
-    scores = scores_of(map=np.concatenate([plain, alone]), ivon=plain + gap).sample(frac=1, random_state=0)
-    (row,) = statistics.utterance_differences(scores, "nll", [("ivon", "map")]).to_dict("records")
-    assert (row["method"], row["reference"]) == ("ivon", "map")
-    assert row["difference"] == pytest.approx(gap.mean())
-    half = stats.sem(gap.mean(axis=0)) * stats.norm.ppf(0.975)
-    assert row["to"] - row["from"] == pytest.approx(2 * half, rel=0.1)
-    assert row["from"] < row["difference"] < row["to"]
+    speakers = np.char.add("speaker ", (np.arange(400) // 7).astype(str))
+    scores = scores_of(speakers, map=np.concatenate([plain, alone]), ivon=plain + gap).sample(frac=1, random_state=0)
+    (row,) = statistics.differences(scores, "nll", {"": ("ivon", "map")}).to_dict("records")
+    found = row["difference"], row["from"], row["to"]
+    np.testing.assert_allclose(found, statistics.crossed_interval(gap, speakers))
+    (single,) = statistics.differences(scores[scores["seed"] == 1], "nll", {"": ("ivon", "map")}).to_dict("records")
+    assert single["difference"] == pytest.approx(gap[1].mean())
+    assert np.isnan(single["from"])
 
 
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_the_interval_of_normal_differences_has_the_known_width(seeds):
-    differences = np.random.default_rng(0).normal(0.5, 1, size=(seeds, 2000))
-    mean, low, high = statistics.paired_bootstrap(differences, 4000, seed=1)
-    error = differences.mean(axis=0).std(ddof=1) / math.sqrt(2000)
-    assert mean == pytest.approx(differences.mean(), rel=1e-12)
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
-    assert (high + low) / 2 == pytest.approx(mean, abs=0.1 * error)
-
-
-def test_the_bootstrap_averages_over_seeds_and_repeats_itself_by_its_seed():
-    once = np.random.default_rng(0).normal(size=(1, 50))
-    found = statistics.paired_bootstrap(once, 200, 7)
-    assert statistics.paired_bootstrap(np.repeat(once, 4, axis=0), 200, 7) == pytest.approx(found, rel=1e-12)
-    assert statistics.paired_bootstrap(once, 200, 7) == found != statistics.paired_bootstrap(once, 200, 8)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.1, -2.0])
-def test_differences_that_are_all_the_same_have_a_point_as_interval(value):
-    found = statistics.paired_bootstrap(np.full((3, 101), value), 200, 0)
-    assert found == pytest.approx((value, value, value), abs=1e-15)
+def test_the_main_effect_of_utterances_is_crossed():
+    gaps = np.random.default_rng(0).normal(size=(2, 3, 40))
+    speakers = np.arange(40) // 4
+    scores = pd.concat(
+        scores_of(speakers, map=np.zeros((3, 40)), ivon=gap).assign(variant=name)
+        for name, gap in zip("ab", gaps, strict=True)
+    )
+    (row,) = statistics.pooled(scores, "nll", {"": ("ivon", "map")}, "variant").to_dict("records")
+    expected = statistics.crossed_interval(gaps.mean(axis=0), speakers)
+    np.testing.assert_allclose((row["difference"], row["from"], row["to"]), expected)
 
 
 # Rank correlations
@@ -230,7 +279,6 @@ def test_rank_correlations_are_taken_over_the_networks_that_have_both():
         lambda values: statistics.risk_coverage_area(values, np.ones(len(values))),
         lambda values: statistics.detection_auroc(values, np.ones(3)),
         lambda values: statistics.detection_auroc(np.ones(3), values),
-        lambda values: statistics.paired_bootstrap(values[None, :], 10, 0),
         lambda values: statistics.grouped_rank_correlation(values, np.arange(len(values)), np.ones(len(values)), 5, 0),
         lambda values: statistics.grouped_rank_correlation(np.arange(len(values)), values, np.ones(len(values)), 5, 0),
     ],
@@ -240,5 +288,55 @@ def test_what_is_no_number_or_nothing_is_refused(measured):
         measured(np.array([0.5, math.nan, 0.1]))
     with pytest.raises(ValueError, match=r"at least one|two or more"):
         measured(np.array([]))
-    with pytest.raises(ValueError, match="two or more"):
-        statistics.paired_bootstrap(np.zeros((3, 1)), 10, 0)
+
+
+def test_the_crossed_interval_asks_for_two_seeds_and_two_speakers():
+    for seeds, speakers in ((3, 1), (1, 3)):
+        with pytest.raises(ValueError, match=f"needs two of each, not {seeds} and {speakers}"):
+            statistics.crossed_interval(np.zeros((seeds, 6)), np.resize(np.arange(speakers), 6))
+    with pytest.raises(ValueError, match="1 NaN"):
+        statistics.crossed_interval(np.array([[0, 1, math.nan], [0, 1, 2]]), np.arange(3))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize(("of_seed", "of_speaker", "of_both"), [(0.05, 0.3, 0.3), (0, 0.3, 0.3), (0.3, 0.1, 0.1)])
+def test_the_crossed_interval_covers_what_it_says(seeds, of_seed, of_speaker, of_both):
+    """200 speakers of 1 to 12 utterances; a seed, a speaker, an utterance and the two of them move a difference."""
+    random, held = np.random.default_rng(0), 0
+    speakers = np.repeat(np.arange(200), random.integers(1, 13, 200))
+    for _ in range(1_000):
+        drawn = of_seed * random.standard_normal((seeds, 1)) + of_speaker * random.standard_normal(200)[speakers]
+        drawn = drawn + of_speaker / 2 * random.standard_normal(len(speakers))
+        drawn = drawn + of_both * random.standard_normal((seeds, len(speakers)))
+        _, low, high = statistics.crossed_interval(drawn, speakers)
+        held += low <= 0 <= high
+    assert 930 <= held <= 970
+
+
+@pytest.mark.parametrize(("seeds", "least"), [(5, 940), (2, 885)])
+@pytest.mark.parametrize(("of_seed", "of_voice", "of_both"), [(0.05, 0.3, 0.3), (0.3, 0.1, 0.1), (0.3, 0.3, 0.3)])
+def test_the_crossed_interval_over_six_voices_is_seldom_too_narrow(seeds, least, of_seed, of_voice, of_both):
+    random, held = np.random.default_rng(0), 0
+    for _ in range(1_000):
+        drawn = of_seed * random.standard_normal((seeds, 1)) + of_voice * random.standard_normal(6)
+        drawn = drawn + of_both * random.standard_normal((seeds, 6))
+        _, low, high = statistics.crossed_interval(drawn, np.arange(6))
+        held += low <= 0 <= high
+    assert least <= held <= 985
+
+
+def test_the_crossed_interval_of_one_source_alone_is_students():
+    random = np.random.default_rng(0)
+    of_seed, of_speaker = random.standard_normal((4, 1)), random.standard_normal((1, 30))
+    for values, count in ((of_seed, 4), (of_speaker, 30)):
+        mean, low, high = statistics.crossed_interval(np.broadcast_to(values, (4, 30)), np.arange(30))
+        expected = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values, axis=None))
+        np.testing.assert_allclose((mean, low, high), (values.mean(), *expected))
+
+
+def test_a_speaker_s_utterances_count_together():
+    """Said twice, nothing is known that was not known."""
+    values = np.random.default_rng(0).standard_normal((3, 40))
+    twice = statistics.crossed_interval(np.tile(values, 2), np.tile(np.arange(40), 2))
+    np.testing.assert_allclose(twice, statistics.crossed_interval(values, np.arange(40)))
+    assert statistics.crossed_interval(np.full((3, 4), 0.5), np.arange(4)) == (0.5, 0.5, 0.5)

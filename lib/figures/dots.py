@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lib.figures.style import DASHED, check, label, legend, logarithmic, looks, name_columns, order, panels, styled
 
@@ -61,19 +62,24 @@ def intervals(
     panel: str | None = None,
     same_scale: bool = True,
     columns: int = 3,
+    published: Mapping[str, float] | None = None,
 ) -> Figure:
     """Differences with their intervals, a row for each value of ``row``; filled where the interval excludes zero.
 
     ``rows`` have the columns difference, from and to; a mark has the colour of its ``name``, which is the row unless
-    another column is given. ``title`` names the measure, its unit and what it is compared with.
+    another column is given. ``title`` names the measure, its unit and what it is compared with. ``published`` are the
+    paper's own differences by the panel's value ("" where there are no panels): a dotted line stands at each.
     """
     name = name or row
     check(rows, row, name, "from", "to")
     places, look = order(rows[row]), looks(order(rows[name]))
     options = {"height": 0.45 + 0.26 * len(places), "sharex": same_scale, "sharey": True}
     figure, parts = panels(rows, {"difference": ""}, panel, columns, source, **options)
+    paper = DASHED | {"linestyle": ":", "linewidth": 2, "label": "published difference"}
     for axis, part, _ in parts:
         axis.axvline(0, **DASHED)
+        if (effect := (published or {}).get(part[panel].iloc[0] if panel else "")) is not None:
+            axis.axvline(effect, **paper)
         for one in part.dropna(subset=["difference", "from", "to"]).to_dict("records"):
             place, colour = places.index(one[row]), look[one[name]]["color"]
             axis.hlines(place, one["from"], one["to"], color=colour, linewidth=1.5)
@@ -81,6 +87,8 @@ def intervals(
             axis.plot(one["difference"], place, "o", color=colour, markerfacecolor=filled, markersize=6)
     name_columns(figure, columns, title)
     _rows(figure.axes[0], places)
+    if published:
+        figure.legend(handles=[Line2D([], [], **paper)], loc="outside upper center")
     return figure
 
 

@@ -11,8 +11,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from lib.datasets import sc
 from lib.files import atomic_write, exclusive, or_damaged, write_json
 from lib.runs import DATA, FIGURES, Evaluation, Run
 from lib.setup import Setup
@@ -89,6 +91,28 @@ def load(study: str, table: str = "evaluation") -> pd.DataFrame:
     return rows.astype({name: pd.CategoricalDtype(order[name], ordered=True) for name in KEY[:3] if name in rows})
 
 
+def utterances(study: str) -> pd.DataFrame:
+    """A study's scores of each test utterance, with its ``speaker``.
+
+    Who speaks is taken from the list of a set's recordings, ``SET-recordings.txt``, whose order is the set's. Where no
+    list is stored each utterance counts as a speaker, and an interval says nothing of other voices.
+    """
+    rows = load(study, "utterances")
+    rows["speaker"] = rows["utterance"].astype(str)
+    for name, of_set in named(study).sets.items():
+        listed = RESULTS / f"{Path(of_set.get('data_root', name)).name}-recordings.txt"
+        if listed.exists():
+            own = rows["set"] == name
+            rows.loc[own, "speaker"] = _test_speakers(listed)[rows.loc[own, "utterance"]]
+    return rows
+
+
+def published_difference(dataset: str, measure: str) -> float:
+    """IVON's figure in the paper's Table 1 less Adam's: of "hd" or "sc", accuracy in percent, NLL in nats."""
+    figures = pd.read_csv(DATA / "published" / "table1.csv").set_index(["dataset", "method"])[measure]
+    return float(figures[dataset, "ivon"] - figures[dataset, "map"])
+
+
 def provenance_of(study: str) -> pd.DataFrame:
     """What a study's records say: a column for each set, variant and method, where seeds that differ share a cell."""
     records, columns = Results(named(study), RESULTS / study).records, {}
@@ -136,6 +160,12 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
             merged.to_csv(aside, index=False)
         write_json(records, [record for row, record in (before | now).items() if row not in left])
     return rows
+
+
+def _test_speakers(listed: Path) -> np.ndarray:
+    """The speakers of the official test part of Speech Commands among the recordings that are listed."""
+    found = (line.partition("/")[2].partition("_nohash_")[0] for line in listed.read_text().splitlines())
+    return np.array([speaker for speaker in found if sc.hashed_part(speaker, 10, 20) == "test"])
 
 
 def _row_of(record: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -255,6 +255,11 @@ def evaluation_is_right(value: runs.Evaluation, valid: runs.Evaluation) -> bool:
     )
 
 
+def features(world: World) -> runs.Frames:
+    with patch.object(runs, "DATA", world):
+        return extract("sc")(world)
+
+
 def features_are_right(value: Any, valid: Any) -> bool:
     same = value.features.shape == valid.features.shape and value.fingerprint == valid.fingerprint
     return same and value.features.dtype == valid.features.dtype
@@ -308,7 +313,7 @@ READERS = {
     "history": Reader(("runs",), ("runs/*-1-*/history.csv",), record),
     "heard": Reader(("runs",), ("runs/*-1-*/heard.json",), heard),
     "evaluation": Reader(("runs", "sc", "features"), ("runs/*-1-*/test-*",), evaluation, evaluation_is_right),
-    "features": Reader(("sc", "features"), ("features/*",), extract("sc"), features_are_right),
+    "features": Reader(("sc", "features"), ("features/*",), features, features_are_right),
     "book": Reader(("settings",), ("settings/book.yml",), read_book, named=False),
     "study": Reader(("settings",), ("settings/study.yml",), read_study, named=False),
     "search": Reader(("search",), ("search/*.log",), search),

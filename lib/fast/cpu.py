@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import no_type_check
 
 import numba
@@ -114,18 +115,48 @@ def over_examples(kernel: Callable, examples: Tensor, *arguments) -> None:
 
 
 def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> None:
-    """Run ``kernel(*arguments, first, last)`` on several threads, each its share of ``number`` things.
-
-    Plain threads, since a second OpenMP pool beside torch's own makes the two wait for each other.
-    """
+    """Run ``kernel(*arguments, first, last)`` on several threads, each its share of ``number`` things."""
     arguments = [argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments]
     threads = min(torch.get_num_threads(), number, elements // ELEMENTS_PER_THREAD)
     if threads < 2:
         kernel(*arguments, 0, number)
         return
     edges = [number * thread // threads for thread in range(threads + 1)]
-    for done in [_pool(threads).submit(kernel, *arguments, *share) for share in itertools.pairwise(edges)]:
+    shares, errors = iter(list(itertools.pairwise(edges))), []
+
+    def work() -> None:
+        try:
+            for share in shares:
+                kernel(*arguments, *share)
+        except BaseException as error:
+            errors.append(error)
+
+    together(work, threads)
+    for error in errors:
+        raise error
+
+
+def together(work: Callable[[], None], threads: int) -> None:
+    """Call it in so many threads at the same time: torch's own where they can be had.
+
+    Those wait for what torch does next without sleeping, in the way of any others.
+    """
+    if (openmp := _openmp()) is not None and not _forked:
+        openmp.GOMP_parallel(_TASK(lambda _: work()), None, threads, 0)
+        return
+    for done in [_pool(threads).submit(work) for _ in range(threads)]:
         done.result()
+
+
+_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_forked: list[bool] = []
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """The GNU OpenMP that torch's wheels bring along; None where there is none, as on macOS."""
+    found = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
+    return None if found is None else ctypes.CDLL(str(found))
 
 
 @cache
@@ -133,8 +164,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
+def _after_fork() -> None:
+    """A forked process has no threads, and OpenMP waits for them forever."""
+    _pool.cache_clear()
+    _forked.append(True)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has no threads
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def keep_freed_memory() -> None:
@@ -187,7 +224,7 @@ def _statistics(weighted, pivot, sums, first, last):
     wide()
     for b in range(first, last):
         sums[b] = 0
-        total, squares = sums[b]
+        total, squares = sums[b, 0], sums[b, 1]
         for t in range(weighted.shape[1]):
             row = weighted[b, t]
             for n in range(len(pivot)):
@@ -216,7 +253,8 @@ def tell(marks, gain, b, t, dropped, fired, wanting):
             words[n] = before | np.uint16((marks[n] >> np.int32(1)) << step)
 
 
-# Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions.
+# Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions. Nor does it see
+# that the rows of an array that is unpacked lie without gaps: each is named by its number.
 @compiled
 @no_type_check
 def _forward(
@@ -255,7 +293,8 @@ def _backward(
     batch, time, units = weighted.shape
     one, zero, half = weighted.dtype.type(1), weighted.dtype.type(0), weighted.dtype.type(0.5)
     threshold, gain = weighted.dtype.type(threshold), weighted.dtype.type(gain)
-    rest, following, arriving = np.empty((3, units), weighted.dtype)
+    states = np.empty((3, units), weighted.dtype)
+    rest, following, arriving = states[0], states[1], states[2]
     multiples = golden(units)
     for b in range(first, last):
         rest[:] = 0
@@ -268,7 +307,7 @@ def _backward(
                 rest[n] = u - (one if u > threshold else zero)
                 potential[n] = u
         following[:] = 0
-        of_one, of_centred, of_rest = sums[b]
+        of_one, of_centred, of_rest = sums[b, 0], sums[b, 1], sums[b, 2]
         for back in range(time):  # upward, since LLVM vectorises nothing inside a loop that counts down
             t = time - 1 - back
             row, potential, spike_grad = weighted[b, t], result[b, t], grad[b, t if grad.shape[1] > 1 else 0]

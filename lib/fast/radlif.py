@@ -123,7 +123,8 @@ def _forward(
     current, received = np.empty(units, weighted.dtype), np.empty(units)
     flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
     for b in range(first, last):
-        potential, spike, adapting = np.zeros((3, units), weighted.dtype)
+        state = np.zeros((3, units), weighted.dtype)
+        potential, spike, adapting = state[0], state[1], state[2]
         for t in range(time):
             _advance(
                 weighted[b, t], factor, offset, leak, adaptation, outgoing, threshold,
@@ -171,7 +172,8 @@ def _backward(
     flags, places, multiples = np.empty(units, np.bool_), np.empty(units, np.int64), golden(units)
     sent = current
     for b in range(first, last):
-        potential, spike, adapting = np.zeros((3, units), weighted.dtype)
+        state = np.zeros((3, units), weighted.dtype)
+        potential, spike, adapting = state[0], state[1], state[2]
         for t in range(time):
             _advance(
                 weighted[b, t], factor, offset, leak, adaptation, outgoing, threshold,
@@ -182,7 +184,8 @@ def _backward(
             if len(outgoing) > 0:
                 for n in range(units):
                     spiked[b, t, n] = spike[n] > zero
-        p, k = np.zeros((2, units), weighted.dtype)
+        state = np.zeros((2, units), weighted.dtype)
+        p, k = state[0], state[1]
         for t in backwards:
             potential, adapting = result[b, t], kept[t]
             spike_grad = grad[b, t if grad.shape[1] > 1 else 0]

@@ -45,7 +45,7 @@ def train_map(
     freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
     """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
-    optimizer = torch.optim.Adam(learned(network.parameters()), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(decaying(network, weight_decay), lr=learning_rate, fused=True)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -72,8 +72,8 @@ def train_ivon(
     10). The effective sample size is ``ess_factor`` times the training utterances. Raises ``ValueError`` where the loss
     does not depend on a parameter.
     """
-    ess, priors = ess_factor * len(training.labels), {"weight_decay": weight_decay, "hess_init": hess_init}
-    optimizer = IVON(learned(network.parameters()), lr=learning_rate, ess=ess, beta2=beta2, **priors)
+    ess, groups = ess_factor * len(training.labels), decaying(network, weight_decay)
+    optimizer = IVON(groups, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -106,6 +106,18 @@ def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
+def decaying(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimiser: matrices, which decay, and vectors, which do not; there may be one of them alone.
+
+    Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler.
+    """
+    found = learned(network.parameters())
+    parts = {weight_decay: [one for one in found if one.ndim > 1], 0.0: [one for one in found if one.ndim < 2]}
+    if not weight_decay:
+        parts = {0.0: found}
+    return [{"params": part, "weight_decay": decay} for decay, part in parts.items() if part]
+
+
 @contextmanager
 def sampled_weights(optimizer: IVON) -> Iterator[None]:
     """ivon-opt's ``sampled_params``, which leaves the noisy weights behind when anything is raised inside it."""
@@ -122,11 +134,12 @@ def sampled_weights(optimizer: IVON) -> Iterator[None]:
 
 def gaussian(network: nn.Module, optimizer: IVON) -> MeanFieldGaussian:
     """The current posterior (equation 11): variance ``1 / (ess (hess + weight_decay))``."""
-    (group,) = optimizer.param_groups
-    std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
-    moving = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    pieces = zip(moving.items(), std.split([parameter.numel() for parameter in moving.values()]), strict=True)
-    stds = {name: piece.view(parameter.shape).to("cpu", copy=True) for (name, parameter), piece in pieces}
+    names, stds = {parameter: name for name, parameter in network.named_parameters()}, {}
+    for group in optimizer.param_groups:
+        std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
+        pieces = std.split([parameter.numel() for parameter in group["params"]])
+        for parameter, piece in zip(group["params"], pieces, strict=True):
+            stds[names[parameter]] = piece.view(parameter.shape).to("cpu", copy=True)
     return MeanFieldGaussian(network_state(network), stds)
 
 

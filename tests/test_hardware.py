@@ -100,7 +100,7 @@ def test_no_mismatch_changes_nothing(what, layer, features):
     assert equal(hardware.mismatched(state, network, what, 0, seed(0)), state)
     state["layers.0.leak"][:2] = torch.tensor([0.1, 2.0])  # which the network takes for the ends of its range
     changed = hardware.mismatched(state, network, what, 0, seed(0))
-    device = network if what == "weights" else hardware.without_clamping(network)
+    device = network if what == "weights" else hardware.without_bounds(network)
     assert torch.equal(logits(device, changed, features), logits(network, state, features))
 
 
@@ -150,9 +150,9 @@ def test_time_constants_are_multiplied_by_factors_of_the_level(many):
 
 
 @pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
-def test_without_clamping_neurons_take_their_parameters_as_they_are(layer, features):
+def test_without_bounds_neurons_take_their_parameters_as_they_are(layer, features):
     network = network_of(layer)
-    state, free = network_state(network), hardware.without_clamping(network)
+    state, free = network_state(network), hardware.without_bounds(network)
     assert torch.equal(logits(free, state, features), logits(network, state, features))
     outside = {name: tensor * 3 if name.startswith("layers.0.") else tensor for name, tensor in state.items()}
     assert not torch.equal(logits(free, outside, features), logits(network, outside, features))
@@ -167,7 +167,7 @@ def test_thresholds_are_those_of_neurons_with_their_own(layer, norm, features):
     network = network_of(layer, norm)
     changed = hardware.mismatched(network_state(network), network, "thresholds", 0.5, seed(3))
     noise, train = seed(3), features.transpose(0, 1)
-    other = hardware.without_clamping(network)
+    other = hardware.without_bounds(network)
     other.load_state_dict(changed, strict=False)
     for own, divided in zip(network.layers, other.layers, strict=True):
         threshold = (1 + 0.5 * torch.randn(own.leak.shape, generator=noise, dtype=torch.float64)).clamp(min=0.05)

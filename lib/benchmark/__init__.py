@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.benchmark.firing import firing
-from lib.network import LEAK_RANGE, SpikingClassifier, SpikingLayer, fast
+from lib.network import SpikingClassifier, SpikingLayer, fast
+from lib.neurons.clamped import BASELINE_LEAKS
 from lib.trainers import VALIDATION_SAMPLES, learned, sampled_weights
 
 INPUTS, CLASSES, DROPOUT = 40, 35, 0.1
@@ -204,7 +205,7 @@ class PeerLayer(SpikingLayer):
 
     def __init__(self, inputs: int, units: int, dropout: float, neurons: nn.Module, through: Callable):
         super().__init__(inputs, units, dropout)
-        self.leak, self.neurons, self.through = None, copy.deepcopy(neurons), through
+        self.raw_leak, self.neurons, self.through = None, copy.deepcopy(neurons), through
 
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
         weighted = self.linear(train)
@@ -225,7 +226,7 @@ def sparch(width: int) -> nn.Module:
 
 def snntorch(width: int) -> nn.Module:
     """Eshraghian et al. (2023): ``Leaky``, called for each time step."""
-    leaky = import_module("snntorch").Leaky(beta=torch.empty(width).uniform_(*LEAK_RANGE), learn_beta=True)
+    leaky = import_module("snntorch").Leaky(beta=torch.empty(width).uniform_(*BASELINE_LEAKS), learn_beta=True)
 
     def through(leaky, current):
         potential, train = leaky.reset_mem(), []

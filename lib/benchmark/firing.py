@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lib.network import LEAK_RANGE, SpikingClassifier, boxcar, lif_potential
+from lib.network import SpikingClassifier, boxcar, lif_potential
+from lib.neurons.clamped import BASELINE_LEAKS
 
 RATE = 0.05  # spikes a step and unit
 HALVINGS = 16  # of the interval in which the norm's weight is sought
@@ -27,7 +28,7 @@ def firing(network: SpikingClassifier, features: Tensor, rate: float = RATE) -> 
             rates[len(windows) :] = [float((spikes > 0).double().mean()) / (1 - layer.dropout)]
             low, high = (weight, high) if rates[-1] < rate else (low, weight)
         layer.norm.momentum = momentum
-        leak = torch.full((layer.outputs,), sum(LEAK_RANGE) / 2) if layer.leak is None else layer.held("leak")
+        leak = torch.full((layer.outputs,), sum(BASELINE_LEAKS) / 2) if layer.raw_leak is None else layer.leak
         weighted = layer.norm(layer.linear(train).flatten(0, 1)).view_as(spikes)
         windows.append(float(boxcar(lif_potential(weighted, leak)).double().mean()))
         train = spikes

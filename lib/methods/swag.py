@@ -12,7 +12,7 @@ from lib.methods.base import Method, batch_size, dropout, learning_rate, patienc
 from lib.methods.families import LowRankGaussian
 from lib.posteriors import PointMass, Posterior, State, network_state
 from lib.settings import real, setting, whole
-from lib.trainers import Objective, learned
+from lib.trainers import Objective, decaying
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             left = epochs - self.swag_from
             raise ValueError(f"SWAG needs 2 or more epochs after swag_from, not {left}: train for longer")
         optimizer = torch.optim.Adam(
-            learned(network.parameters()), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            decaying(network, self.weight_decay), lr=self.learning_rate, fused=True
         )
         iterates, collecting = Iterates(self.rank), False
 

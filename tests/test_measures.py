@@ -192,7 +192,7 @@ def test_norms_are_those_of_all_weights(measured):
 def test_the_spread_of_ivon_says_how_far_its_curvature_went(measured):
     found, run = measured("spread", "ivon"), measured.run("ivon")
     std = run.posterior.std
-    assert list(found.index) == ["weights", "norm", "leak", "readout", "layer 1", "all"]
+    assert set(found.index) == {"weights", "norm", "leak", "readout", "layer 1", "all"}
     everything = np.concatenate([one.flatten().double() for one in std.values()])
     assert found["std"]["all"] == pytest.approx(everything.mean())
     assert found["variation"]["all"] == pytest.approx(everything.std(ddof=1) / everything.mean())
@@ -225,9 +225,7 @@ def test_progress_says_how_the_validation_loss_ended(measured):
     (found,) = measured("progress", "map").to_dict("records")
     assert found["slope"] == pytest.approx(losses[1] - losses[0])
     assert found["validation_loss"] == losses.min()
-    run.history.drop(index=1, inplace=True)
-    (alone,) = MEASURES["progress"](run, None, None).to_dict("records")
-    assert np.isnan(alone["slope"])
+    assert np.isnan(measured("progress", "map", chosen={"epochs": 1})["slope"][0])
 
 
 @pytest.mark.parametrize("method", ["map", "ivon", "ensemble", "sbnn"])

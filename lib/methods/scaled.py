@@ -1,6 +1,6 @@
 """Noise put around a trained network afterwards: one factor for its size, by the validation NLL.
 
-This is training-free Bayesianization (Shi et al. 2024), but for the choice: theirs is the widest noise that raises the
+This is training-free Bayesianization (Shi et al. 2025), but for the choice: theirs is the widest noise that raises the
 loss by no more than a tolerance, ours the noise of the lowest loss, which may be none.
 """
 

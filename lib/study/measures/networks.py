@@ -6,6 +6,7 @@ from timeit import timeit
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lib import hardware, landscape, methods, posteriors, runs
 from lib.features import Frames
@@ -15,7 +16,6 @@ from lib.networks import activity as activities
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.runs import Run
 from lib.study.measures.common import Place
-
 
 # Epochs over which the end of training is looked at.
 LAST = 5
@@ -76,7 +76,7 @@ def spread(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, "index", columns=["std", "variation", "curvature"]).rename_axis("group")
 
 
-def curvature(run: Run, frames: Frames, std: torch.Tensor) -> torch.Tensor:
+def curvature(run: Run, frames: Frames, std: Tensor) -> Tensor:
     """h over ``hess_init``, by equation 11: ``std^2 = 1 / (ess (h + weight_decay))``."""
     method = run.setup.method
     ess = method.ess_factor * len(frames.part("train").labels) / (1 + run.setup.copies)

@@ -62,27 +62,28 @@ def train_map(
 def train_ivon(
     network: nn.Module, training: Examples, validation: Examples, *,
     learning_rate: float = 0.39, weight_decay: float = 1e-3,
-    ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999,
+    ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999, draws: int = 1,
     batch_size: int = 32, patience: int = 4,
     freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:  # fmt: skip
     """A mean-field Gaussian of high evidence lower bound (equation 7), and the history, by IVON (Shen et al. 2024).
 
-    One sample of the weights a step stands for the expectation (equation 9), ``weight_decay`` for the prior (equation
-    10). The effective sample size is ``ess_factor`` times the training utterances. Raises ``ValueError`` where the loss
-    does not depend on a parameter.
+    The mean over ``draws`` samples of the weights a step stands for the expectation (equation 9), ``weight_decay`` for
+    the prior (equation 10). The effective sample size is ``ess_factor`` times the training utterances. With ``beta2``
+    1 the curvature stays ``hess_init``. Raises ``ValueError`` where the loss does not depend on a parameter.
     """
     ess, groups = ess_factor * len(training.labels), decaying(network, weight_decay)
     optimizer = IVON(groups, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        with sampled_weights(optimizer):
-            loss, logits = objective(network, features, labels)
-            loss.backward()
-            for name, parameter in network.named_parameters():
-                if parameter.requires_grad and parameter.grad is None:
-                    raise ValueError(f"the loss does not depend on {name!r}: set its requires_grad to False")
+        for _ in range(draws):  # whose gradients the optimiser averages
+            optimizer.zero_grad()
+            with sampled_weights(optimizer):
+                loss, logits = objective(network, features, labels)
+                loss.backward()
+                for name, parameter in network.named_parameters():
+                    if parameter.requires_grad and parameter.grad is None:
+                        raise ValueError(f"the loss does not depend on {name!r}: set its requires_grad to False")
         optimizer.step()
         return logits
 

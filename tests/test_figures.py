@@ -175,8 +175,12 @@ def lab(colour, cones):
 
 
 @pytest.mark.parametrize(("cones", "apart"), [("all", 40), ("no red", 23), ("no green", 23)])
-def test_any_two_methods_are_told_apart_by_colour(cones, apart):
-    seen = [lab(look["color"], np.array(CONES[cones])) for look in looks(NAMES).values()]
+def test_any_two_methods_are_told_apart_by_colour_or_are_of_one_base(cones, apart):
+    colours = dict.fromkeys(look["color"] for look in looks(NAMES).values())
+    for colour in colours:
+        alike = [method for method in METHODS.values() if method.colour == colour]
+        assert all(other.made_of == (alike[0],) for other in alike[1:])
+    seen = [lab(colour, np.array(CONES[cones])) for colour in colours]
     assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) >= apart
 
 

@@ -35,11 +35,12 @@ def measured(monkeypatch, tmp_path, toy_frames):
 
     monkeypatch.setattr(Place, "frames", frames)
 
-    def of(measure, method, split=None, **settings):
-        return MEASURES[measure](of.run(method, split), toy_frames, Place(None, tmp_path), **settings)
+    def of(measure, method, split=None, chosen=None, **settings):
+        return MEASURES[measure](of.run(method, split, chosen), toy_frames, Place(None, tmp_path), **settings)
 
-    def run(method, split=None):
-        return runs.train(Setup.of(CHOSEN | {"method": method, "split": split}), toy_frames, tmp_path / "runs")
+    def run(method, split=None, chosen=None):
+        settings = CHOSEN | {"method": method, "split": split} | (chosen or {})
+        return runs.train(Setup.of(settings), toy_frames, tmp_path / "runs")
 
     of.run, of.frames, of.test = run, toy_frames, toy_frames.part("test")
     of.predicted = lambda method, samples, test=of.test: runs.predicted(run(method), toy_frames, test.features, samples)
@@ -186,6 +187,45 @@ def test_norms_are_those_of_all_weights(measured):
         assert found[column]["all"] == pytest.approx(float(tensors.norm()), rel=1e-5)
         assert found[column]["all"] == pytest.approx(np.hypot(found[column]["hidden"], found[column]["readout"]))
     assert list(measured("weight_norms", "map")) == ["mean"]
+
+
+def test_the_spread_of_ivon_says_how_far_its_curvature_went(measured):
+    found, run = measured("spread", "ivon"), measured.run("ivon")
+    std = run.posterior.std
+    assert set(found.index) == {"weights", "norm", "leak", "readout", "layer 1", "all"}
+    everything = np.concatenate([one.flatten().double() for one in std.values()])
+    assert found["std"]["all"] == pytest.approx(everything.mean())
+    assert found["variation"]["all"] == pytest.approx(everything.std(ddof=1) / everything.mean())
+    readout = np.concatenate([std[name].flatten().double() for name in std if not name.startswith("layers.")])
+    assert found["std"]["readout"] == pytest.approx(readout.mean())
+    # In four steps with a memory of 0.9999.
+    assert found["curvature"]["all"] == pytest.approx(1, abs=0.05)
+    assert not found["curvature"].eq(1).any()
+
+
+def test_a_curvature_that_is_held_is_the_one_that_was_put_in(measured):
+    found = measured("spread", "ivon", chosen={"beta2": 1.0})
+    assert found["variation"].to_numpy() == pytest.approx(0, abs=1e-5)
+    assert found["curvature"].to_numpy() == pytest.approx(1, rel=1e-5)
+    std = (6.5 * 20 * (0.42 + 1e-3)) ** -0.5
+    assert found["std"].to_numpy() == pytest.approx(std, rel=1e-5)
+
+
+def test_other_gaussians_have_a_spread_without_a_curvature_and_points_none(measured):
+    permuted = measured("spread", "ivon-permuted")
+    assert permuted["curvature"].isna().all()
+    assert permuted["std"]["all"] == pytest.approx(measured("spread", "ivon")["std"]["all"], rel=1e-6)
+    assert measured("spread", "map").empty
+    assert list(measured("spread", "map")) == list(permuted)
+
+
+def test_progress_says_how_the_validation_loss_ended(measured):
+    run = measured.run("map")
+    losses = run.history["validation_loss"]
+    (found,) = measured("progress", "map").to_dict("records")
+    assert found["slope"] == pytest.approx(losses[1] - losses[0])
+    assert found["validation_loss"] == losses.min()
+    assert np.isnan(measured("progress", "map", chosen={"epochs": 1})["slope"][0])
 
 
 @pytest.mark.parametrize("method", ["map", "ivon", "ensemble", "sbnn"])

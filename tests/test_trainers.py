@@ -58,6 +58,10 @@ def test_minibatches_take_every_utterance_once_and_never_one_alone(utterances, b
 # Maximum a posteriori
 
 
+def linear_network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(30, 3, bias=False)).double()
+
+
 def in_double(examples):
     return SimpleNamespace(features=examples.features.double(), labels=examples.labels)
 
@@ -108,6 +112,26 @@ def test_the_spread_is_equation_11_of_the_optimiser_s_hessian(optimizers):
     std = np.concatenate([posterior.std[name].flatten() for name, _ in network.named_parameters()])
     np.testing.assert_allclose(std, expected, rtol=1e-6)
     assert all(torch.equal(posterior.mean[name], parameter) for name, parameter in network.named_parameters())
+
+
+def test_a_step_takes_the_mean_over_its_draws_and_at_beta2_of_1_the_curvature_stays(optimizers):
+    network, training = linear_network(), in_double(TRAINING)
+    start, gradients = network[1].weight.detach().clone(), []
+
+    def remembering(network, features, labels):
+        loss = cross_entropy(network(features), labels)
+        gradients.append(torch.autograd.grad(loss, network[1].weight, retain_graph=True)[0])
+        return loss, network(features)
+
+    posterior, _ = train(
+        "ivon", network, training, in_double(VALIDATION), batch_size=26, epochs=1, draws=3, objective=remembering,
+        learning_rate=0.2, weight_decay=0.1, ess_factor=5.0, hess_init=0.5, beta2=1.0,
+    )  # fmt: skip
+    assert len(gradients) == 3
+    assert not torch.equal(gradients[0], gradients[1])
+    expected = start - 0.2 * (sum(gradients) / 3 + 0.1 * start)
+    torch.testing.assert_close(posterior.mean["1.weight"], expected, rtol=1e-9, atol=1e-12)
+    assert all((group["hess"] == 0.5).all() for group in optimizers[0].param_groups)
 
 
 def statistics(state):

@@ -24,6 +24,7 @@ MEASURES = {
     "progress": networks.progress,
     "activity": networks.activity,
     "weight_norms": networks.weight_norms,
+    "spread": networks.spread,
     "weight_rms": networks.weight_rms,
     "cost": networks.cost,
     "slices": lines.of_slices,

@@ -1,26 +1,37 @@
-"""What a trained network is: how its training ended, what goes on in it, how large its weights are, what it costs."""
+"""What a trained network is: how its training ended, its activity, its weights and their spread, what it costs."""
 
 from dataclasses import replace
 from timeit import timeit
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lib import hardware, landscape, methods, posteriors, runs
 from lib.features import Frames
+from lib.methods.ivon import IVON
 from lib.network import LEAK_RANGE
 from lib.networks import activity as activities
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.runs import Run
 from lib.study.measures.common import Place
 
+# Epochs over which the end of training is looked at.
+LAST = 5
+
 
 def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
-    """Had training come to its end? The best epoch, the losses there, and the share of the learning rate at the end."""
-    best = run.history.loc[run.history["validation_loss"].idxmin()]
-    rates = run.history["learning_rate"]
-    losses = {name: best[name] for name in ("train_loss", "validation_loss")}
-    return pd.DataFrame([{"epoch": int(best["epoch"])} | losses | {"rate_left": rates.iloc[-1] / rates.iloc[0]}])
+    """Had training come to its end? The best epoch, the losses there, and how far from its end the last epoch was.
+
+    ``rate_left`` is the share of the learning rate that was left, ``slope`` that of the validation loss over the last
+    ``LAST`` epochs, in nats an epoch: below zero it still fell. NaN for a single epoch.
+    """
+    losses, rates = run.history["validation_loss"], run.history["learning_rate"]
+    best, last = run.history.loc[losses.idxmin()], losses.tail(LAST)
+    found = {"epoch": int(best["epoch"])} | {name: best[name] for name in ("train_loss", "validation_loss")}
+    slope = np.polyfit(range(len(last)), last, 1)[0] if len(last) > 1 else np.nan
+    return pd.DataFrame([found | {"rate_left": rates.iloc[-1] / rates.iloc[0], "slope": slope}])
 
 
 def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:
@@ -43,6 +54,33 @@ def weight_norms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     parts = [[name for name, _ in landscape.parameters_of(network, part)] for part in landscape.PARTS]
     norms = {name: [landscape.weight_norm(state, part) for part in parts] for name, state in states.items()}
     return pd.DataFrame(norms, index=pd.Index(landscape.PARTS, name="part"))
+
+
+def spread(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """Of a Gaussian the standard deviations, by group of parameters, by hidden layer, and of all; else no row.
+
+    ``std`` is their mean, ``variation`` their standard deviation over it: 0 where they are the ones that were put in.
+    ``curvature`` is the mean of IVON's h at the end over ``hess_init``, where it began; without IVON it is NaN.
+    """
+    posterior, network = run.posterior, run.network(frames)
+    stds = posterior.std if isinstance(posterior, MeanFieldGaussian) else {}
+    groups = landscape.parameter_groups(network)
+    for number, (name, _) in enumerate(network.layers.named_children(), start=1):
+        groups[f"layer {number}"] = [one for one in stds if one.startswith(f"layers.{name}.")]
+    rows = {}
+    for group, names in (groups | {"all": list(stds)}).items():
+        if found := [stds[name].flatten().double() for name in names if name in stds]:
+            std = torch.cat(found)
+            moved = float(curvature(run, frames, std).mean()) if isinstance(run.setup.method, IVON) else np.nan
+            rows[group] = {"std": float(std.mean()), "variation": float(std.std() / std.mean()), "curvature": moved}
+    return pd.DataFrame.from_dict(rows, "index", columns=["std", "variation", "curvature"]).rename_axis("group")
+
+
+def curvature(run: Run, frames: Frames, std: Tensor) -> Tensor:
+    """h over ``hess_init``, by equation 11: ``std^2 = 1 / (ess (h + weight_decay))``."""
+    method = run.setup.method
+    ess = method.ess_factor * len(frames.part("train").labels) / (1 + run.setup.copies)
+    return (1 / (ess * std**2) - method.weight_decay) / method.hess_init
 
 
 def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from lib.files import serve_the_nameless
 from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, network_state
 
 VALIDATION_SAMPLES = 4
-FIRING_RATE_UTTERANCES = 256  # enough for two digits
+FIRING_RATE_UTTERANCES = 256  # at most: enough for two digits
 DIVERGED = 10  # a loss this many times that of a uniform guess does not come back
 
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -255,6 +255,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     figures |= {"validation_accuracy": metrics.accuracy(predicted, validation.labels)}
     if getattr(network, "fires", False):
         with posteriors.evaluating(network, posterior.noisy):
-            spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
+            apart = -(-len(validation.labels) // FIRING_RATE_UTTERANCES)  # a set's words and speakers stand in order
+            spikes = network.hidden_spikes(validation.features[::apart].to(next(network.parameters())))
         figures |= {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}
     return figures

@@ -1,17 +1,20 @@
 """What a study measures of a run: each table against the library's own figures, on a toy set."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lib import landscape, metrics, posteriors, runs, slices
 from lib.setup import Setup
-from lib.study.measures import MEASURES
-from lib.study.measures.common import Place, unit_direction
+from lib.study.measures import MEASURES, common
+from lib.study.measures.common import Place, balanced, direction_in
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
 
@@ -95,7 +98,48 @@ def test_an_ensemble_takes_and_holds_more(measured):
 
 
 PARTS = ["all", "hidden", "readout", "filters"]
-LINES = {"directions": dict.fromkeys(PARTS, 2), "points": 9, "radius": 1.0, "samples": [1, 3], "examples": 12}
+LINES = {
+    "directions": dict.fromkeys(PARTS, 2), "points": 9, "radius": dict.fromkeys(PARTS, 1.0), "samples": [1, 3],
+    "examples": 12,
+}  # fmt: skip
+
+
+@given(
+    utterances=st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcd")), min_size=1, max_size=60),
+    number=st.integers(1, 70),
+)
+def test_classes_occur_equally_often_and_so_do_the_speakers_of_each(utterances, number):
+    labels, speakers = (np.array(column) for column in zip(*utterances, strict=True))
+    chosen = balanced(labels, speakers, number)
+    assert len(set(chosen)) == len(chosen) == min(number, len(labels))
+    np.testing.assert_array_equal(chosen, balanced(labels, speakers, number))
+    np.testing.assert_array_equal(chosen[: number // 2], balanced(labels, speakers, number // 2))
+    of_class, there = Counter(labels[chosen].tolist()), Counter(labels.tolist())
+    # Nothing that has some left comes more than once less than another.
+    assert all(of_class[one] == there[one] or of_class[one] >= max(of_class.values()) - 1 for one in there)
+    for label in of_class:
+        heard = Counter(speakers[chosen][labels[chosen] == label].tolist())
+        there = Counter(speakers[labels == label].tolist())
+        assert all(heard[one] == there[one] or heard[one] >= max(heard.values()) - 1 for one in there)
+
+
+def test_minibatches_are_near_equal_and_each_has_all_classes(measured, monkeypatch):
+    monkeypatch.setattr(common, "MINIBATCH", 7)
+    batches = common.test_batches(measured.frames, 18)
+    assert [Counter(labels.tolist()) for _, labels in batches] == 3 * [Counter({0: 2, 1: 2, 2: 2})]
+    assert [len(features) for features, _ in common.test_batches(measured.frames, 20)] == [7, 7, 6]
+    chosen = common.test_utterances(measured.frames, 18)
+    for index, (features, label) in enumerate(zip(chosen.features, chosen.labels, strict=True)):
+        place = (measured.test.features == features).all(dim=(1, 2)).nonzero().item()
+        assert label == measured.test.labels[place]
+        assert chosen.speakers[index] == measured.test.speakers[place]
+
+
+def test_the_table_of_utterances_counts_them(measured):
+    found = measured("heard_on", "map", examples=10)
+    assert sorted(found["utterances"]) == [3, 3, 4]
+    assert set(found.index) == {"low", "middle", "high"}
+    assert found["speakers"].tolist() == [2, 2, 2]
 
 
 def test_angularity_is_that_of_its_lines(measured):
@@ -107,9 +151,10 @@ def test_angularity_is_that_of_its_lines(measured):
     assert found["angularity"].loc[("hidden", 3), "roughness"] == pytest.approx(expected)
     # At alpha 0 all lines of one number of samples meet in the loss of the averaged prediction.
     run, noise = measured.run("ivon"), torch.Generator().manual_seed(0)
-    drawn = posteriors.predict(run.network(measured.frames), run.posterior, measured.test.features[:12], 3, noise)
+    chosen = common.test_utterances(measured.frames, 12)
+    drawn = posteriors.predict(run.network(measured.frames), run.posterior, chosen.features, 3, noise)
     meeting = lines.xs((3, 0.0), level=("samples", "alpha"))
-    np.testing.assert_allclose(meeting, metrics.negative_log_likelihood(drawn, measured.test.labels[:12]), rtol=1e-5)
+    np.testing.assert_allclose(meeting, metrics.negative_log_likelihood(drawn, chosen.labels), rtol=1e-5)
     both = measured("angularity", "ivon", **LINES)
     pd.testing.assert_frame_equal(both["angularity_lines"], found["angularity_lines"])
     assert not both["angularity"].equals(found["angularity"])  # the mean over two directions
@@ -121,13 +166,15 @@ def test_a_point_has_one_sample_and_its_readout_a_smooth_line(measured):
     assert found.loc[("readout", 1), "exponent"] == pytest.approx(4, abs=0.2)
 
 
-def test_a_filter_normalised_direction_has_unit_norm_and_moves_each_filter_by_the_same_share(measured):
+@pytest.mark.parametrize("scale", [1, 3])
+def test_among_filters_a_distance_is_the_share_by_which_each_one_moves(measured, scale):
     run = measured.run("map")
-    state = run.posterior.mean
-    direction = unit_direction(run.network(measured.frames), state, "filters", 1)
-    assert landscape.weight_norm(direction, direction) == pytest.approx(1)
+    state = {name: scale * tensor for name, tensor in run.posterior.mean.items()}
+    direction = direction_in(run.network(measured.frames), state, "filters", 1)
     shares = torch.cat([tensor.norm(dim=1) / state[name].norm(dim=1) for name, tensor in direction.items()])
-    torch.testing.assert_close(shares, shares[:1].expand_as(shares))
+    torch.testing.assert_close(shares, torch.ones_like(shares))
+    whole = direction_in(run.network(measured.frames), state, "hidden", 1)
+    assert landscape.weight_norm(whole, whole) == pytest.approx(1)
 
 
 def test_slices_are_of_the_point_and_where_there_is_a_deviation_of_the_average(measured):
@@ -137,12 +184,56 @@ def test_slices_are_of_the_point_and_where_there_is_a_deviation_of_the_average(m
 
 
 def test_jumps_are_found_close_by_but_not_where_only_the_readout_moves(measured):
-    found = measured("fine_slices", "map", points=65, directions=2, radius=0.05, examples=40)
+    how = {"points": 65, "directions": 2, "radius": 0.05, "within": 1.0, "examples": 40}
+    found = measured("fine_slices", "map", **how)
     assert found["fine_slices"]["jumps"]["readout"] == 0 < found["fine_slices"]["jumps"]["hidden"]
     hidden = found["fine_slices_lines"].loc[("hidden", 1), "nll"].diff().abs()
     # Hidden weights act only through spikes: between two jumps the loss stands still.
     assert hidden.lt(1e-12).sum() > 20
     assert found["fine_slices"]["jump_size"]["hidden"] > hidden.median()
+    lines = found["fine_slices_lines"]["nll"].unstack("alpha")
+    jumps = [landscape.jumps(lines.columns.to_numpy(), lines.loc["hidden", n].to_numpy()) for n in range(2)]
+    assert found["fine_slices"]["intensity"]["hidden"] == np.mean([one.intensity for one in jumps])
+    # The lines pass no common point: each lies at a place of its own.
+    assert lines[0.0].nunique() == 2 * 3
+    at_mean = measured("fine_slices", "map", **how | {"within": 0.0})["fine_slices_lines"]["nll"].unstack("alpha")
+    assert np.ptp(at_mean[0.0]) < 1e-12
+
+
+STRUCTURE = {
+    "directions": {"all": 2, "readout": 1}, "points": 33, "radius": {"all": 1.0, "readout": 0.5}, "zooms": 1,
+    "samples": 3, "examples": 12,
+}  # fmt: skip
+
+
+def test_the_structure_function_goes_on_from_the_lines_to_those_close_by(measured):
+    found = measured("structure", "map", **STRUCTURE)
+    assert set(found["structure_fit"].index) == {("all", "single"), ("readout", "single")}
+    square = found["structure"]["square"].xs("single", level="loss").unstack("part")
+    np.testing.assert_allclose(square["all"].dropna().index, 2.0 ** np.arange(-8, 0))
+    alphas, network = np.linspace(-1, 1, 33), measured.run("map").network(measured.frames).double()
+    mean = measured.run("map").posterior.mean
+    state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in mean.items()}
+    batches = [(features.double(), labels) for features, labels in common.test_batches(measured.frames, 12)]
+    for place, reach, scales in ((0, 1, slice(4, 8)), (None, 1 / 16, slice(0, 4))):
+        expected = []
+        for number in range(2):
+            middle = np.random.default_rng(number).uniform(-1, 1) if place is None else place
+            direction = direction_in(network, state, "all", number)
+            losses = slices.deterministic_loss(network, state, direction, middle + reach * alphas, batches)
+            expected.append(landscape.structure_function(reach * alphas, losses)["square"])
+        np.testing.assert_allclose(square["all"].dropna().iloc[scales], np.mean(expected, axis=0), rtol=1e-6)
+    # The readout's loss is smooth over all of them.
+    smooth, fit = square["readout"].dropna(), found["structure_fit"].loc[("readout", "single")]
+    np.testing.assert_allclose(smooth, fit["curvature"] ** 2 * smooth.index.to_numpy() ** 4, rtol=0.1)
+
+
+def test_averages_have_structure_functions_of_their_own(measured):
+    square = measured("structure", "ivon", **STRUCTURE)["structure"]["square"].unstack("loss")
+    assert list(square) == ["single", "losses averaged", "probabilities averaged"]
+    # No average of S curves has more than they have in the mean.
+    assert (square["losses averaged"] <= square["single"]).all()
+    assert square.loc["readout"].nunique(axis=1).gt(1).all()
 
 
 def test_single_precision_is_near_double(measured):

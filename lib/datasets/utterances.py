@@ -187,8 +187,8 @@ class Utterances:
                 raise ValueError(f"it does not hold features of shape {shape}")
             if features.dtype.kind == "f" and not np.isfinite(features.sum()):
                 raise ValueError("it holds features that are not finite numbers")
-        labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
-        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
+        labels, parts, speakers = torch.from_numpy(self.labels[places]), self.parts[places], self.speakers[places]
+        return Frames(torch.from_numpy(features), labels, parts, speakers, self.class_names, settings["data"], heard)
 
 
 def mapped(path: Path) -> np.ndarray:

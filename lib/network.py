@@ -3,7 +3,6 @@
 Features are [batch, time, features] and spike trains [time, batch, units]: time comes first where it is looped over.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -92,10 +91,10 @@ class SpikingLayer(nn.Module):
     """Linear map, batch normalisation, LIF neurons, dropout on their spikes.
 
     Another neuron is a subclass: it adds parameters, overrides ``spikes``, and says in ``ranges`` between what its
-    parameters lie, and in ``groups`` what they do. What is learnt of such a parameter, ``raw_leak`` for ``leak``, is
-    where it lies in its range, on the scale of a sigmoid, which has a gradient everywhere; unless ``bounded`` it is the
-    value itself. ``kernel`` names the compiled form in ``fast``; a subclass does not inherit it, and without one of its
-    own takes the plain way. Leaks start evenly spread.
+    parameters lie, and in ``groups`` what each does. What is learnt of such a parameter (``raw_leak`` of ``leak``) is
+    the logit of its place in the range, which has a gradient everywhere; unless ``bounded`` it is the value itself.
+    ``kernel`` names the compiled form in ``fast``; a subclass does not inherit it, and without one of its own takes the
+    plain way. Leaks start evenly spread.
     """
 
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
@@ -183,13 +182,9 @@ class SpikingClassifier(nn.Module):
     kernel: ClassVar[str] = "rates"
 
     def __init__(
-        self,
-        num_features: int,
-        num_classes: int,
-        hidden_sizes: Sequence[int] = (128, 128),
-        dropout: float = 0.1,
+        self, num_features: int, num_classes: int, hidden_sizes: Sequence[int] = (128, 128), dropout: float = 0.1,
         layer: Callable[[int, int, float], nn.Module] = SpikingLayer,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if not hidden_sizes or min(num_features, num_classes, *hidden_sizes) < 1:
             raise ValueError("a network needs at least one hidden layer, and every size at least 1")

@@ -108,15 +108,13 @@ def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def decaying(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimiser: matrices, which decay, and vectors, which do not; there may be one of them alone.
+    """Groups for an optimiser: matrices, which decay, and vectors, which do not, where there are any.
 
     Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler.
     """
     found = learned(network.parameters())
-    parts = {weight_decay: [one for one in found if one.ndim > 1], 0.0: [one for one in found if one.ndim < 2]}
-    if not weight_decay:
-        parts = {0.0: found}
-    return [{"params": part, "weight_decay": decay} for decay, part in parts.items() if part]
+    parts = [(weight_decay, [one for one in found if one.ndim > 1]), (0.0, [one for one in found if one.ndim < 2])]
+    return [{"params": part, "weight_decay": decay} for decay, part in parts if part]
 
 
 @contextmanager

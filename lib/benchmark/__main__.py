@@ -22,6 +22,7 @@ from lib.benchmark import DROPOUT, INPUTS, Case, Shape, firing, multiplied, ours
 from lib.files import atomic_write
 from lib.network import SpikingLayer, fast
 from lib.neurons import NEURONS
+from lib.neurons.clamped import clamped
 from lib.posteriors import MeanFieldGaussian, network_state, predict
 from lib.runs import DATA
 from lib.settings import folder_named
@@ -35,8 +36,8 @@ TOGETHER = 8  # steps of two processes: so many that one's ending before the oth
 
 # The baseline's layers, and what it calls our parameters.
 THEIR_LAYERS = {"lif": "LIFLayer", "adlif": "adLIFLayer", "rlif": "RLIFLayer", "radlif": "RadLIFLayer"}
-THEIR_NAMES = {"linear.weight": "W.weight", "leak": "alpha", "adaptation_leak": "beta"}
-THEIR_NAMES |= {"adaptation_potential": "a", "adaptation_spike": "b"}
+THEIR_NAMES = {"linear.weight": "W.weight", "raw_leak": "alpha", "raw_adaptation_leak": "beta"}
+THEIR_NAMES |= {"raw_adaptation_potential": "a", "raw_adaptation_spike": "b"}
 
 
 def step_cases(stack: ExitStack, shape: Shape, device: str) -> list[Case]:
@@ -133,7 +134,7 @@ def layer_cases(stack: ExitStack, shape: Shape, neuron: str) -> list[Case]:
 
     Both run in this process, which keeps the memory that is freed, to the baseline's advantage.
     """
-    layer, (features, _) = NEURONS[neuron](INPUTS, shape.width, DROPOUT), shape.minibatch()
+    layer, (features, _) = clamped(NEURONS[neuron])(INPUTS, shape.width, DROPOUT), shape.minibatch()
     nn.init.constant_(layer.norm.weight, NORM_SCALE)
     train, grad = features.transpose(0, 1).contiguous(), torch.randn(shape.batch, shape.frames, shape.width)
     steps = {"ours": layer_step(layer, train, grad.transpose(0, 1).contiguous())}

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.fast.cpu import compiled, over_shares
+from lib.fast.cpu import compiled
 from lib.fast.sparse import FORWARD, pays
+from lib.fast.threads import over_shares
 from lib.fast.vectors import add_rows, wide
 
 State = Mapping[str, Tensor]

@@ -40,9 +40,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
         if epochs < self.swag_from + 2:
             left = epochs - self.swag_from
             raise ValueError(f"SWAG needs 2 or more epochs after swag_from, not {left}: train for longer")
-        optimizer = torch.optim.Adam(
-            decaying(network, self.weight_decay), lr=self.learning_rate, fused=True
-        )
+        optimizer = torch.optim.Adam(decaying(network, self.weight_decay), lr=self.learning_rate, fused=True)
         iterates, collecting = Iterates(self.rank), False
 
         def begin_epoch(epoch: int) -> None:

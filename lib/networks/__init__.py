@@ -28,9 +28,8 @@ NETWORKS: dict[str, Callable[["NetworkSettings"], type[nn.Module]]] = {
     "gru": lambda shape: GRU,
 }
 NORMS = ("batch", "layer", "none")
-SHARE = several(real(0, 1))
 INTERVAL = Range(
-    lambda value: SHARE.fits(value) and len(value) == 2 and value[0] < value[1],
+    lambda value: several(real(0, 1)).fits(value) and len(value) == 2 and value[0] < value[1],
     "two numbers from 0 to 1, the lower one first",
 )
 
@@ -39,11 +38,11 @@ INTERVAL = Range(
 class NetworkSettings(Settings):
     """What determines a network beside the sizes of its data and its method's dropout.
 
-    ``neuron`` is the spiking network's; its neurons' parameters are held to their ranges by a "sigmoid", or by the
-    baseline's "clamp" (``leaks``), and ``leak_range`` is another range for the leaks. ``readout`` is "rate", the paper's linear map of normalised means over time, or
-    "softmax", the baseline's; ``norm``, of the readout too, is that of ``normaliser``; ``bias`` gives one to
-    the linear maps that otherwise have none. ``bidirectional`` layers hear each sequence backwards too, with the same
-    weights, and have two outputs for each unit.
+    ``neuron`` is the spiking network's. ``leaks`` says what holds its neurons' parameters to their ranges: a "sigmoid",
+    or the baseline's "clamp", which has the baseline's range of leaks too; ``leak_range`` puts another in its place.
+    ``readout`` is "rate", the paper's linear map of normalised means over time, or "softmax", the baseline's; ``norm``,
+    of the readout too, is that of ``normaliser``; ``bias`` gives one to the linear maps that otherwise have none.
+    ``bidirectional`` layers hear each sequence backwards too, with the same weights; each unit then has two outputs.
     """
 
     hidden_sizes: Sequence[int] = setting([128, 128], several(whole(1, 100_000)))

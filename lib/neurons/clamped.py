@@ -1,6 +1,6 @@
 """The baseline's way of holding neurons' parameters to their ranges (Bittar & Garner 2022): a clamp.
 
-Beyond its range a parameter has no gradient, and only weight decay moves it, towards 0.
+Beyond its range a parameter has no gradient.
 """
 
 import math
@@ -19,9 +19,6 @@ BASELINE_LEAKS = (math.exp(-1 / 5), math.exp(-1 / 25))
 class Clamped(SpikingLayer):
     """A ``SpikingLayer`` that learns the values of its neurons' parameters, and clamps them where it uses them."""
 
-    ranges = SpikingLayer.ranges | {"leak": BASELINE_LEAKS}
-    kernel = "lif"
-
     def within(self, name: str, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return raw.clamp(*self.ranges[name]) if self.bounded else raw
 
@@ -31,12 +28,13 @@ class Clamped(SpikingLayer):
 
 @cache
 def clamped(kind: type[SpikingLayer]) -> type[SpikingLayer]:
-    """The same kind of layer, its parameters clamped, and computed by the same kernel."""
-    return type(f"Clamped{kind.__name__}", (Clamped, kind), {"ranges": kind.ranges, "kernel": vars(kind).get("kernel")})
+    """The baseline's layer of these neurons: its ranges and its clamp, computed by the same kernel."""
+    own = {"kernel": vars(kind).get("kernel")}
+    return with_leaks(type(f"Clamped{kind.__name__}", (Clamped, kind), own), *BASELINE_LEAKS)
 
 
 @cache
 def with_leaks(kind: type[SpikingLayer], low: float, high: float) -> type[SpikingLayer]:
     """The same kind of layer, its leaks in another range."""
-    ranges = kind.ranges | {"leak": (low, high)}
-    return type(kind.__name__, (kind,), {"ranges": ranges, "kernel": vars(kind).get("kernel")})
+    own = {"ranges": kind.ranges | {"leak": (low, high)}, "kernel": vars(kind).get("kernel")}
+    return type(kind.__name__, (kind,), own)

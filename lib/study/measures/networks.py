@@ -10,8 +10,11 @@ from torch import Tensor
 
 from lib import hardware, landscape, methods, posteriors, runs
 from lib.features import Frames
+<<<<<<< HEAD
 from lib.methods.ivon import IVON
 from lib.network import LEAK_RANGE
+=======
+>>>>>>> leaks4
 from lib.networks import activity as activities
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.runs import Run
@@ -84,18 +87,10 @@ def curvature(run: Run, frames: Frames, std: Tensor) -> Tensor:
 
 
 def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
-    """At the posterior's mean: the root mean square of all weights between units, and where the leaks stand.
-
-    ``leak`` is their mean as the network uses them, ``longest_leaks`` the share of them at the upper end of the range.
-    """
-    mean = run.posterior.mean
-    weights = torch.cat([mean[name].flatten() for name in hardware.weight_matrices(run.network(frames))])
-    found = {"weights": float(weights.square().mean().sqrt())}
-    if leaks := [tensor for name, tensor in mean.items() if name.endswith(".leak")]:
-        held = torch.cat(leaks).clamp(*LEAK_RANGE)
-        at_end = held == held.new_tensor(LEAK_RANGE[1])
-        found |= {"leak": float(held.mean()), "longest_leaks": float(at_end.float().mean())}
-    return pd.DataFrame([found])
+    """At the posterior's mean: the root mean square of all weights between units, and where the leaks stand."""
+    network, mean = run.network(frames), run.posterior.mean
+    weights = torch.cat([mean[name].flatten() for name in hardware.weight_matrices(network)])
+    return pd.DataFrame([{"weights": float(weights.square().mean().sqrt())} | activities.leaks(network, mean)])
 
 
 def cost(run: Run, frames: Frames, place: Place, *, samples: int, utterances: int, repeats: int) -> pd.DataFrame:

@@ -10,11 +10,7 @@ from torch import Tensor
 
 from lib import hardware, landscape, methods, posteriors, runs
 from lib.features import Frames
-<<<<<<< HEAD
 from lib.methods.ivon import IVON
-from lib.network import LEAK_RANGE
-=======
->>>>>>> leaks4
 from lib.networks import activity as activities
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.runs import Run
@@ -72,18 +68,19 @@ def spread(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
         groups[f"layer {number}"] = [one for one in stds if one.startswith(f"layers.{name}.")]
     rows = {}
     for group, names in (groups | {"all": list(stds)}).items():
-        if found := [stds[name].flatten().double() for name in names if name in stds]:
-            std = torch.cat(found)
-            moved = float(curvature(run, frames, std).mean()) if isinstance(run.setup.method, IVON) else np.nan
+        if found := [stds[name].double() for name in names if name in stds]:
+            std, moved = torch.cat([one.flatten() for one in found]), np.nan
+            if isinstance(run.setup.method, IVON):
+                moved = float(torch.cat([curvature(run, frames, one).flatten() for one in found]).mean())
             rows[group] = {"std": float(std.mean()), "variation": float(std.std() / std.mean()), "curvature": moved}
     return pd.DataFrame.from_dict(rows, "index", columns=["std", "variation", "curvature"]).rename_axis("group")
 
 
 def curvature(run: Run, frames: Frames, std: Tensor) -> Tensor:
-    """h over ``hess_init``, by equation 11: ``std^2 = 1 / (ess (h + weight_decay))``."""
-    method = run.setup.method
+    """h over ``hess_init``, by equation 11: ``std^2 = 1 / (ess (h + weight_decay))``; vectors do not decay."""
+    method, decay = run.setup.method, run.setup.method.weight_decay if std.ndim > 1 else 0.0
     ess = method.ess_factor * len(frames.part("train").labels) / (1 + run.setup.copies)
-    return (1 / (ess * std**2) - method.weight_decay) / method.hess_init
+    return (1 / (ess * std**2) - decay) / method.hess_init
 
 
 def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:

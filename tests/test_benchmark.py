@@ -229,7 +229,7 @@ def test_hours_are_reckoned_from_the_operations():
     steps = steps.assign(device="cpu", width=512)
     assert benchmark.speed(steps) == pytest.approx(100)
     assert benchmark.matrix_speed(seconds=0.0) > 0
-    adam = [30 * (65 * 2 * floor + 2_088 * forward), 2_088 * forward, 31 * 2 * 128 * 33 * forward]
+    adam = [30 * (65 * 2 * floor + 2_088 * forward), 2_088 * forward, 31 * 2 * 140 * 33 * forward]
     ivon = [30 * (2_358 * 2.2 * floor * 32 / 128 + 4 * 9_981 * forward), 32 * 20_382 * forward, adam[2]]
     table = benchmark.hours(steps, prediction, 100)
     assert list(table.columns) == ["training", "evaluation", "slices"]

@@ -16,6 +16,7 @@ from lib import datasets
 from lib.datasets import SETS, fsdd, sc, utterances
 from lib.datasets.__main__ import main
 from lib.features import PARTS
+from lib.study.measures.common import balanced
 
 REAL = Path(__file__).parents[2] / "shared" / "speech"
 ELEVEN = Path(__file__).parents[1] / "data" / "sc-11-words"
@@ -669,3 +670,45 @@ def test_real_fsdd():
     loaded = load("fsdd", REAL / "free-spoken-digit-dataset", split="official")
     assert Counter(loaded.speakers.tolist()) == dict.fromkeys(fsdd.SPEAKERS, 500)
     assert loaded.audio(0)[1] == 8_000
+
+
+# Utterances that stand for a part
+
+
+def assert_balanced(loaded, number):
+    """Classes differ by one at most, and each is said by as many speakers as it can be."""
+    test = loaded.part("test")
+    chosen = balanced(test.labels, test.speakers, number)
+    of_class = Counter(test.labels[chosen].tolist())
+    assert of_class.keys() == set(test.labels.tolist())
+    assert max(of_class.values()) - min(of_class.values()) <= 1
+    for label, occurs in of_class.items():
+        there = len(set(test.speakers[test.labels == label]))
+        assert len(set(test.speakers[chosen][test.labels[chosen] == label])) == min(there, occurs)
+    # Not so the first ones, which stand in order.
+    first = Counter(test.labels[:number].tolist())
+    assert max(first.values()) - min(first.get(label, 0) for label in of_class) > 1
+
+
+def test_a_choice_of_the_layout_of_fsdd_has_all_digits_and_speakers(fsdd_root):
+    (fsdd_root / "recordings" / "0_theo_0.wav").unlink()  # so that the digits are not equally often there
+    assert_balanced(load("fsdd", fsdd_root, split="official"), 12)
+
+
+def test_a_choice_of_the_layout_of_hd_has_all_digits(hd_root):
+    for speaker in ("04", "05"):
+        for trial in range(1, 4 if speaker == "04" else 3):
+            for digit in range(10):
+                name = hd_name("english", speaker, trial, digit)
+                write_audio(hd_root / "audio" / name, 48_000)
+                with (hd_root / "test_filenames.txt").open("a") as file:
+                    print(name, file=file)
+    assert_balanced(load("synthetic-hd", hd_root), 28)
+
+
+@real
+def test_a_choice_of_real_words_has_all_words_and_as_many_speakers_as_utterances():
+    loaded = load("sc", REAL / "speech_commands_v0.02")
+    assert_balanced(loaded, 140)
+    test = loaded.part("test")
+    assert Counter(test.labels[balanced(test.labels, test.speakers, 140)].tolist()) == dict.fromkeys(range(7), 20)

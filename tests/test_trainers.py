@@ -58,6 +58,15 @@ def test_minibatches_take_every_utterance_once_and_never_one_alone(utterances, b
 # Maximum a posteriori
 
 
+def test_the_firing_rate_is_that_of_utterances_from_all_over_the_validation_part(monkeypatch):
+    monkeypatch.setattr(trainers, "FIRING_RATE_UTTERANCES", 4)
+    network, heard = network_of(), []
+    spikes = network.hidden_spikes
+    monkeypatch.setattr(network, "hidden_spikes", lambda features: heard.append(features) or spikes(features))
+    train("map", network, epochs=1)
+    assert torch.equal(heard[-1], VALIDATION.features[[0, 3, 6]])
+
+
 def linear_network():
     return nn.Sequential(nn.Flatten(), nn.Linear(30, 3, bias=False)).double()
 

@@ -15,11 +15,11 @@ from lib.study.measures.common import Place
 
 
 def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
-    """Had training come to its end? The best epoch, the losses there, and the share of the learning rate at the end."""
+    """Had training come to its end? The best epoch, how good it was, and the share of the learning rate at the end."""
     best = run.history.loc[run.history["validation_loss"].idxmin()]
     rates = run.history["learning_rate"]
-    losses = {name: best[name] for name in ("train_loss", "validation_loss")}
-    return pd.DataFrame([{"epoch": int(best["epoch"])} | losses | {"rate_left": rates.iloc[-1] / rates.iloc[0]}])
+    figures = {name: best[name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
+    return pd.DataFrame([{"epoch": int(best["epoch"])} | figures | {"rate_left": rates.iloc[-1] / rates.iloc[0]}])
 
 
 def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:

@@ -440,7 +440,7 @@ def test_the_prior_is_about_0_for_matrices_and_about_the_start_for_vectors():
     """With a prior as narrow as this, and much of it, everything goes there."""
     network = network_of()
     starts = network_state(network)
-    settings = {"alpha": 1e3, "prior_scale": 1e-3, "initial_std": 1e-3, "learning_rate": 0.02, "epochs": 150}
+    settings = {"alpha": 1e3, "prior_scale": 1e-3, "initial_std": 1e-3, "learning_rate": 0.05, "epochs": 40}
     train("bbb", network, **settings)
     for name, mean in network.named_parameters():
         centre = 0 if mean.ndim > 1 else starts[name]

@@ -39,7 +39,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
         means = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        centres = [mean.detach() * 0 if mean.ndim > 1 else mean.detach().clone() for mean in means.values()]
+        centres = {name: mean.detach() * (mean.ndim < 2) for name, mean in means.items()}
         start = math.log(self.initial_std)
         log_stds = {name: torch.full_like(mean, start, requires_grad=True) for name, mean in means.items()}
         optimizer = torch.optim.Adam(learned([*means.values(), *log_stds.values()]), lr=self.learning_rate, fused=True)
@@ -53,7 +53,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
             own = stds()
             weights = {f"network.{name}": mean + own[name] * torch.randn_like(mean) for name, mean in means.items()}
             loss, logits = functional_call(of_batch, weights, (features, labels))
-            moved = [mean - centre for mean, centre in zip(means.values(), centres, strict=True)]
+            moved = [mean - centres[name] for name, mean in means.items()]
             scale = self.prior_scale or best_prior_scale(moved, own.values())
             divergence = kl_divergence(moved, own.values(), scale)
             (loss + self.alpha / originals * divergence).backward()
@@ -63,14 +63,18 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         @torch.no_grad()
         def restore(stored: dict) -> None:
             for name, log_std in log_stds.items():
-                log_std.copy_(stored[name])
+                log_std.copy_(stored["log_stds"][name])
+            centres.update(stored["centres"])
 
         def posterior() -> MeanFieldGaussian:
             return MeanFieldGaussian(network_state(network), {name: std.detach().cpu() for name, std in stds().items()})
 
         return trainers.Method(
             optimizer, step, posterior,
-            stored=lambda: {name: log_std.detach() for name, log_std in log_stds.items()},
+            stored=lambda: {
+                "log_stds": {name: log_std.detach() for name, log_std in log_stds.items()},
+                "centres": centres,
+            },
             restore=restore,
         )  # fmt: skip
 

@@ -36,14 +36,14 @@ class AmplifiedLayer(SpikingLayer):
     """LIF neurons that amplify their input, each by a factor of its own."""
 
     ranges = SpikingLayer.ranges | {"gain": (0.5, 8.0)}
-    groups = SpikingLayer.groups | {"gain": "gain"}
+    groups = SpikingLayer.groups | {"raw_gain": "gain"}
 
     def __init__(self, num_inputs, num_units, dropout=0.1):
         super().__init__(num_inputs, num_units, dropout)
-        self.gain = self.spread("gain", num_units)
+        self.raw_gain = self.spread("gain", num_units)
 
     def spikes(self, current):
-        return lif(self.held("gain") * current, self.held("leak"))
+        return lif(self.held("gain") * current, self.leak)
 '''
 METHOD = '''
 from dataclasses import dataclass

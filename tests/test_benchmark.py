@@ -18,6 +18,7 @@ from lib.benchmark import Case, Shape, timed
 from lib.benchmark import __main__ as program
 from lib.network import lif_potential
 from lib.neurons import NEURONS
+from lib.neurons.clamped import clamped
 from lib.trainers import train_ivon, train_map
 
 REPOSITORY = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def test_a_process_of_its_own_trains_and_ends():
 @pytest.mark.parametrize("neuron", NEURONS)
 def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
     pytest.importorskip("sparch", reason="the baseline is not installed here")
-    ours = NEURONS[neuron](5, 7, 0.1)
+    ours = clamped(NEURONS[neuron])(5, 7, 0.1)
     theirs = dict(program.sparch_layer(ours, neuron, 3).named_parameters())
     for name, tensor in ours.named_parameters():
         same = theirs["V.weight"].T if name == "recurrent" else theirs[program.THEIR_NAMES.get(name, name)]
@@ -144,7 +145,7 @@ def test_a_network_is_made_to_fire_at_a_rate(rate):
     trains = network.hidden_spikes(features)
     np.testing.assert_allclose([float((train > 0).double().mean()) for train in trains], 0.9 * rate, rtol=0.15)
     for layer, train, window in zip(network.layers, [features.transpose(0, 1), trains[0]], windows, strict=True):
-        potential = lif_potential(layer.normalised(layer.linear(train)), layer.held("leak"))
+        potential = lif_potential(layer.normalised(layer.linear(train)), layer.leak)
         assert float(((potential - 1).abs() <= 0.5).double().mean()) == pytest.approx(window, rel=0.1)
     evaluated = network.eval().hidden_spikes(features)
     np.testing.assert_allclose([float(train.detach().mean()) for train in evaluated], rate, rtol=0.3)

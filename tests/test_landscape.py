@@ -241,7 +241,7 @@ def test_a_layer_says_in_which_group_each_of_its_parameters_is(monkeypatch):
     assert landscape.parameter_groups(network) == {
         "weights": ["layers.0.linear.weight"],
         "norm": ["layers.0.norm.weight", "layers.0.norm.bias"],
-        "leak": ["layers.0.leak"],
+        "leak": ["layers.0.raw_leak"],
         "adaptation": ["layers.0.adaptation_leak", "layers.0.adaptation_spike"],
         "readout": ["norm.weight", "norm.bias", "readout.weight", "readout.bias"],
     }
@@ -261,7 +261,7 @@ def test_filter_normalisation_gives_each_row_the_norm_of_the_network_s(state, di
         torch.testing.assert_close(tensor * own, direction[name] * norms)
         torch.testing.assert_close(tensor, again[name])
     with pytest.raises(ValueError, match="moves no matrix"):
-        landscape.filter_normalised({"layers.0.leak": direction["layers.0.leak"]}, state)
+        landscape.filter_normalised({"layers.0.raw_leak": direction["layers.0.raw_leak"]}, state)
 
 
 def test_weight_norms_are_those_of_the_named_weights_and_of_a_posterior_s_noise(state, direction):

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import json
 import math
 import re
@@ -436,6 +437,17 @@ def test_the_prior_scale_of_empirical_bayes_has_the_least_divergence():
     assert float(best_prior_scale(means, stds)) == pytest.approx(found.x, rel=1e-4)
 
 
+def test_the_prior_is_about_0_for_matrices_and_about_the_start_for_vectors():
+    """With a prior as narrow as this, and much of it, everything goes there."""
+    network = network_of()
+    starts = network_state(network)
+    settings = {"alpha": 1e3, "prior_scale": 1e-3, "initial_std": 1e-3, "learning_rate": 0.05, "epochs": 40}
+    train("bbb", network, **settings)
+    for name, mean in network.named_parameters():
+        centre = 0 if mean.ndim > 1 else starts[name]
+        assert (mean - centre).abs().max() < 0.1, name
+
+
 # Momentum SGD
 
 
@@ -461,6 +473,19 @@ def test_momentum_sgd_is_ivon_s_step_without_noise():
 
 
 # SWAG
+
+
+@pytest.mark.parametrize("name", ["readout.weight", "layers.0.raw_leak"])
+def test_swag_collects_at_its_own_learning_rate_from_matrices_and_vectors(name):
+    network, states = network_of(dropout=0.0), []
+
+    def linear(network, features, labels):  # so that Adam's steps are of the learning rate
+        return sum(parameter.sum() for parameter in network.parameters()), network(features)
+
+    train("swag", network, objective=linear, weight_decay=0.0, batch_size=26, epochs=4, swag_from=2,
+          after_epoch=lambda row: states.append(network_state(network)[name]))  # fmt: skip
+    steps = [float((after - before).abs().mean()) for before, after in itertools.pairwise(states)]
+    assert steps == pytest.approx([0.02, 0.01, 0.01], rel=1e-3)
 
 
 def test_swag_s_moments_are_those_of_the_weights_after_each_epoch():

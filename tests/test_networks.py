@@ -162,6 +162,11 @@ def test_the_readout_drops_out_normalised_rates(spiking_network, features):
     torch.testing.assert_close(dropped[0], 2 * normal[0] * kept)
 
 
+def test_one_number_is_no_range_of_leaks():
+    with pytest.raises(ValueError, match=r"^leak_range = 0\.9 does not fit: it must be two numbers from 0 to 1"):
+        NetworkSettings.from_mapping({"leak_range": 0.9})
+
+
 @pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize(
     ("chosen", "leaks"),
@@ -209,8 +214,11 @@ def test_sizes_below_one_and_a_dropout_that_is_no_probability_are_refused(given,
         ({"network": "mlp", "bidirectional": True}, "an MLP has no direction of time: leave bidirectional at False"),
         ({"leaks": "tanh"}, "leaks = 'tanh' does not fit: it must be one of sigmoid, clamp"),
         *(
-            ({"leak_range": given}, "leak_range = .* does not fit: it must be two numbers from 0 to 1, the lower one first")
-            for given in ([0.9, 0.3], [0.5, 0.5], [0.9], 0.9, [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1], ["0.1", 0.9])
+            (
+                {"leak_range": given},
+                "leak_range = .* does not fit: it must be two numbers from 0 to 1, the lower one first",
+            )
+            for given in ([0.9, 0.3], [0.5, 0.5], [0.9], [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1], ["0.1", 0.9])
         ),
         ({"network": "mlp", "leak_range": [0.3, 0.9]}, "mlp has no spiking neurons: leave neuron and leak_range out"),
     ],

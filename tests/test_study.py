@@ -106,7 +106,7 @@ def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
     assert toy.done == 2 * [["weight_rms", "activity"]]
     assert "trained again" not in capsys.readouterr().out
     assert before.items() - toy.files().items() == {("runs.json", before["runs.json"])}
-    assert toy.table("weight_rms.csv")["longest_leaks"].isna().tolist() == [False, True]
+    assert toy.table("weight_rms.csv")["leaks_at_bounds"].isna().tolist() == [False, True]
     assert toy.table("activity_layers.csv")[["variant", "layer"]].to_numpy().tolist() == [["LIF", 1]]
     record = toy.records()[0]
     assert set(record["measures"]) == {"evaluation", "progress", "sharpness", "weight_rms", "activity"}

@@ -31,7 +31,7 @@ from torch.nn import functional
 from lib.benchmark.firing import firing
 from lib.network import SpikingClassifier, SpikingLayer, fast
 from lib.neurons.clamped import BASELINE_LEAKS
-from lib.trainers import VALIDATION_SAMPLES, learned, sampled_weights
+from lib.trainers import VALIDATION_SAMPLES, decaying, sampled_weights
 
 INPUTS, CLASSES, DROPOUT = 40, 35, 0.1
 LEAST_ROUNDS = 3
@@ -178,7 +178,8 @@ def training_step(
     method: str, network: nn.Module, features: Tensor, labels: Tensor, learning_rate: float = LEARNING_RATE
 ) -> tuple[torch.optim.Optimizer, Callable[[], float]]:
     """The optimiser, and a call that makes one update of any network as the method's trainer does, for its loss."""
-    optimizer = OPTIMIZERS[method](learned(network.parameters()), lr=learning_rate)
+    make = OPTIMIZERS[method]
+    optimizer = make(decaying(network, make.keywords["weight_decay"]), lr=learning_rate)
 
     def step():
         optimizer.zero_grad()

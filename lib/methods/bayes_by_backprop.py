@@ -21,9 +21,10 @@ from lib.trainers import Objective, learned
 class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF7FB1", marker="D"):
     """Adam on cross-entropy plus ``alpha`` times the KL divergence from the prior over the number of utterances.
 
-    There is one sample of the weights for each minibatch. The prior is isotropic, about 0, with the standard deviation
-    ``prior_scale``; for None, with that of empirical Bayes (``best_prior_scale``) at each step. All parameters have
-    ``initial_std`` at the start. The values are customary ones, and not searched for.
+    There is one sample of the weights for each minibatch. The prior is isotropic, about 0 for matrices and about where
+    they start for vectors (gains, leaks, biases), with the standard deviation ``prior_scale``; for None, with that of
+    empirical Bayes (``best_prior_scale``) at each step. All parameters have ``initial_std`` at the start. The values
+    are customary ones, and not searched for.
     """
 
     batch_size: int = batch_size(32)
@@ -38,6 +39,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
         means = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        centres = {name: mean.detach() * (mean.ndim < 2) for name, mean in means.items()}
         start = math.log(self.initial_std)
         log_stds = {name: torch.full_like(mean, start, requires_grad=True) for name, mean in means.items()}
         optimizer = torch.optim.Adam(learned([*means.values(), *log_stds.values()]), lr=self.learning_rate, fused=True)
@@ -51,8 +53,9 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
             own = stds()
             weights = {f"network.{name}": mean + own[name] * torch.randn_like(mean) for name, mean in means.items()}
             loss, logits = functional_call(of_batch, weights, (features, labels))
-            scale = self.prior_scale or best_prior_scale(means.values(), own.values())
-            divergence = kl_divergence(means.values(), own.values(), scale)
+            moved = [mean - centres[name] for name, mean in means.items()]
+            scale = self.prior_scale or best_prior_scale(moved, own.values())
+            divergence = kl_divergence(moved, own.values(), scale)
             (loss + self.alpha / originals * divergence).backward()
             optimizer.step()
             return logits
@@ -60,14 +63,18 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         @torch.no_grad()
         def restore(stored: dict) -> None:
             for name, log_std in log_stds.items():
-                log_std.copy_(stored[name])
+                log_std.copy_(stored["log_stds"][name])
+            centres.update(stored["centres"])
 
         def posterior() -> MeanFieldGaussian:
             return MeanFieldGaussian(network_state(network), {name: std.detach().cpu() for name, std in stds().items()})
 
         return trainers.Method(
             optimizer, step, posterior,
-            stored=lambda: {name: log_std.detach() for name, log_std in log_stds.items()},
+            stored=lambda: {
+                "log_stds": {name: log_std.detach() for name, log_std in log_stds.items()},
+                "centres": centres,
+            },
             restore=restore,
         )  # fmt: skip
 

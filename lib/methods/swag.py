@@ -47,7 +47,8 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             nonlocal collecting
             collecting = epoch >= self.swag_from
             if collecting:
-                optimizer.param_groups[0]["lr"] = self.swag_learning_rate
+                for group in optimizer.param_groups:
+                    group["lr"] = self.swag_learning_rate
 
         def step(features: Tensor, labels: Tensor) -> Tensor:
             optimizer.zero_grad()

@@ -42,10 +42,10 @@ def likelihood(network: nn.Module, features: Tensor, labels: Tensor) -> tuple[Fl
 def train_map(
     network: nn.Module, training: Examples, validation: Examples, *,
     learning_rate: float = 0.0047, weight_decay: float = 1e-5, batch_size: int = 16, patience: int = 2,
-    freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
+    decay_vectors: bool = False, freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
     """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
-    optimizer = torch.optim.Adam(decaying(network, weight_decay), lr=learning_rate, fused=True)
+    optimizer = torch.optim.Adam(decaying(network, weight_decay, decay_vectors), lr=learning_rate, fused=True)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -64,7 +64,7 @@ def train_ivon(
     learning_rate: float = 0.39, weight_decay: float = 1e-3,
     ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999, draws: int = 1,
     batch_size: int = 32, patience: int = 4,
-    freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
+    decay_vectors: bool = False, freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:  # fmt: skip
     """A mean-field Gaussian of high evidence lower bound (equation 7), and the history, by IVON (Shen et al. 2024).
 
@@ -72,7 +72,7 @@ def train_ivon(
     the prior (equation 10). The effective sample size is ``ess_factor`` times the training utterances. With ``beta2``
     1 the curvature stays ``hess_init``. Raises ``ValueError`` where the loss does not depend on a parameter.
     """
-    ess, groups = ess_factor * len(training.labels), decaying(network, weight_decay)
+    ess, groups = ess_factor * len(training.labels), decaying(network, weight_decay, decay_vectors)
     optimizer = IVON(groups, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
@@ -107,13 +107,14 @@ def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def decaying(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimiser: matrices, which decay, and vectors, which do not, where there are any.
+def decaying(network: nn.Module, weight_decay: float, vectors: bool = False) -> list[dict[str, Any]]:
+    """Groups for an optimiser: matrices, which decay, and vectors, which only do so if asked, where there are any.
 
     Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler.
     """
     found = learned(network.parameters())
-    parts = [(weight_decay, [one for one in found if one.ndim > 1]), (0.0, [one for one in found if one.ndim < 2])]
+    still = [one for one in found if one.ndim < 2 and not vectors]
+    parts = (weight_decay, [one for one in found if one.ndim > 1 or vectors]), (0.0, still)
     return [{"params": part, "weight_decay": decay} for decay, part in parts if part]
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from lib import trainers
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, dropout, learning_rate, patience
+from lib.methods.base import Method, batch_size, decay_vectors, dropout, learning_rate, patience
 from lib.posteriors import MeanFieldGaussian, network_state
 from lib.settings import optional, real, setting
 from lib.trainers import Objective, learned
@@ -22,9 +22,9 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
     """Adam on cross-entropy plus ``alpha`` times the KL divergence from the prior over the number of utterances.
 
     There is one sample of the weights for each minibatch. The prior is isotropic, about 0 for matrices and about where
-    they start for vectors (gains, leaks, biases), with the standard deviation ``prior_scale``; for None, with that of
-    empirical Bayes (``best_prior_scale``) at each step. All parameters have ``initial_std`` at the start. The values
-    are customary ones, and not searched for.
+    they start for vectors (gains, leaks, biases), unless ``decay_vectors`` says 0 for these, too. Its standard
+    deviation is ``prior_scale``; for None, that of empirical Bayes (``best_prior_scale``) at each step. All parameters
+    have ``initial_std`` at the start. The values are customary ones, and not searched for.
     """
 
     batch_size: int = batch_size(32)
@@ -32,6 +32,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
     dropout: float = dropout()
     patience: int = patience(4)
     alpha: float = setting(0.1, real(0, 1e6), search=(1e-3, 1.0))
+    decay_vectors: bool = decay_vectors()
     initial_std: float = setting(0.05, real(0, 100, above=True), search=(0.01, 0.2))
     prior_scale: float | None = setting(None, optional(real(0, 1e6, above=True)))
 
@@ -39,7 +40,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
         means = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-        centres = {name: mean.detach() * (mean.ndim < 2) for name, mean in means.items()}
+        centres = {name: mean.detach() * (mean.ndim < 2 and not self.decay_vectors) for name, mean in means.items()}
         start = math.log(self.initial_std)
         log_stds = {name: torch.full_like(mean, start, requires_grad=True) for name, mean in means.items()}
         optimizer = torch.optim.Adam(learned([*means.values(), *log_stds.values()]), lr=self.learning_rate, fused=True)

@@ -12,7 +12,17 @@ from torch import nn
 
 from lib.features import Examples
 from lib.methods.adam import Adam
-from lib.methods.base import Derived, Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import (
+    Derived,
+    Method,
+    batch_size,
+    decay_vectors,
+    defaults_of,
+    dropout,
+    learning_rate,
+    patience,
+    weight_decay,
+)
 from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
@@ -33,6 +43,7 @@ class IVON(Method, name="ivon", label="IVON", colour="#D55E00", marker="s"):
     hess_init: float = setting(DEFAULTS["hess_init"], real(0, 1e9, above=True), search=(0.003, 3.0))
     beta2: float = setting(DEFAULTS["beta2"], real(0, 1), search=[0.99, 0.999, 0.9995, 0.9999, 0.99999])
     draws: int = setting(DEFAULTS["draws"], whole(1, 1_000), before=1)
+    decay_vectors: bool = decay_vectors()
     freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
 
     def train(

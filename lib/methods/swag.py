@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lib import trainers
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import Method, batch_size, decay_vectors, dropout, learning_rate, patience, weight_decay
 from lib.methods.families import LowRankGaussian
 from lib.posteriors import PointMass, Posterior, State, network_state
 from lib.settings import real, setting, whole
@@ -28,6 +28,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
     batch_size: int = batch_size(16)
     learning_rate: float = learning_rate(0.0047)
     weight_decay: float = weight_decay(1e-5)
+    decay_vectors: bool = decay_vectors()
     dropout: float = dropout()
     patience: int = patience(2)
     swag_from: int = setting(15, whole(0), search=[5, 10, 15])
@@ -40,7 +41,9 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
         if epochs < self.swag_from + 2:
             left = epochs - self.swag_from
             raise ValueError(f"SWAG needs 2 or more epochs after swag_from, not {left}: train for longer")
-        optimizer = torch.optim.Adam(decaying(network, self.weight_decay), lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(
+            decaying(network, self.weight_decay, self.decay_vectors), lr=self.learning_rate, fused=True
+        )
         iterates, collecting = Iterates(self.rank), False
 
         def begin_epoch(epoch: int) -> None:

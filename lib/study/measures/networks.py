@@ -28,7 +28,9 @@ def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     """
     losses, rates = run.history["validation_loss"], run.history["learning_rate"]
     best, last = run.history.loc[losses.idxmin()], losses.tail(LAST)
-    found = {"epoch": int(best["epoch"])} | {name: best[name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
+    found = {"epoch": int(best["epoch"])} | {
+        name: best[name] for name in ("train_loss", "validation_loss", "validation_accuracy")
+    }
     slope = np.polyfit(range(len(last)), last, 1)[0] if len(last) > 1 else np.nan
     return pd.DataFrame([found | {"rate_left": rates.iloc[-1] / rates.iloc[0], "slope": slope}])
 

@@ -5,6 +5,8 @@ be executed again.
 """
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,9 +46,17 @@ class AuthorYear(Style):
 def setup(app: Sphinx) -> dict[str, Any]:
     register_plugin("pybtex.style.formatting", "author_year", AuthorYear)
     app.config.mathjax_path = "mathjax/tex-mml-chtml.js"
+    app.config.myst_substitutions |= {"authors": app.config.author, "title": app.config.html_title} | last_commit()
     app.connect("html-page-context", finish)
     app.connect("build-finished", carry_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def last_commit() -> dict[str, str]:
+    """The commit of this repository that the pages are built from, and its date, as pages name them."""
+    ask = ["git", "-C", Path(__file__).parent, "log", "-1", "--format=%h %cs"]
+    told = subprocess.run(ask, capture_output=True, text=True, check=False).stdout if shutil.which("git") else ""
+    return dict(zip(("commit", "date"), told.split() or ("unknown", "undated"), strict=True))
 
 
 def carry_mathjax(app: Sphinx, failure: Exception | None) -> None:

@@ -199,18 +199,6 @@ def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, Beautifu
         )
 
 
-def test_the_first_page_says_of_the_synthetic_sets_what_their_page_shows(pages: dict[Path, BeautifulSoup]) -> None:
-    said, shown = (
-        next(chapter for path, chapter in chapters(pages) if path.stem == stem) for stem in ("intro", "03_evaluation")
-    )
-    (table,) = (one for one in shown.find_all("table") if "difference" in one.thead.get_text())
-    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.tbody.find_all("tr")]
-    differences = [float(row[-3]) for row in rows if row[-4] == "nll"]
-    assert len(differences) == 2
-    assert re.search("On synthetic speech IVON.s mean NLL is the higher one on both sets", said.get_text())
-    assert min(differences) > 0
-
-
 def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:
     for path, chapter in chapters(pages):
         assert "google.colab" not in chapter.get_text(), path.name

@@ -349,15 +349,50 @@ def test_intervals_are_filled_where_they_exclude_zero():
     assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
 
 
-def test_the_published_difference_is_a_line_in_its_panel():
-    figure = figures.intervals(differences(), "NLL less Adam's", SOURCE, panel="kind", published={"leaks": -0.087})
-    assert [[line.get_xdata()[0] for line in axis.get_lines()[:2]][1] == -0.087 for axis in figure.axes] == [
-        False,
-        True,
-    ]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["published difference"]
-    alone = figures.intervals(differences(), "NLL less Adam's", SOURCE, published={"": 0.5})
-    assert alone.axes[0].get_lines()[1].get_xdata()[0] == 0.5
+def test_a_diamond_stands_at_the_published_difference():
+    rows = differences()
+    rows["published"] = rows["method"].map({"ivon": -0.087})
+    figure = figures.intervals(rows, "NLL less Adam's", SOURCE, panel="kind")
+    for axis, kind in zip(figure.axes, ("weights", "leaks"), strict=True):
+        diamonds = [line.get_xydata().tolist() for line in axis.get_lines() if line.get_marker() == "D"]
+        assert diamonds == [[[-0.087, 0]]] * (rows[rows["kind"] == kind].dropna()["method"] == "ivon").sum()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the paper's difference"]
+
+
+def test_the_findings_have_curves_above_and_differences_below():
+    curves = pd.DataFrame({"curve": list("aabb"), "method": ["map"] * 2 + ["ivon"] * 2, "alpha": [0, 1] * 2})
+    curves["nll"] = [1.0, 2.0, 1.5, 1.25]
+    rows = (
+        differences()
+        .query("kind == 'weights'")
+        .rename(columns={"method": "what"})
+        .assign(published=[0.5, np.nan, np.nan])
+    )
+    *above, below = figures.findings(curves, rows, ("loss", "less Adam's"), SOURCE).axes
+    assert [axis.get_lines()[0].get_ydata().tolist() for axis in above] == [[1, 2], [1.5, 1.25]]
+    colours = [METHODS[name].colour for name in ("map", "ivon")]
+    assert all(same_color(axis.get_lines()[0].get_color(), one) for axis, one in zip(above, colours, strict=True))
+    assert above[0].get_ylim() == above[1].get_ylim()
+    assert len(below.collections) == rows["difference"].notna().sum()
+
+
+@pytest.mark.parametrize(("dots", "kind"), [(5, "image/svg+xml"), (20_000, "image/png")])
+def test_a_picture_shows_itself_as_the_smaller_of_two_files(dots, kind):
+    def picture():
+        rows = pd.DataFrame({"level": np.linspace(0, 1, dots), "nll": NOISE.flat[0], "method": "map"})
+        rows["nll"] = np.random.default_rng(0).normal(size=dots)
+        return figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, points=True)
+
+    written = picture().written()
+    assert list(written) == [kind]
+    assert written == picture().written()
+    if kind == "image/png":
+        drawn = plt.imread(io.BytesIO(base64.b64decode(written[kind])), format="png")
+        assert drawn.shape[1] == 2 * 720
+    else:
+        assert f"Data: {SOURCE}" in written[kind]
+        places = re.findall(r"[ML] (\d+\.\d+) (\d+\.\d+)", written[kind])
+        assert max(len(number.partition(".")[2]) for place in places for number in place if number[0] != "0") == 2
 
 
 def test_each_network_has_a_mark_where_its_measure_and_its_outcome_are():
@@ -436,7 +471,10 @@ def test_surfaces_have_the_same_colours_and_beta_goes_up():
     figure = figures.surfaces(surface(), SOURCE)
     low, high, bar = figure.axes
     assert titles_of(figure)[:2] == ["Adam (MAP)", "IVON"]
-    first, second = (axis.collections[0] for axis in (low, high))
+    first, second = (axis.images[0] for axis in (low, high))
+    assert first.origin == "lower"
+    step = GRID[1] - GRID[0]
+    np.testing.assert_allclose(first.get_extent(), [GRID[0] - step / 2, GRID[-1] + step / 2] * 2)
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (-11, 111)
     np.testing.assert_allclose(second.get_array()[1], 100 + GRID + 10 * GRID[1])
     assert bar.get_ylabel() == "loss (nats)"
@@ -456,8 +494,8 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
     assert alts[4] == "average of S = 4: loss over the surface, from -2.75 to 2.75 nats"
     assert alts[5].startswith("average of S = 4: loss along its middle, from ")
     for picture in page.select("img"):
-        drawn = plt.imread(io.BytesIO(base64.b64decode(picture["src"].split(",")[1])), format="png")
-        assert drawn.shape[1] == 720
+        kind, data = picture["src"].split(";base64,")
+        assert (kind, base64.b64decode(data)[:5]) == ("data:image/svg+xml", b"<?xml")
     assert len({picture["src"] for picture in page.select("img")}) == 6
 
 

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from toy_book import make
 
 from lib.book import SEQUENCE, read_defaults
-from lib.pages import clean, execute, render, stage, without_paths
+from lib.pages import clean, execute, render, saying, stage, without_paths
 
 
 def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
@@ -127,3 +127,10 @@ def test_a_warning_stands_under_the_title_of_its_page(toy: Path) -> None:
         assert warning.select_one("pre").get_text() == "02_training-hd-map-1 failed: ValueError: {ref}`a` <b>.\n"
     assert not BeautifulSoup((toy / "_build/html/book/02_training.html").read_text(), "html.parser").select(".warning")
     assert "warning" not in (toy / "book/intro.md").read_text()
+
+
+def test_the_build_says_which_paragraphs_have_some_words(tmp_path: Path) -> None:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/b.html").write_text("<h1>B</h1><p><b>This wants a human</b>: nll is now 2.</p><p>All well.</p>")
+    (tmp_path / "book/a.html").write_text("<p>All well.</p>")
+    assert saying(tmp_path, "wants a human") == ["b: This wants a human : nll is now 2."]

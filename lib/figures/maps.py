@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -122,7 +121,7 @@ def features(
     figure, axes = grid(len(frames), 3, source, sharey=True)
     scale = Normalize(frames.min(), frames.max())
     for axis, frame, title in zip(axes, frames, titles, strict=True):
-        picture = axis.imshow(frame.T, origin="lower", aspect="auto", cmap="magma", norm=scale)
+        picture = axis.imshow(frame.T, origin="lower", aspect="auto", cmap="magma", norm=scale, interpolation="none")
         axis.set(title=title, xlabel="frame")
     figure.supylabel(channels)
     figure.colorbar(picture, ax=axes, label=values, shrink=0.9, pad=0.02)
@@ -189,8 +188,11 @@ def surfaces(rows: pd.DataFrame, source: str, *, panel: str = "method", scale: N
     scale = scale or Normalize(rows["nll"].min(), rows["nll"].max())
     for axis, part, _ in parts:
         square = part.pivot(index="beta", columns="alpha", values="nll")
-        drawn = axis.pcolormesh(square.columns, square.index, square, cmap="viridis", norm=scale, rasterized=True)
-        axis.set(xlabel="distance α", ylabel="distance β", aspect="equal")
+        half = np.ptp(square.columns) / (len(square) - 1) / 2  # of a cell, in whose middle its point lies
+        ends = [square.columns[0] - half, square.columns[-1] + half, square.index[0] - half, square.index[-1] + half]
+        look = {"cmap": "viridis", "norm": scale, "origin": "lower", "interpolation": "none"}
+        drawn = axis.imshow(square, extent=ends, **look)
+        axis.set(xlabel="distance α", ylabel="distance β")
         axis.label_outer()
     figure.colorbar(drawn, ax=figure.axes, label="loss (nats)", shrink=0.8)
     return figure
@@ -217,10 +219,10 @@ def surface_slider(rows: pd.DataFrame, source: str, *, panel: str = "method") ->
         for figure, part, where in zip(
             pictures, (maps, through), ("over the surface", "along its middle"), strict=True
         ):
-            figure.savefig(written := BytesIO(), dpi=100, metadata={"Software": None})
-            data = b64encode(written.getvalue()).decode()
+            kind, data = figure.written().popitem()
+            data = b64encode(data.encode()).decode() if kind == "image/svg+xml" else data
             told = f"average of S = {count}: loss {where}, from {part.nll.min():.2f} to {part.nll.max():.2f} nats"
-            blocks += f'<img src="data:image/png;base64,{data}" alt="{escape(told)}" style="width:100%">'
+            blocks += f'<img src="data:{kind};base64,{data}" alt="{escape(told)}" style="width:100%">'
         blocks += "</div>"
     value = f'aria-valuetext="S = {counts[0]}" oninput="{SLID}"'
     slider = f'<input type="range" min="0" max="{len(counts) - 1}" value="0" step="1" {value}>'

@@ -78,9 +78,8 @@ class Number:
         """The effect, and both ends of its 95 % interval. Raises ``ValueError`` where the rows hold none."""
         if self.against:
             table, measure = self.against
-            others = (
-                tables.load(self.study, table).sort_values("samples").drop_duplicates(["method", "seed"], keep="last")
-            )
+            others = tables.load(self.study, table).sort_values("samples")
+            others = others.drop_duplicates(["method", "seed"], keep="last")
             networks = self.rows.merge(others, on=["method", "seed"])
             found = statistics.rank_correlations(networks, [measure], [self.measure])
             found = found.rename(columns={"correlation": "difference"})
@@ -153,12 +152,7 @@ class Number:
 
     def _written(self, value: float) -> str:
         """With two digits of half the interval, and a minus that is one."""
-        return f"{value:.{digits(self.values[2] - self.values[1])}f}".replace("-", "−")
-
-
-def digits(width: float) -> int:
-    """How many decimals show two digits of half an interval of this width."""
-    return int(np.clip(1 - np.floor(np.log10(width / 2)), 0, 5)) if width > 0 else 3
+        return f"{value:.{statistics.decimals((self.values[2] - self.values[1]) / 2)}f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -252,49 +246,21 @@ def findings() -> str:
     lines = ["| the paper's claim | found here | in numbers (95 % interval) | the paper |", "| --- | --- | --- | --- |"]
     for claim in claims().values():
         tested = number(claim.number)
-        page = next(
-            f"book/{claim.where}{end}" for end in (".ipynb", ".md") if (ROOT / f"book/{claim.where}{end}").exists()
-        )
+        page = f"book/{claim.where}.ipynb"
         lines.append(f"| {claim.claim} | [{verdict(claim)}]({page}) | {tested}: {tested.what} | {paper(claim)} |")
     return "\n".join(lines) + "\n"
 
 
 def table() -> pd.DataFrame:
     """The ledger: a row for each number, with the claim that it tests, if any, its verdict, study and commits."""
-    tested = {claim.number: (name, verdict(claim)) for name, claim in claims().items()}
+    claimed = {claim.number: {"claim": name, "verdict": verdict(claim)} for name, claim in claims().items()}
     rows = []
-    for name in words()["numbers"]:
-        one = number(name)
-        claim, word = tested.get(name, ("", ""))
-        rows.append(
-            (
-                name,
-                one.what,
-                claim,
-                word,
-                *one.values,
-                one.sign,
-                one.of_paper,
-                one.unit,
-                one.study,
-                " ".join(one.commits),
-            )
-        )
-    columns = [
-        "number",
-        "what",
-        "claim",
-        "verdict",
-        "effect",
-        "from",
-        "to",
-        "sign",
-        "paper",
-        "unit",
-        "study",
-        "commits",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    for one in map(number, words()["numbers"]):
+        found = dict(zip(("effect", "from", "to"), one.values, strict=True))
+        of = {"number": one.name, "what": one.what} | claimed.get(one.name, {"claim": "", "verdict": ""})
+        told = {"sign": one.sign, "paper": one.of_paper, "unit": one.unit, "study": one.study}
+        rows.append(of | found | told | {"commits": " ".join(one.commits)})
+    return pd.DataFrame(rows)
 
 
 def wanting() -> list[str]:
@@ -305,9 +271,8 @@ def wanting() -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    argparse.ArgumentParser("python -m lib.ledger", description="Write what is found into its places.").parse_args(
-        arguments
-    )
+    parser = argparse.ArgumentParser("python -m lib.ledger", description="Write what is found into its places.")
+    parser.parse_args(arguments)
     with atomic_write(tables.RESULTS / "claims.csv") as aside:
         table().to_csv(aside, index=False, float_format="%.6g")
     readme = ROOT / "README.md"

@@ -569,16 +569,23 @@ def test_a_mean_table_has_rows_and_columns_in_the_order_of_the_data():
     assert figures.mean_table(rows, measures, columns="kind")["NLL", "leaks"]["IVON"] == "2.00 ± 0.10"
 
 
+def test_means_have_two_digits_of_their_deviation():
+    rows = pd.DataFrame(
+        {"method": ["map"] * 2 + ["ivon"] * 2, "nll": [1.0, 1.0234, 2.0, 2.0345], "jumps": [80, 120, 3, 4]}
+    )
+    table = figures.mean_table(rows, {"nll": "NLL (nats)", "jumps": "jumps"})
+    assert table.loc["IVON"].tolist() == ["2.017 ± 0.024", "4 ± 1"]
+    assert list(table) == ["NLL (nats)", "jumps"]
+
+
 def test_an_interval_table_has_a_dash_for_what_is_not_there():
     rows = differences(["ivon", "bbb"])
     rows.loc[1, ["from", "to"]] = math.nan
     rows.loc[2, ["difference", "from", "to"]] = math.nan
-    table = figures.interval_table(rows, ".1f", columns="kind")
+    table = figures.interval_table(rows, columns="kind")
     assert table.to_dict("index") == {
-        "IVON": {"weights": "-0.2 (-0.3, -0.1)", "leaks": "–"},
-        "Bayes by Backprop": {"weights": "0.2", "leaks": "0.2 (0.1, 0.4)"},
+        "IVON": {"weights": "−0.20 (−0.30, −0.10)", "leaks": "–"},
+        "Bayes by Backprop": {"weights": "0.25", "leaks": "0.25 (0.10, 0.40)"},
     }
-    long = figures.interval_table(
-        rows.rename(columns={"difference": "ratio"}), ".1f", ["kind", "method"], value="ratio"
-    )
-    assert long.loc[("leaks", "Bayes by Backprop"), "ratio"] == "0.2 (0.1, 0.4)"
+    long = figures.interval_table(rows.rename(columns={"difference": "ratio"}), ["kind", "method"], value="ratio")
+    assert long.loc[("leaks", "Bayes by Backprop"), "ratio"] == "0.25 (0.10, 0.40)"

@@ -18,6 +18,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lib.methods import METHODS
 
+# How measures are called in print, with their units.
+PRINTED = {
+    "accuracy": "accuracy (%)",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "entropy": "entropy (nats)",
+}
+PRINTED |= {"roughness": "roughness (nats)", "excess": "excess variation (nats)", "residual": "residual (nats)"}
 MARKERS = "osD^vP*X<>ph"
 # From the palette of Okabe and Ito, which readers with any of the common forms of colour blindness can tell apart. The
 # last two are those of the paper's methods, for pictures without these.
@@ -145,8 +154,8 @@ def looks(names: Iterable[Any]) -> dict[Any, dict[str, str]]:
 
 
 def label(name: Any) -> str:
-    """How a method is called in print; any other name stands for itself."""
-    return METHODS[name].label if name in METHODS else str(name)
+    """How a method or a measure is called in print; any other name stands for itself."""
+    return METHODS[name].label if name in METHODS else PRINTED.get(name, str(name))
 
 
 def source_of(dataset: str) -> str:

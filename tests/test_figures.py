@@ -74,6 +74,7 @@ def surface(methods=("map", "ivon"), samples=(1,)):
 
 # Each kind of picture with all methods, where it shows methods.
 NOISE = np.random.default_rng(0).normal(size=(3, 9, 5))
+ANSWERS = np.array([[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]])
 OF_ROWS = {
     "lines": (lambda rows: figures.lines(rows, "level", BOTH, SOURCE), rows_of),
     "lines in panels": (lambda rows: figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, panel="kind"), rows_of),
@@ -90,6 +91,7 @@ OF_ROWS = {
 OF_ARRAYS = {
     "waveform": lambda: figures.waveform([NOISE[0, :, 0]], 8000, ["yes"], SOURCE),
     "raster": lambda: figures.raster([np.nonzero(np.eye(6))], ["yes"], SOURCE),
+    "pathway": lambda: figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE),
     "membrane": lambda: figures.membrane(NOISE[0, :, 0], np.zeros(9), NOISE[0, :, 1], 1.0, SOURCE),
     "features": lambda: figures.features(NOISE, list("abc"), SOURCE),
     "confusion": lambda: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), SOURCE),
@@ -349,6 +351,15 @@ def test_intervals_are_filled_where_they_exclude_zero():
     assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
 
 
+def test_of_many_lines_a_few_stand_in_front():
+    figure = figures.lines(rows_of(NAMES), "level", {"nll": "NLL"}, SOURCE, front=("map", "ivon"))
+    colours = [bars.lines[0].get_color() for bars in figure.axes[0].containers]
+    own = [METHODS[name].colour if name in ("map", "ivon") else "0.8" for name in NAMES]
+    assert all(same_color(one, other) for one, other in zip(colours, own, strict=True))
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(told) == ["Adam (MAP)", "IVON", "the others"]
+
+
 def test_a_diamond_stands_at_the_published_difference():
     rows = differences()
     rows["published"] = rows["method"].map({"ivon": -0.087})
@@ -500,6 +511,28 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
 
 
 # Signals
+
+
+def test_the_pathway_ends_in_an_answer_of_each_sample_and_their_mean():
+    *_, spikes, answer = figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE).axes
+    assert [bar.get_width() for bar in answer.patches] == [0.625, 0.25, 0.125]
+    dots = np.concatenate([line.get_xydata() for line in answer.get_lines()])
+    assert sorted(map(tuple, dots)) == [(0, 2), (0.25, 1), (0.25, 1), (0.25, 2), (0.5, 0), (0.75, 0)]
+    assert spikes.get_lines()[0].get_xydata().tolist() == [[step, step] for step in range(6)]
+    assert titles_of(figures.pathway(None, NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE)) == [
+        "frames",
+        "spikes",
+        "answer",
+    ]
+
+
+def test_a_training_ends_in_a_point_or_in_a_cloud():
+    rows = pd.DataFrame([(a, b, a * a + b * b) for a in GRID for b in GRID], columns=["first", "second", "loss"])
+    cloud = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    left, right = figures.cloud(rows, np.array([0.25, 0.5]), cloud, SOURCE).axes
+    assert [axis.get_lines()[0].get_xydata().tolist() for axis in (left, right)] == [[[0.25, 0.5]], cloud.tolist()]
+    looks = [axis.get_lines()[0].get_color() for axis in (left, right)]
+    assert looks == [METHODS["map"].colour, METHODS["ivon"].colour]
 
 
 def test_signals_are_drawn_as_they_are():

@@ -9,10 +9,12 @@ figure, so that a notebook shows it once, and names its data in small print.
 from lib.figures.curves import histograms, learning_curves, lines
 from lib.figures.dots import findings, intervals, reliability, scatter, seed_dots
 from lib.figures.maps import (
+    cloud,
     confusion,
     correlations,
     features,
     membrane,
+    pathway,
     player,
     raster,
     surface_slider,

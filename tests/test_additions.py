@@ -181,7 +181,7 @@ def test_a_neuron_a_method_a_data_set_and_a_measure_are_each_a_file_and_a_line(r
     settings = json.loads(posterior.with_name("run.json").read_text())["settings"]
     assert settings.items() >= (named | NETWORK | RMSPROP).items()
     mean = torch.load(posterior, weights_only=True)["mean"]
-    assert mean["layers.0.gain"].shape == (6,)
+    assert mean["layers.0.raw_gain"].shape == (6,)
     history = pd.read_csv(posterior.with_name("history.csv"))
     assert (history["firing_rate_1"] > 0).all()
     shown = nbformat.read(repository / "out.ipynb", 4)

@@ -345,7 +345,7 @@ def test_sizes_are_those_of_the_weights_and_leaks_at_the_mean(measured, method):
     assert found["weights"] == pytest.approx(float(weights.detach().square().mean().sqrt()), rel=1e-5)
     assert ("leak" in found) == (method != "sbnn")
     if method != "sbnn":
-        leaks = torch.cat([layer.leak for layer in network.layers])
+        leaks = torch.cat([layer.leak for layer in network.layers]).detach()
         low, high = network.layers[0].ranges["leak"]
         ends = (leaks < low + 0.01 * (high - low)) | (leaks > high - 0.01 * (high - low))
         assert found["leak"] == pytest.approx(float(leaks.mean()))

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import batch_norm, linear
 
 from lib.network import SpikingClassifier, lif
-from lib.networks import NetworkSettings, build
+from lib.networks import INTERVAL, NetworkSettings, build
 from lib.neurons.clamped import BASELINE_LEAKS, Clamped
+from lib.settings import check
 
 NEURONS = ("lif", "adlif", "rlif", "radlif")
 KINDS = {neuron: {"neuron": neuron} for neuron in NEURONS}
@@ -164,7 +165,7 @@ def test_the_readout_drops_out_normalised_rates(spiking_network, features):
 
 def test_one_number_is_no_range_of_leaks():
     with pytest.raises(ValueError, match=r"^leak_range = 0\.9 does not fit: it must be two numbers from 0 to 1"):
-        NetworkSettings.from_mapping({"leak_range": 0.9})
+        check("leak_range", 0.9, INTERVAL)
 
 
 @pytest.mark.parametrize("neuron", NEURONS)

@@ -367,6 +367,7 @@ def test_a_layer_of_another_kind_is_compiled_as_its_neurons_are_and_computes_the
     layer, inputs = lively(neuron, kind=KINDS[kind]), torch.randn(30, 8, 4)
     assert vars(type(layer))["kernel"] == neuron
     assert layer.ranges == NEURONS[neuron].ranges | {"leak": LEAKS[kind]}
+    assert network.fast.proven(type(layer), "cpu")
     weight, found = torch.randn(30, 8, 6), []
     monkeypatch.setattr(type(layer), "plain", lambda *_: pytest.fail("the plain form was asked"))
     for _ in range(2):

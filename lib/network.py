@@ -15,7 +15,7 @@ try:  # compiled kernels that compute the same; without them everything runs as 
 except ImportError:
     fast = None
 
-# A leak is exp(-1 / time constant): here of 0.8 to 100 steps, a range that was chosen on validation data.
+# A leak is exp(-1 / time constant): here of 0.8 to 100 steps. Other ranges are compared in the book's chapter on it.
 LEAK_RANGE = (0.3, 0.99)
 MOMENTUM = 0.05  # of batch norm's running statistics, as in the baseline
 WORDS = 2**32

@@ -91,7 +91,7 @@ OF_ROWS = {
 OF_ARRAYS = {
     "waveform": lambda: figures.waveform([NOISE[0, :, 0]], 8000, ["yes"], SOURCE),
     "raster": lambda: figures.raster([np.nonzero(np.eye(6))], ["yes"], SOURCE),
-    "pathway": lambda: figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE),
+    "pathway": lambda: figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE),
     "membrane": lambda: figures.membrane(NOISE[0, :, 0], np.zeros(9), NOISE[0, :, 1], 1.0, SOURCE),
     "features": lambda: figures.features(NOISE, list("abc"), SOURCE),
     "confusion": lambda: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), SOURCE),
@@ -518,12 +518,12 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
 
 
 def test_the_pathway_ends_in_an_answer_of_each_sample_and_their_mean():
-    *_, spikes, answer = figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE).axes
+    *_, spikes, answer = figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE).axes
     assert [bar.get_width() for bar in answer.patches] == [0.625, 0.25, 0.125]
     dots = np.concatenate([line.get_xydata() for line in answer.get_lines()])
     assert sorted(map(tuple, dots)) == [(0, 2), (0.25, 1), (0.25, 1), (0.25, 2), (0.5, 0), (0.75, 0)]
-    assert spikes.get_lines()[0].get_xydata().tolist() == [[step, step] for step in range(6)]
-    assert titles_of(figures.pathway(None, NOISE[0], np.eye(6), ANSWERS, list("abc"), SOURCE)) == [
+    assert spikes.get_lines()[0].get_xydata().tolist() == [[step, step] for step in range(9)]
+    assert titles_of(figures.pathway(None, NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE)) == [
         "frames",
         "spikes",
         "answer",

@@ -185,7 +185,7 @@ def test_a_neuron_a_method_a_data_set_and_a_measure_are_each_a_file_and_a_line(r
     history = pd.read_csv(posterior.with_name("history.csv"))
     assert (history["firing_rate_1"] > 0).all()
     shown = nbformat.read(repository / "out.ipynb", 4)
-    assert any("image/png" in output.get("data", {}) for cell in shown.cells for output in cell.get("outputs", []))
+    assert any("image/svg+xml" in output.get("data", {}) for cell in shown.cells for output in cell.get("outputs", []))
     written = posterior.stat().st_mtime_ns
 
     study = {"sets": {"chords": {"dataset": "chords"}}, "method": ["rmsprop"], "seed": [1]}

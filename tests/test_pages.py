@@ -146,7 +146,8 @@ def test_a_table_with_a_caption_is_numbered_among_the_tables_and_a_picture_is_no
     ):
         metadata = {"mystnb": {"figure": {"caption": f"The caption of {name}.", "name": name, "caption_before": True}}}
         cells.append(new_code_cell("x", outputs=[new_output("display_data", data)], metadata=metadata))
-    nbformat.write(new_notebook(cells=cells), toy / "book/extra.ipynb")
+    python = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=python), toy / "book/extra.ipynb")
     config = (toy / "_config.yml").read_text() + "sphinx:\n  extra_extensions: [lib.markup]\n"
     (toy / "_config.yml").write_text(config)
     stage(toy, toy / "_build/source", {}, {})

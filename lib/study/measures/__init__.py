@@ -7,7 +7,7 @@ with the measure's own. Those whose name ends in one of ``CURVES`` are for pictu
 alone; they and utterances are compressed.
 """
 
-from lib.study.measures import lines, networks, predictions
+from lib.study.measures import lines, networks, predictions, smoothing
 
 CURVES = ("_lines", "_points", "_slopes")
 # What these measure is the machine's, and does not come out again.
@@ -34,4 +34,10 @@ MEASURES = {
     "fine_slices": lines.fine_slices,
     "precision": lines.precision,
     "alignment": lines.alignment,
+    "draws": smoothing.draws,
+    "spreads": smoothing.spreads,
+    "surrogate": smoothing.surrogate,
+    "curvature": smoothing.curvature,
+    "crossings": smoothing.crossings,
+    "scales": smoothing.scales,
 }

@@ -4,7 +4,7 @@ A curve's second difference over a distance h is ``L(a + h) - 2 L(a) + L(a - h)`
 the line. The laws take and give arrays; what they are compared with is measured in ``study.measures.smoothing``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -92,32 +92,34 @@ class Staircase(NamedTuple):
     curvature: float
 
 
-def structure(h: Float[np.ndarray, "..."], stairs: Staircase, reach: float = 0.0) -> Float[np.ndarray, "..."]:
+def structure(
+    h: float | Float[np.ndarray, "..."], stairs: Staircase, reach: float = 0.0
+) -> float | Float[np.ndarray, "..."]:
     """D of the loss averaged over noise of length ``reach`` in many coordinates.
 
-    Losses a distance r apart differ by ``2 g(r)`` in the mean square, ``g = variance (1 - exp(-r / length))``. Two draws
-    of the noise lie ``sqrt(2) reach`` apart, nearly at right angles to the line: so averages whose means are h apart
-    have the covariance of losses ``sqrt(h^2 + 2 reach^2)`` apart. The bowl is averaged to itself.
+    Losses a distance r apart differ by ``2 g(r)`` in the mean square, ``g = variance (1 - exp(-r / length))``. Two
+    draws of the noise lie ``sqrt(2) reach`` apart, nearly at right angles to the line: so averages whose means are h
+    apart have the covariance of losses ``sqrt(h^2 + 2 reach^2)`` apart. The bowl is averaged to itself.
     """
-    h = np.asarray(h, dtype=float)
-
-    def below(distance: np.ndarray) -> np.ndarray:
-        return stairs.variance * -np.expm1(-np.sqrt(distance**2 + 2 * reach**2) / stairs.length)
-
-    return 8 * below(h) - 2 * below(2 * h) - 6 * below(np.zeros_like(h)) + stairs.curvature**2 * h**4
+    return _structure(h, stairs, lambda distance: np.exp(-np.sqrt(distance**2 + 2 * reach**2) / stairs.length))
 
 
-def structure_along(h: Float[np.ndarray, "..."], stairs: Staircase, reach: float) -> Float[np.ndarray, "..."]:
-    """D of the loss averaged over noise of this standard deviation along the line itself."""
+def structure_along(
+    h: float | Float[np.ndarray, "..."], stairs: Staircase, reach: float
+) -> float | Float[np.ndarray, "..."]:
+    """D of the loss averaged over Gaussian noise of this standard deviation along the line itself."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(200)
     apart = np.sqrt(2) * reach * nodes
 
-    def below(distance: np.ndarray) -> np.ndarray:
-        far = np.abs(np.asarray(distance)[..., None] + apart)
-        return stairs.variance * (-np.expm1(-far / stairs.length) @ weights) / weights.sum()
+    def correlation(distance):
+        return np.exp(-np.abs(np.asarray(distance)[..., None] + apart) / stairs.length) @ weights / weights.sum()
 
-    h = np.asarray(h, dtype=float)
-    return 8 * below(h) - 2 * below(2 * h) - 6 * below(np.zeros_like(h)) + stairs.curvature**2 * h**4
+    return _structure(h, stairs, correlation)
+
+
+def _structure(h, stairs: Staircase, correlation: Callable):
+    varied = 6 * correlation(0 * h) - 8 * correlation(h) + 2 * correlation(2 * h)
+    return stairs.variance * varied + stairs.curvature**2 * h**4
 
 
 def fitted(h: Float[np.ndarray, " steps"], squares: Float[np.ndarray, " steps"]) -> Staircase:

@@ -125,10 +125,10 @@ def spreads(
                 of_places = [theory.moments(differences[:, one]) for one in range(differences.shape[1])]
                 first, infinite = np.transpose(of_places)
                 left = theory.structure_along if kind == KINDS[-1] else theory.structure
-                predicted = left(np.array(step), stairs, length * relative) / theory.structure(np.array(step), stairs)
+                predicted = left(step, stairs, length * relative) / theory.structure(step, stairs)
                 rows.append({
                     "kind": kind, "length": length, "step": step, "relative": relative,
-                    "measured": infinite.mean() / first.mean(), "predicted": float(predicted), "first": first.mean(),
+                    "measured": infinite.mean() / first.mean(), "predicted": predicted, "first": first.mean(),
                     "error": infinite.std(ddof=1) / len(infinite) ** 0.5 / first.mean(),
                 })  # fmt: skip
     fitted = table.assign(**stairs._asdict()).set_index("step")

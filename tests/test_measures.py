@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from lib import landscape, metrics, posteriors, runs, slices
 from lib.setup import Setup
-from lib.study.measures import MEASURES
+from lib.study.measures import MEASURES, smoothing
 from lib.study.measures.common import Place, unit_direction
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
@@ -227,3 +227,60 @@ def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured)
         measured("utterances", "ivon", **how), scores.drop(columns="mutual_information"),
         rtol=1e-3, check_dtype=False, check_names=False,
     )  # fmt: skip
+
+
+KINDS = ["isotropic", "proportional", "of the posterior", "along the line"]
+LINES = {"of_class": 3, "lines": 2, "places": 3, "radius": 0.5}
+
+
+def test_averages_of_draws_are_beside_their_law(measured):
+    found = measured("draws", "ivon", **LINES, steps=[0.01, 0.3], counts=[1, 2, 8], predicting=8)
+    assert set(found.index.droplevel(["step", "samples"])) == {
+        ("same", "losses"), ("same", "probabilities"), ("fresh", "losses")
+    }  # fmt: skip
+    same = found.xs("same")
+    pd.testing.assert_series_equal(
+        *(same.xs(one)["measured"].xs(1, level="samples") for one in ("losses", "probabilities"))
+    )
+    assert (same["effective"] <= same.index.get_level_values("samples") * 1.5).all()
+    of_losses = same.xs("losses")
+    law = of_losses["infinite"] + (of_losses["first"] - of_losses["infinite"]) / of_losses.index.get_level_values(
+        "samples"
+    )
+    np.testing.assert_allclose(of_losses["predicted"], law)
+    # Smooth close by, by the fourth power.
+    np.testing.assert_allclose(
+        of_losses["infinite"].xs(0.3, level="step") / 30**4, of_losses["infinite"].xs(0.01, level="step")
+    )
+
+
+def test_noise_along_a_line_and_on_all_weights_has_the_length_that_is_asked_for(measured):
+    run = measured.run("ivon")
+    network, mean = run.network(measured.frames), run.posterior.mean
+    along = unit_direction(network, mean, "all", 0)
+    for kind in KINDS:
+        states = smoothing.noisy_states(run, kind, 0.7, 400, along)
+        squares = [sum(float(((state[n] - mean[n]) ** 2).sum()) for n in along) for state in states]
+        assert np.mean(squares) ** 0.5 == pytest.approx(0.7, rel=0.1), kind
+
+
+def test_crossings_predict_what_is_counted_along_lines(measured):
+    found = measured("crossings", "map", **LINES | {"lines": 1, "places": 6}, points=400, sampled=200, apart=0.3)
+    row = found["crossings"].iloc[0]
+    assert row["predicted_rate"] == pytest.approx(row["rate"], rel=0.5)
+    (layer,) = found["crossings_layers"].to_dict("records")
+    assert layer["number"] * layer["share"] == pytest.approx(row["predicted_rate"])
+
+
+def test_what_averaging_leaves_and_slopes_have_a_row_for_each_setting(measured):
+    spread = measured(
+        "spreads", "ivon", **LINES, fit=[0.01, 0.1, 0.5], kinds=KINDS, steps=[0.1], lengths=[0.1, 1.0], samples=4
+    )
+    assert len(spread["spreads"]) == len(KINDS) * 2
+    assert (spread["spreads"]["predicted"].between(-1e-9, 1 + 1e-9)).all()
+    assert list(spread["spreads_fit"].index) == [0.01, 0.1, 0.5]
+    slopes = measured("surrogate", "ivon", of_class=3, directions=5, lengths=[0.5], samples=3)
+    assert list(slopes.index.get_level_values("part")) == ["layer 1", "hidden", "all"]
+    bent = measured("curvature", "ivon", of_class=3, samples=5, batch_size=4, lines=3)
+    assert bent.loc["all", "true_error"] > 0
+    assert bent["deviation"].min() >= 0

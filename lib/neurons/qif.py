@@ -16,7 +16,7 @@ def qif(current: Float[Tensor, "time batch units"], leak: Float[Tensor, " units"
     the neuron is that of ``lif``. Above 1 it runs away: v passes infinity within a step and comes back from minus
     infinity, and that is its spike. One at the share f of a step counts 1 - f in this step and f in the next. Its time
     follows the current without a jump, and it leaves across the end of the utterance little by little: the loss is
-    continuous, and its derivative exact (Klos & Memmesheimer 2025; Wenig, Memmesheimer & Klos 2026).
+    continuous, and its derivative exact (Klos & Memmesheimer 2023; Wenig, Memmesheimer & Klos 2026).
     """
     drive = current - 0.25
     cosine, sine = _harmonic(drive, -leak.log())

@@ -7,7 +7,7 @@ with the measure's own. Those whose name ends in one of ``CURVES`` are for pictu
 alone; they and utterances are compressed.
 """
 
-from lib.study.measures import lines, networks, predictions, smoothing
+from lib.study.measures import lines, networks, predictions, slopes, smoothing
 
 CURVES = ("_lines", "_points", "_slopes")
 # What these measure is the machine's, and does not come out again.
@@ -36,8 +36,7 @@ MEASURES = {
     "alignment": lines.alignment,
     "draws": smoothing.draws,
     "spreads": smoothing.spreads,
-    "surrogate": smoothing.surrogate,
-    "curvature": smoothing.curvature,
-    "crossings": smoothing.crossings,
-    "scales": smoothing.scales,
+    "surrogate": slopes.surrogate,
+    "curvature": slopes.curvature,
+    "crossings": slopes.crossings,
 }

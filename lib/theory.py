@@ -59,11 +59,6 @@ def freshly_averaged(infinite: float, variance: float, draws: float) -> float:
     return infinite + 6 * variance / draws
 
 
-def draws_to_smooth(found: Moments) -> float:
-    """How many draws leave as much of their own steps as of the average's shape."""
-    return found.first / found.infinite
-
-
 def effective_share(
     probabilities: Float[np.ndarray, "draws places utterances"],
     differences: Float[np.ndarray, "draws places utterances"],

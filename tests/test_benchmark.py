@@ -126,7 +126,7 @@ def test_a_process_of_its_own_trains_and_ends():
     assert not child.is_alive()
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", program.THEIR_LAYERS)
 def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
     pytest.importorskip("sparch", reason="the baseline is not installed here")
     ours = NEURONS[neuron](5, 7, 0.1)
@@ -170,7 +170,7 @@ def small(monkeypatch):
         "prediction": [(SMALL, "cpu")],
         "peers": [(SMALL, True)],
     }
-    groups |= {"neurons": [(SMALL, neuron) for neuron in NEURONS], "at-once": [(SMALL,)]}
+    groups |= {"neurons": [(SMALL, neuron) for neuron in program.THEIR_LAYERS], "at-once": [(SMALL,)]}
     groups |= {"growth": [("utterances", [(SMALL, 4), (SMALL, 8)])]}
     for name, of_table in groups.items():
         monkeypatch.setitem(program.TABLES, name, (program.TABLES[name][0], of_table))
@@ -181,7 +181,7 @@ def test_the_program_writes_every_table_as_it_is_committed(small, tmp_path):
     tables = {path.stem.removeprefix("bench-"): pd.read_csv(path) for path in tmp_path.iterdir()}
     assert set(tables) == {"machine", *program.TABLES}
     assert set(tables["peers"]["network"]) == {"products", "ours", "plain"}
-    assert list(tables["neurons"]["neuron"]) == list(NEURONS)
+    assert list(tables["neurons"]["neuron"]) == list(program.THEIR_LAYERS)
     for name, table in tables.items():
         path = RESULTS / f"bench-{name}.csv"
         if name != "rates":  # which is yet to be stored, from a machine that does nothing else

@@ -249,7 +249,7 @@ def test_a_layer_draws_its_numbers_in_the_order_of_its_parameters(neuron):
         assert torch.equal(layer.get_parameter(name), drawn), name
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", PARAMETERS)
 def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron):
     layer = lively(neuron, 0.2)
     spikes = layer(torch.randn(30, 8, 4))

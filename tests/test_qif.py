@@ -56,5 +56,13 @@ def test_the_series_near_a_drive_of_zero_joins():
     around = 0.25 + torch.linspace(-3e-4, 3e-4, 601, dtype=torch.float64)
     trains = qif(torch.stack([around] * 30)[:, None] * 1.0, torch.full((601,), 0.9, dtype=torch.float64))
     assert (trains == 0).all()
-    layer = QIFLayer(3, 4).eval()
-    assert layer(torch.randn(20, 2, 3)).shape == (20, 2, 4)
+
+
+def test_every_parameter_of_a_layer_learns():
+    torch.manual_seed(0)
+    layer = QIFLayer(4, 6)
+    torch.nn.init.constant_(layer.norm.weight, 6)
+    layer(torch.randn(30, 8, 4)).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from lib import theory
 from lib.network import SpikingClassifier
 from lib.neurons.radlif import RadLIFLayer
-from lib.theory import Moments, Staircase
+from lib.theory import Staircase
 
 
 def second(curve, apart):
@@ -36,7 +36,6 @@ def test_brownian_motions_around_one_parabola(random):
     motions = random.normal(size=(100, 4_000)).cumsum(axis=1) + np.arange(4_000) ** 2 / 2
     found = theory.moments(np.array([second(motion, 3) for motion in motions]))
     assert found == pytest.approx((87, 81), rel=0.01)
-    assert theory.draws_to_smooth(found) == pytest.approx(87 / 81, rel=0.01)
     average = np.square(second(motions[:50].mean(axis=0), 3)).mean()
     assert theory.averaged(found, 50) == pytest.approx(average, rel=0.02)
 
@@ -118,7 +117,7 @@ def one_step_network(units=3):
 
 
 def test_crossings_of_gaussian_potentials():
-    """Rice's formula: density of the potential at the threshold times the mean size of an independent Gaussian speed."""
+    """Rice's formula: density at the threshold times the mean size of an independent Gaussian speed."""
     network, count = one_step_network(), 100_000
     state = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
     with torch.no_grad():
@@ -161,8 +160,3 @@ def test_steps_are_the_losses_on_both_sides_of_a_crossing():
 def test_neurons_whose_potential_is_not_known_are_refused():
     with pytest.raises(ValueError, match="crossings are counted for LIF, adLIF and RLIF neurons, not for RadLIFLayer"):
         theory.potentials(RadLIFLayer(2, 3), torch.zeros(4, 1, 3))
-
-
-def test_the_law_of_draws_in_numbers():
-    assert theory.averaged(Moments(1.0, 0.1), 9) == pytest.approx(0.2)
-    assert theory.draws_to_smooth(Moments(1.0, 0.1)) == pytest.approx(10)

@@ -11,7 +11,6 @@ from lib.features import Frames
 from lib.neurons.qif import QIFLayer
 from lib.posteriors import State
 from lib.runs import Run
-from lib.slices import Batches
 from lib.study.measures.common import Place, seeded, unit_direction
 from lib.study.measures.smoothing import balanced, mean_losses, noisy_states
 
@@ -112,7 +111,8 @@ def crossings(
     with the probability ``apart``. ``rate`` is in steps a unit of distance, ``intensity`` that times their mean square.
     ``crossings_layers`` has the predicted rate's factors. QIF neurons have no threshold, and no crossings.
     """
-    network, state, ((features, labels),) = _in_double(run, frames, of_class)
+    network, ((features, labels),) = run.network(frames).double(), balanced(frames, of_class)
+    state, features = {name: tensor.double() for name, tensor in run.posterior.mean.items()}, features.double()
     if any(isinstance(layer, QIFLayer) for layer in network.layers):
         none = {"predicted_rate": 0.0, "predicted_intensity": 0.0}
         return {"crossings": pd.DataFrame([none]), "crossings_layers": pd.DataFrame(index=pd.Index([], name="layer"))}
@@ -152,9 +152,3 @@ def _gradient(network: nn.Module, state: State, features: Tensor, labels: Tensor
         loss = cross_entropy(torch.func.functional_call(network, state | leaves, features), labels.long())
         gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     return dict(zip(leaves, gradients, strict=True))
-
-
-def _in_double(run: Run, frames: Frames, of_class: int) -> tuple[nn.Module, State, Batches]:
-    state = {name: tensor.double() for name, tensor in run.posterior.mean.items()}
-    batches = [(features.double(), labels) for features, labels in balanced(frames, of_class)]
-    return run.network(frames).double(), state, batches

@@ -131,9 +131,9 @@ def crossings(
         for start in np.random.default_rng(number).uniform(-radius, radius, places):
             alphas = start + gap * np.arange(points + 1)
             heights = np.diff(slices.deterministic_loss(network, state, direction, alphas, [(features, labels)]))
-            moved = np.abs(heights) > theory.ROUNDING
-            # Several steps between two points look like one: of Poisson's, so many intervals have none.
-            seen += -points * np.log1p(-moved.mean())
+            level = np.sum(np.abs(heights) <= theory.ROUNDING)
+            # Several steps between two points look like one; of Poisson's, so many intervals have none.
+            seen += points * np.log(points / max(level, 0.5))
             passed += gap * points
             squares.append(np.square(heights).sum() / (gap * points))
     table = {

@@ -62,18 +62,12 @@ def _of_draws(told: np.ndarray, seen: np.ndarray, counts: list[int], smooth: lis
     """Rows of ``draws`` for one step; probabilities are [draws, places, points, utterances]."""
     losses = mean_losses(told)
     of_losses, of_averages = (of._replace(infinite=one) for of, one in zip(_moments(told), smooth, strict=True))
-    variance, each = float(losses.var(axis=0, ddof=1).mean()), np.diff(-np.log(told), n=2, axis=2)
-    middle = told[:, :, 1:-1]
+    variance, each = float(losses.var(axis=0, ddof=1).mean()), np.diff(mean_losses(told[..., None]), n=2, axis=2)
+    pairs = [part.reshape(len(told), -1, told.shape[-1]) for part in (told[:, :, 1:-1], each)]
     for count in counts:
         together = min(count, len(told) // 2)
-        groups = [part.reshape(len(part), -1, part.shape[-1]) for part in (middle, each)]
-        share = np.mean(
-            [
-                theory.effective_share(*(part[i : i + together] for part in groups))
-                for i in range(0, len(told), together)
-            ]
-        )
-        effective = count * share
+        groups = zip(*(np.split(part, len(told) // together) for part in pairs), strict=True)
+        effective = count * np.mean([theory.effective_share(*group) for group in groups])
         grouped = seen[: len(seen) // count * count].reshape(-1, count, *seen.shape[1:])
         of_draws = mean_losses(grouped).mean(axis=1)
         shown = {

@@ -66,7 +66,7 @@ def _of_draws(told: np.ndarray, seen: np.ndarray, counts: list[int], smooth: lis
     pairs = [part.reshape(len(told), -1, told.shape[-1]) for part in (told[:, :, 1:-1], each)]
     for count in counts:
         together = min(count, len(told) // 2)
-        groups = zip(*(np.split(part, len(told) // together) for part in pairs), strict=True)
+        groups = zip(*(np.array_split(part, len(told) // together) for part in pairs), strict=True)
         effective = count * np.mean([theory.effective_share(*group) for group in groups])
         grouped = seen[: len(seen) // count * count].reshape(-1, count, *seen.shape[1:])
         of_draws = mean_losses(grouped).mean(axis=1)

@@ -264,12 +264,14 @@ def test_noise_along_a_line_and_on_all_weights_has_the_length_that_is_asked_for(
         assert np.mean(squares) ** 0.5 == pytest.approx(0.7, rel=0.1), kind
 
 
-def test_crossings_predict_what_is_counted_along_lines(measured):
-    found = measured("crossings", "map", **LINES | {"lines": 1, "places": 6}, points=400, sampled=200, apart=0.3)
+def test_predicted_crossings_have_their_factors_and_stand_beside_what_is_counted(measured):
+    found = measured("crossings", "map", **LINES | {"lines": 1}, points=50, sampled=50, apart=0.3)
     row = found["crossings"].iloc[0]
-    assert row["predicted_rate"] == pytest.approx(row["rate"], rel=0.5)
     (layer,) = found["crossings_layers"].to_dict("records")
+    assert layer["density"] * layer["speed"] * layer["potentials"] == pytest.approx(layer["number"])
     assert layer["number"] * layer["share"] == pytest.approx(row["predicted_rate"])
+    assert layer["number"] * layer["square"] == pytest.approx(row["predicted_intensity"])
+    assert row[["rate", "rate_error", "intensity", "intensity_error"]].gt(0).all()
 
 
 def test_what_averaging_leaves_and_slopes_have_a_row_for_each_setting(measured):

@@ -8,7 +8,7 @@ import torch
 from scipy.signal import fftconvolve
 from torch.nn.functional import cross_entropy
 
-from lib import theory
+from lib import slices, theory
 from lib.network import SpikingClassifier
 from lib.neurons.radlif import RadLIFLayer
 from lib.theory import Staircase
@@ -155,6 +155,28 @@ def test_steps_are_the_losses_on_both_sides_of_a_crossing():
     before, after = (cross_entropy(network.classify(one), labels) for one in (train, flipped))
     assert found.share == 1
     assert found.square == pytest.approx(float((after - before) ** 2))
+
+
+def test_predicted_steps_of_a_network_are_those_along_a_fine_line():
+    torch.manual_seed(0)
+    network = SpikingClassifier(4, 3, (12, 12), dropout=0.0).double().eval().requires_grad_(False)
+    for layer in network.layers:
+        layer.norm.weight.fill_(6)
+        layer.norm.bias.fill_(1)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(300, 20, 4, dtype=torch.float64, generator=generator)
+    labels = torch.arange(300) % 3
+    hidden = [(name, tensor) for name, tensor in network.named_parameters() if name.startswith("layers")]
+    direction = slices.random_direction(hidden, generator)
+    predicted = sum(
+        found.number * theory.steps(network, state, depth, sample, features, labels).share
+        for depth, (found, sample) in enumerate(theory.crossings(network, state, direction, features, 500, generator))
+    )
+    alphas = np.linspace(-100, 100, 1001) / predicted
+    heights = np.diff(slices.deterministic_loss(network, state, direction, alphas, [(features, labels)]))
+    seen = -1_000 * math.log((np.abs(heights) <= theory.ROUNDING).mean())
+    assert seen == pytest.approx(predicted * (alphas[-1] - alphas[0]), rel=0.25)
 
 
 def test_neurons_whose_potential_is_not_known_are_refused():

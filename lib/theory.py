@@ -117,9 +117,9 @@ def _structure(h, stairs: Staircase, correlation: Callable):
     return stairs.variance * varied + stairs.curvature**2 * h**4
 
 
-def fitted(h: Float[np.ndarray, " steps"], squares: Float[np.ndarray, " steps"]) -> Staircase:
+def fitted(h: Alphas, squares: Float[np.ndarray, " steps"]) -> Staircase:
     """The staircase on a bowl whose D is nearest to these, by the squares of logarithms' differences."""
-    h, squares = np.asarray(h, dtype=float), np.asarray(squares, dtype=float)
+    h = np.asarray(h, dtype=float)
 
     def off(logarithms: np.ndarray) -> np.ndarray:
         return np.log(structure(h, Staircase(*np.exp(logarithms))) / squares)

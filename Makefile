@@ -7,6 +7,7 @@
 # make study      train and measure what the results of a study lack (STUDY=neurons), here or on a cluster (SCHEDULER=…)
 # make tune       choose the settings of a study's methods on validation data (STUDY=neurons)
 # make verify     compute a committed result anew (RESULT=synthetic), all of it or a share of its runs (SHARE=0.1)
+# make ledger     write what the results say of the paper's claims anew, into README.md and data/results/claims.csv
 # make faults     write the book's tables of what goes wrong anew, as the tests find it (not as root)
 # make fuzz       give each reader of what comes from outside 10,000 damaged inputs, or some (READERS="wav spikes")
 # make lint       style, format and the order of the library's rooms
@@ -22,7 +23,7 @@ CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test faults bench study tune verify fuzz lint lock clean
+.PHONY: book paper notebooks test ledger faults bench study tune verify fuzz lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
@@ -45,6 +46,9 @@ notebooks:
 test: lint
 	$(BIN)/pytest -n 2 tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval book
+
+ledger: $(ENVIRONMENT)
+	$(BIN)/python -m lib.ledger
 
 faults: $(ENVIRONMENT)
 	$(BIN)/python tests/write_faults.py

@@ -218,6 +218,8 @@ def make(params: list[Path], results: Path | None, scheduler: str | None, root: 
     Raises ``RuntimeError`` where something is missing from the book, which says so itself, and where another run is at
     work: waiting for hours, to put another book in its place, is not what was asked for.
     """
+    from lib.ledger import HUMAN  # here, for torch's sake as above
+
     settings = read_settings(*params) | ({"results_root": str(results)} if results else {})
     steps, build = plan(settings, read_defaults(root)), root / "_build"
     busy = f"another run of the book is at work in {build}; wait for its end, or use another checkout"
@@ -231,6 +233,8 @@ def make(params: list[Path], results: Path | None, scheduler: str | None, root: 
                 executed.setdefault(step.notebook, build / "executed" / f"{step.name}.ipynb")
         pages.stage(root, build / "source", executed, notes(steps, undone, root))
         pages.render(build / "source", build / "html")
+        for sentence in pages.saying(build / "html", HUMAN):
+            print(sentence)
     if undone:
         lines = "\n".join(f"{name} {end}" for name, end in undone.items())
         raise RuntimeError(f"The book lacks {len(undone)} of {len(steps)} executions; see _build/reports.\n{lines}")

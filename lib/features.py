@@ -35,6 +35,7 @@ class Frames:
     features: Float32[Tensor, "utterance time feature"] | UInt8[Tensor, "utterance time feature"]
     labels: Int64[Tensor, " utterance"]
     parts: Shaped[np.ndarray, " utterance"]
+    speakers: Shaped[np.ndarray, " utterance"]
     class_names: tuple[str, ...]
     fingerprint: str
     heard: dict[str, Any] | None = None  # what another recording is prepared with, and held against
@@ -47,7 +48,8 @@ class Frames:
         rows = slice(chosen[0], chosen[-1] + 1) if len(chosen) else slice(0)
         if len(self.parts[rows]) != len(chosen):
             raise ValueError(f"the utterances of the part {name!r} do not stand together: order them by their parts")
-        return replace(self, features=self.features[rows], labels=self.labels[rows], parts=self.parts[rows])
+        of_all = {"features": self.features, "labels": self.labels, "parts": self.parts, "speakers": self.speakers}
+        return replace(self, **{name: of_utterances[rows] for name, of_utterances in of_all.items()})
 
 
 @runtime_checkable

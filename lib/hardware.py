@@ -42,9 +42,8 @@ def mismatched(
     factors of time constants and of thresholds are 0.05 at the least: at a level of 0.5 that bound holds 3 % of them,
     at 0.3 one in a thousand.
 
-    Leaks, and what the thresholds of adaptive neurons become, leave the ranges to which the network would hold them
-    again, and the mismatch with them: give such a state to ``without_clamping(network)``. What is not changed is there
-    as the network uses it.
+    Leaks, and what the thresholds of adaptive neurons become, may lie outside their ranges: in the place of what is
+    learnt of neurons' parameters stand their values, and such a state is for ``without_bounds(network)``.
 
     Raises ``ValueError`` for another kind, a level below 0, or a network that has none of that kind.
     """
@@ -61,11 +60,8 @@ def mismatched(
     return _with_leaks(used, network, what == "time_constants", level, generator)
 
 
-def without_clamping(network: nn.Module) -> nn.Module:
-    """A copy whose spiking layers take their neurons' parameters as they are, also outside their ranges.
-
-    Within the ranges it computes the same.
-    """
+def without_bounds(network: nn.Module) -> nn.Module:
+    """A copy whose spiking layers take what a state holds of their neurons' parameters for the values themselves."""
     network = copy.deepcopy(network)
     for layer in network.modules():
         if isinstance(layer, SpikingLayer):
@@ -143,7 +139,7 @@ def _with_leaks(state: State, network: nn.Module, of_time: bool, level: float, g
     """``of_time`` says whether the factors are those of the leaks' time constants."""
     changed = dict(state)
     for prefix, layer in _neurons(network).items():
-        for name in (f"{prefix}{name}" for name in layer.ranges if name.endswith("leak")):
+        for name in (f"{prefix}raw_{name}" for name in layer.ranges if name.endswith("leak")):
             leak, factor = state[name], _factors(state[name], level, generator)
             other = leak ** (1 / factor.clamp(min=LOWEST)) if of_time else leak * factor
             changed[name] = other.clamp(0, SLOWEST)
@@ -159,9 +155,9 @@ def _with_thresholds(state: State, network: nn.Module, level: float, generator: 
     """
     changed = dict(state)
     for prefix, layer in _neurons(network).items():
-        threshold = _factors(state[f"{prefix}leak"], level, generator).clamp(min=LOWEST)
+        threshold = _factors(state[f"{prefix}raw_leak"], level, generator).clamp(min=LOWEST)
         of_current = "linear" if isinstance(layer.norm, nn.Identity) else "norm"
-        for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "adaptation_spike"):
+        for name in (f"{of_current}.weight", f"{of_current}.bias", "recurrent", "raw_adaptation_spike"):
             if (tensor := state.get(prefix + name)) is not None:
                 changed[prefix + name] = tensor / threshold.view(-1, *[1] * (tensor.ndim - 1))
     return changed
@@ -176,12 +172,11 @@ def _neurons(network: nn.Module) -> dict[str, SpikingLayer]:
 
 
 def _as_used(state: Mapping[str, Tensor], network: nn.Module) -> State:
-    """What the network makes of its parameters: neurons' are held to their ranges."""
+    """What the network makes of its parameters: in the place of what is learnt of neurons', their values."""
     used = dict(state)
-    for prefix, module in network.named_modules():
-        for own, bounds in getattr(module, "ranges", {}).items():
-            name = f"{prefix}.{own}".removeprefix(".")
-            used[name] = state[name].clamp(*bounds)
+    for prefix, layer in _neurons(network).items():
+        for own in layer.ranges:
+            used[f"{prefix}raw_{own}"] = layer.within(own, state[f"{prefix}raw_{own}"])
     return used
 
 

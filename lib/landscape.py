@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
+from scipy import optimize
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -27,10 +28,23 @@ STANDS_OUT = 3
 
 
 class Jumps(NamedTuple):
-    """``size`` is the mean of their absolute heights, in the curve's units; NaN where there are none."""
+    """``size`` is the mean of their absolute heights, in the curve's units; NaN where there are none.
+
+    ``intensity`` is the sum of their squared heights for each unit of alpha, their rate times their second moment: of
+    jumps that stand apart the structure function is ``2 intensity h``.
+    """
 
     number: int
     size: float
+    intensity: float
+
+
+class StructureFit(NamedTuple):
+    """Jump intensity, correlation length and curvature: what ``fitted_structure`` finds in D(h)."""
+
+    intensity: float
+    length: float
+    curvature: float
 
 
 class Slopes(NamedTuple):
@@ -51,15 +65,9 @@ class Sharpness(NamedTuple):
 
 
 def curves(
-    network: nn.Module,
-    means: Mapping[str, State],
-    std: State | None,
-    batches: Batches,
-    *,
-    alphas: Alphas,
-    directions: int,
-    samples: int,
-) -> pd.DataFrame:
+    network: nn.Module, means: Mapping[str, State], std: State | None, batches: Batches, *,
+    alphas: Alphas, directions: int, samples: int,
+) -> pd.DataFrame:  # fmt: skip
     """Losses along random unit directions through each method's mean, and averaged over Gaussians around it.
 
     These have the standard deviation ``std``; without one there is the point's loss alone. Directions, minibatches and
@@ -160,6 +168,29 @@ def structure_function(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> 
     return found.assign(slope=logarithms.shift(-1) - logarithms)
 
 
+def fitted_structure(steps: Float[np.ndarray, " scales"], squares: Float[np.ndarray, " scales"]) -> StructureFit:
+    """``D(h) = C (6 - 8 exp(-h/l) + 2 exp(-2h/l)) + c^2 h^4``, by relative least squares over all steps h.
+
+    The first part is a telegraph signal's, whose jumps take each other back over the length l; for h below l it is
+    ``2 I h``, with the jumps' intensity ``I = 2 C / l``. c is the root mean square of the smooth part's second
+    derivative. The length is NaN where it is not found between the least step and ten times the largest, as with jumps
+    that stand apart at every step. All three are NaN where D is 0 at a step.
+    """
+    if min(squares) <= 0:
+        return StructureFit(*3 * [float("nan")])
+
+    def shapes(length: float) -> np.ndarray:
+        telegraph = 2 * np.expm1(-2 * steps / length) - 8 * np.expm1(-steps / length)
+        return np.column_stack([telegraph, steps**4]) / squares[:, None]
+
+    lengths = np.geomspace(min(steps), 10 * max(steps), 401)
+    solved = [optimize.nnls(shapes(length), np.ones(len(steps))) for length in lengths]
+    best = int(np.argmin([residual for _, residual in solved]))
+    height, square = solved[best][0]
+    inside = height > 0 and 0 < best < len(lengths) - 1
+    return StructureFit(2 * height / lengths[best], lengths[best] if inside else float("nan"), square**0.5)
+
+
 def angularity_exponent(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> float:
     """The slope, by least squares, of the logarithm of the structure function over that of its step h.
 
@@ -189,7 +220,7 @@ def jumps(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> Jumps:
     Jumps between the same two points count as one. Where they stand at more than about every fifth step, nothing
     stands out any more: then compare exponents, or take a finer grid. Raises as ``angularity_exponent`` does.
     """
-    _, losses = _evenly_spaced(alphas, losses)
+    alphas, losses = _evenly_spaced(alphas, losses)
     steps = np.diff(losses)
     # Beyond its ends the curve goes on as its own image in the end point: its first and last steps are in their range.
     continued = np.pad(steps, NEIGHBOURS, mode="reflect", reflect_type="odd")
@@ -199,7 +230,8 @@ def jumps(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> Jumps:
     rounding = 16 * np.finfo(float).eps * np.abs(losses).max()
     found = outside > STANDS_OUT * np.median(np.abs(behind - before)) + rounding
     heights = np.abs(steps - (before + behind) / 2)[found]
-    return Jumps(len(heights), float(heights.mean()) if len(heights) else float("nan"))
+    intensity = float((heights**2).sum() / (alphas[-1] - alphas[0]))
+    return Jumps(len(heights), float(heights.mean()) if len(heights) else float("nan"), intensity)
 
 
 def quadratic_residual(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> float:
@@ -248,15 +280,10 @@ def surrogate_alignment(
 
 
 def sharpness(
-    network: nn.Module,
-    state: State,
-    names: Iterable[str],
-    std: float,
-    features: Float[Tensor, "batch time features"],
-    labels: Int64[Tensor, " batch"],
-    samples: int,
-    generator: torch.Generator,
-) -> Sharpness:
+    network: nn.Module, state: State, names: Iterable[str], std: float,
+    features: Float[Tensor, "batch time features"], labels: Int64[Tensor, " batch"],
+    samples: int, generator: torch.Generator,
+) -> Sharpness:  # fmt: skip
     """By how much Gaussian noise of the standard deviation ``std`` on the named tensors raises the loss.
 
     Each of the samples is a network of its own, with the rise ``L(state + noise) - L(state)``.

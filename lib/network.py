@@ -3,7 +3,6 @@
 Features are [batch, time, features] and spike trains [time, batch, units]: time comes first where it is looped over.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -16,8 +15,8 @@ try:  # compiled kernels that compute the same; without them everything runs as 
 except ImportError:
     fast = None
 
-# A leak is exp(-1 / time constant): the baseline's time constants go from 5 to 25 steps (Bittar & Garner 2022).
-LEAK_RANGE = (math.exp(-1 / 5), math.exp(-1 / 25))
+# A leak is exp(-1 / time constant): here of 0.8 to 100 steps. Other ranges are compared in the book's chapter on it.
+LEAK_RANGE = (0.3, 0.99)
 MOMENTUM = 0.05  # of batch norm's running statistics, as in the baseline
 WORDS = 2**32
 
@@ -91,13 +90,15 @@ class _Fire(torch.autograd.Function):
 class SpikingLayer(nn.Module):
     """Linear map, batch normalisation, LIF neurons, dropout on their spikes.
 
-    Another neuron is a subclass: it adds parameters, overrides ``spikes``, and says in ``ranges`` what its parameters
-    are held to while ``bounded``, and in ``groups`` what they do. ``kernel`` names the compiled form in ``fast``; a
-    subclass does not inherit it, and without one of its own takes the plain way. Leaks start evenly spread.
+    Another neuron is a subclass: it adds parameters, overrides ``spikes``, and says in ``ranges`` between what its
+    parameters lie, and in ``groups`` what each does. What is learnt of such a parameter (``raw_leak`` of ``leak``) is
+    the logit of its place in the range, which has a gradient everywhere; unless ``bounded`` it is the value itself.
+    ``kernel`` names the compiled form in ``fast``; a subclass does not inherit it, and without one of its own takes the
+    plain way. Leaks start evenly spread.
     """
 
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
-    groups: ClassVar[dict[str, str]] = {"linear": "weights", "norm": "norm", "leak": "leak"}
+    groups: ClassVar[dict[str, str]] = {"linear": "weights", "norm": "norm", "raw_leak": "leak"}
     kernel: ClassVar[str] = "lif"
     fires: ClassVar[bool] = True
     bias: ClassVar[bool] = False  # of the linear map, before the norm, which has its own
@@ -106,13 +107,13 @@ class SpikingLayer(nn.Module):
         super().__init__()
         self.linear = nn.Linear(num_inputs, num_units, bias=self.bias)
         self.norm = nn.BatchNorm1d(num_units, momentum=MOMENTUM)
-        self.leak = self.spread("leak", num_units)
+        self.raw_leak = self.spread("leak", num_units)
         self.dropout, self.outputs, self.bounded = dropout, num_units, True
 
     def forward(self, train: Float[Tensor, "time batch inputs"]) -> Float[Tensor, "time batch units"]:
         seed = int(torch.randint(WORDS, ())) if self.training and self.dropout > 0 else None
         spikes = fast.spikes(self, train, seed) if fast else None
-        return self.plain(self.linear(train).to(self.leak), seed) if spikes is None else spikes
+        return self.plain(self.linear(train).to(self.raw_leak), seed) if spikes is None else spikes
 
     def plain(
         self, weighted: Float[Tensor, "time batch units"], seed: int | None = None
@@ -125,7 +126,7 @@ class SpikingLayer(nn.Module):
 
     def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
         """The neurons' answer to their input current."""
-        return lif(current, self.held("leak"))
+        return lif(current, self.leak)
 
     def normalised(self, weighted: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
         """The norm, over all time steps of all utterances as examples.
@@ -153,14 +154,22 @@ class SpikingLayer(nn.Module):
         self.norm.running_var.lerp_(variance * (examples / (examples - 1)), self.norm.momentum)
         self.norm.num_batches_tracked.add_(1)
 
+    @property
+    def leak(self) -> Float[Tensor, " units"]:
+        return self.held("leak")
+
     def held(self, name: str) -> Float[Tensor, " units"]:
-        """A parameter of the neurons within its range."""
-        parameter = getattr(self, name)
-        return parameter.clamp(*self.ranges[name]) if self.bounded else parameter
+        """A parameter of the neurons: a value in its range."""
+        return self.within(name, getattr(self, f"raw_{name}"))
+
+    def within(self, name: str, raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The value that is meant by what is learnt."""
+        low, high = self.ranges[name]
+        return low + (high - low) * raw.sigmoid() if self.bounded else raw
 
     def spread(self, name: str, num_units: int) -> nn.Parameter:
-        """A new parameter of the neurons, evenly spread over its range by chance."""
-        return nn.Parameter(torch.empty(num_units).uniform_(*self.ranges[name]))
+        """What is learnt of a new parameter of the neurons, evenly spread over its range by chance."""
+        return nn.Parameter(torch.rand(num_units).logit(1e-4))
 
 
 class SpikingClassifier(nn.Module):
@@ -173,13 +182,9 @@ class SpikingClassifier(nn.Module):
     kernel: ClassVar[str] = "rates"
 
     def __init__(
-        self,
-        num_features: int,
-        num_classes: int,
-        hidden_sizes: Sequence[int] = (128, 128),
-        dropout: float = 0.1,
+        self, num_features: int, num_classes: int, hidden_sizes: Sequence[int] = (128, 128), dropout: float = 0.1,
         layer: Callable[[int, int, float], nn.Module] = SpikingLayer,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if not hidden_sizes or min(num_features, num_classes, *hidden_sizes) < 1:
             raise ValueError("a network needs at least one hidden layer, and every size at least 1")

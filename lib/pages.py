@@ -13,12 +13,13 @@ from typing import Any
 
 import nbformat
 import papermill
+from bs4 import BeautifulSoup
 from papermill.exceptions import PapermillExecutionError
 
 from lib.files import atomic_write
 
 STILLBORN = "Kernel died before replying to kernel_info"  # in jupyter_client's words
-PICTURES = ("image/png", "image/jpeg")
+PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 EMBEDDED = re.compile(r"(data:[\w/-]+;base64,[\w/+=]+)")
 
 
@@ -164,3 +165,12 @@ def render(source: Path, html: Path) -> None:
     with atomic_write(html) as aside:  # which may be a link to another disk
         shutil.move(output / "_build/html", aside)
     shutil.rmtree(output)
+
+
+def saying(html: Path, words: str) -> list[str]:
+    """The paragraphs that have these words, each after the name of its page."""
+    told = []
+    for page in sorted((html / "book").glob("*.html")):
+        said = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find_all(string=re.compile(words))
+        told += [f"{page.stem}: {one.find_parent(['p', 'div']).get_text(' ', strip=True)}" for one in said]
+    return told

@@ -40,7 +40,7 @@ class SliceSettings(Settings):
     points: int = setting(31, whole(3, 100_000))
     directions: int = setting(2, whole(1, 100_000))
     radius: float = setting(2.0, real(0, 1e6, above=True))
-    examples: int = setting(128, whole(1))
+    examples: int = setting(140, whole(1))
 
 
 def check(notebook: str, kernel: Mapping[str, Any] | None = None) -> None:

@@ -125,12 +125,9 @@ class Mixture(Posterior):
 
 @torch.no_grad()
 def predict(
-    network: nn.Module,
-    posterior: Posterior,
-    features: Real[Tensor, "batch time features"],
-    samples: int,
+    network: nn.Module, posterior: Posterior, features: Real[Tensor, "batch time features"], samples: int,
     generator: torch.Generator,
-) -> Float[Tensor, "samples batch classes"]:
+) -> Float[Tensor, "samples batch classes"]:  # fmt: skip
     """Class probabilities under ``samples`` draws of the weights, on the CPU; their mean is equation 12.
 
     Evaluation mode (dropout off, batch norm by its running statistics), whatever mode the network is in, but for a

@@ -33,38 +33,36 @@ def deterministic_loss(
 ) -> Float[np.ndarray, " alphas"]:
     """Cross-entropy at ``state + alpha * direction``, averaged over fixed minibatches (equation 19), in nats.
 
-    Evaluation mode: dropout off, batch norm by its running statistics. Raises as ``bayesian_losses`` does.
+    Evaluation mode: dropout off, batch norm by its running statistics. Raises as ``sampled_losses`` does.
     """
     return bayesian_loss(network, PointMass(state), direction, alphas, batches, 1, torch.Generator())
 
 
 def bayesian_loss(
-    network: nn.Module,
-    posterior: Posterior,
-    direction: Mapping[str, Tensor],
-    alphas: Alphas,
-    batches: Batches,
-    samples: int,
-    generator: torch.Generator,
-) -> Float[np.ndarray, " alphas"]:
+    network: nn.Module, posterior: Posterior, direction: Mapping[str, Tensor], alphas: Alphas, batches: Batches,
+    samples: int, generator: torch.Generator,
+) -> Float[np.ndarray, " alphas"]:  # fmt: skip
     """Loss of the averaged prediction, the posterior moved by ``alpha * direction`` (equation 20), in nats.
 
     Each alpha sees the same samples, moved with the posterior's mean, and the same randomness of a noisy network: fresh
-    noise would add a jitter that is not the landscape's. Raises as ``bayesian_losses`` does.
+    noise would add a jitter that is not the landscape's. Raises as ``sampled_losses`` does.
     """
     return bayesian_losses(network, posterior, direction, alphas, batches, [samples], generator)[0]
 
 
 def bayesian_losses(
-    network: nn.Module,
-    posterior: Posterior,
-    direction: Mapping[str, Tensor],
-    alphas: Alphas,
-    batches: Batches,
-    counts: Collection[int],
-    generator: torch.Generator,
-) -> Float[np.ndarray, "counts alphas"]:
-    """``bayesian_loss`` of the first 1, 2, ... of the same samples, as ``counts`` says.
+    network: nn.Module, posterior: Posterior, direction: Mapping[str, Tensor], alphas: Alphas, batches: Batches,
+    counts: Collection[int], generator: torch.Generator,
+) -> Float[np.ndarray, "counts alphas"]:  # fmt: skip
+    """``bayesian_loss`` of the first 1, 2, ... of the same samples, by ``counts``; raises as ``sampled_losses``."""
+    return sampled_losses(network, posterior, direction, alphas, batches, counts, generator)[0]
+
+
+def sampled_losses(
+    network: nn.Module, posterior: Posterior, direction: Mapping[str, Tensor], alphas: Alphas, batches: Batches,
+    counts: Collection[int], generator: torch.Generator,
+) -> tuple[Float[np.ndarray, "counts alphas"], Float[np.ndarray, "samples alphas"]]:  # fmt: skip
+    """``bayesian_losses``, and the loss of each sample alone.
 
     Raises ``ValueError`` for no minibatch, a count below 1, or a direction or a posterior of another network.
     """
@@ -75,17 +73,19 @@ def bayesian_losses(
     if unknown := direction.keys() - network.state_dict().keys():
         raise ValueError(f"the direction moves {sorted(unknown)}, which the network does not have")
     if not len(alphas):
-        return np.empty((len(counts), 0))
+        return np.empty((len(counts), 0)), np.empty((max(counts), 0))
     features = list(posteriors.batches_for(network, torch.cat([features for features, _ in batches])))
-    total, losses = 0.0, {}
+    total, losses, single = 0.0, {}, []
     with torch.no_grad(), posteriors.evaluating(network, posterior.noisy):
         drawn = posteriors.seeded_draws(posterior, max(counts), generator)
         for count, (state, seed) in enumerate(drawn, start=1):
             logits = logits_along(network, state, direction, alphas, features, seed)
-            total = total + logits.softmax(dim=-1).cpu().double()
+            probabilities = logits.softmax(dim=-1).cpu().double()
+            total = total + probabilities
+            single.append(_losses(probabilities, batches))
             if count in counts:
                 losses[count] = _losses(total / count, batches)
-    return np.array([losses[count] for count in counts])
+    return np.array([losses[count] for count in counts]), np.array(single)
 
 
 def roughness(losses: Float[np.ndarray, " points"]) -> float:
@@ -97,10 +97,7 @@ def logits_along(
     network: nn.Module, state: State, direction: Mapping[str, Tensor], alphas: Alphas,
     features: Sequence[Float[Tensor, "_ time features"]], seed: int | None = None,
 ) -> Float[Tensor, "alphas utterances classes"]:  # fmt: skip
-    """Logits at ``state + alpha * direction``, in the modes that the network's modules are in.
-
-    ``seed`` is that of a noisy network's randomness, and the same at each point.
-    """
+    """Logits at ``state + alpha * direction`` in the network's mode; ``seed`` is its noise's, alike at each point."""
     state = posteriors.on_device_of(network, state)
     direction = {name: tensor.to(posteriors.device_of(network)) for name, tensor in direction.items()}
     if seed is None and fast and fast.serves_lines(network):

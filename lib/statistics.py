@@ -136,6 +136,12 @@ def pooled(
     return differences(means, measures, pairs, by)
 
 
+def decimals(*errors: float) -> int:
+    """How many decimals show two digits of an error, of several of their median; three where there is none."""
+    known = [error for error in errors if error > 0]
+    return int(np.clip(1 - np.floor(np.log10(np.median(known))), 0, 5)) if known else 3
+
+
 def beside_chance(found: pd.DataFrame, none: float = 0) -> str:
     """How many of the intervals exclude ``none``, no difference, and how many would by chance, as a sentence.
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from scipy.optimize import least_squares
+from scipy.special import erfc, erfcx
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -102,12 +103,21 @@ def structure(
 def structure_along(
     h: float | Float[np.ndarray, "..."], stairs: Staircase, reach: float
 ) -> float | Float[np.ndarray, "..."]:
-    """D of the loss averaged over Gaussian noise of this standard deviation along the line itself."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    apart = np.sqrt(2) * reach * nodes
+    """D of the loss averaged over Gaussian noise of this standard deviation along the line itself.
+
+    Averages whose means are h apart have the mean covariance of losses ``|h + deviation z|`` apart, z a normal number.
+    """
+    deviation = max(np.sqrt(2) * reach, 1e-12)
 
     def correlation(distance):
-        return np.exp(-np.abs(np.asarray(distance)[..., None] + apart) / stairs.length) @ weights / weights.sum()
+        return (side(distance) + side(-np.asarray(distance))) / 2
+
+    def side(distance):
+        """``exp(-x / length)`` on the side of x > 0, twice its mean; the second form where the first overflows."""
+        far, ahead = deviation / stairs.length, distance / deviation
+        start = (far - ahead) / np.sqrt(2)
+        near = erfcx(np.maximum(start, 0)) * np.exp(-(ahead**2) / 2)
+        return np.where(start > 0, near, np.exp(np.minimum(far**2 / 2 - far * ahead, 0)) * erfc(start))
 
     return _structure(h, stairs, correlation)
 
@@ -172,12 +182,12 @@ class Steps(NamedTuple):
 def potentials(layer: SpikingLayer, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
     """The membrane potentials of a layer's neurons before each reset; ``ValueError`` for neurons without threshold."""
     if type(layer) is SpikingLayer:
-        return lif_potential(current, layer.held("leak"))
+        return lif_potential(current, layer.leak)
     if type(layer) is AdLIFLayer:
-        step = adlif_step(layer.held("leak"), *(layer.held(name) for name in RANGES), THRESHOLD)
+        step = adlif_step(layer.leak, *(layer.held(name) for name in RANGES), THRESHOLD)
         return over_time(step, current, memories=1)[1]
     if type(layer) is RLIFLayer:
-        return over_time(rlif_step(layer.held("leak"), layer.recurrent, THRESHOLD), current)[1]
+        return over_time(rlif_step(layer.leak, layer.recurrent, THRESHOLD), current)[1]
     raise ValueError(f"crossings are counted for LIF, adLIF and RLIF neurons, not for {type(layer).__name__}")
 
 
@@ -232,7 +242,7 @@ def steps(
     for places, above in zip(sample.places.split(TOGETHER), sample.above.split(TOGETHER), strict=True):
         step, utterance, unit = places.T
         current = driven(placed, features[utterance])[depth].current
-        gain = 1 - layer.held("leak")[unit]
+        gain = 1 - layer.leak[unit]
         current[step, torch.arange(len(unit)), unit] -= BEYOND * above / gain
         train = layer.spikes(current)
         for later in placed.layers[depth + 1 :]:

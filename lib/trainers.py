@@ -27,7 +27,7 @@ from lib.files import serve_the_nameless
 from lib.posteriors import MeanFieldGaussian, PointMass, Posterior, network_state
 
 VALIDATION_SAMPLES = 4
-FIRING_RATE_UTTERANCES = 256  # enough for two digits
+FIRING_RATE_UTTERANCES = 256  # at most: enough for two digits
 DIVERGED = 10  # a loss this many times that of a uniform guess does not come back
 
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -42,10 +42,10 @@ def likelihood(network: nn.Module, features: Tensor, labels: Tensor) -> tuple[Fl
 def train_map(
     network: nn.Module, training: Examples, validation: Examples, *,
     learning_rate: float = 0.0047, weight_decay: float = 1e-5, batch_size: int = 16, patience: int = 2,
-    freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
+    decay_vectors: bool = False, freeze_norm_after: int | None = None, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
     """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
-    optimizer = torch.optim.Adam(learned(network.parameters()), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.Adam(decaying(network, weight_decay, decay_vectors), lr=learning_rate, fused=True)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -62,27 +62,28 @@ def train_map(
 def train_ivon(
     network: nn.Module, training: Examples, validation: Examples, *,
     learning_rate: float = 0.39, weight_decay: float = 1e-3,
-    ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999,
+    ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999, draws: int = 1,
     batch_size: int = 32, patience: int = 4,
-    freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
+    decay_vectors: bool = False, freeze_norm_after: int | None = 10, objective: Objective = likelihood, **loop: Any,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:  # fmt: skip
     """A mean-field Gaussian of high evidence lower bound (equation 7), and the history, by IVON (Shen et al. 2024).
 
-    One sample of the weights a step stands for the expectation (equation 9), ``weight_decay`` for the prior (equation
-    10). The effective sample size is ``ess_factor`` times the training utterances. Raises ``ValueError`` where the loss
-    does not depend on a parameter.
+    The mean over ``draws`` samples of the weights a step stands for the expectation (equation 9), ``weight_decay`` for
+    the prior (equation 10). The effective sample size is ``ess_factor`` times the training utterances. With ``beta2``
+    1 the curvature stays ``hess_init``. Raises ``ValueError`` where the loss does not depend on a parameter.
     """
-    ess, priors = ess_factor * len(training.labels), {"weight_decay": weight_decay, "hess_init": hess_init}
-    optimizer = IVON(learned(network.parameters()), lr=learning_rate, ess=ess, beta2=beta2, **priors)
+    ess, groups = ess_factor * len(training.labels), decaying(network, weight_decay, decay_vectors)
+    optimizer = IVON(groups, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        with sampled_weights(optimizer):
-            loss, logits = objective(network, features, labels)
-            loss.backward()
-            for name, parameter in network.named_parameters():
-                if parameter.requires_grad and parameter.grad is None:
-                    raise ValueError(f"the loss does not depend on {name!r}: set its requires_grad to False")
+        for _ in range(draws):  # whose gradients the optimiser averages
+            optimizer.zero_grad()
+            with sampled_weights(optimizer):
+                loss, logits = objective(network, features, labels)
+                loss.backward()
+                for name, parameter in network.named_parameters():
+                    if parameter.requires_grad and parameter.grad is None:
+                        raise ValueError(f"the loss does not depend on {name!r}: set its requires_grad to False")
         optimizer.step()
         return logits
 
@@ -106,6 +107,17 @@ def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
+def decaying(network: nn.Module, weight_decay: float, vectors: bool = False) -> list[dict[str, Any]]:
+    """Groups for an optimiser: matrices, which decay, and vectors, which only do so if asked, where there are any.
+
+    Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler.
+    """
+    found = learned(network.parameters())
+    still = [one for one in found if one.ndim < 2 and not vectors]
+    parts = (weight_decay, [one for one in found if one.ndim > 1 or vectors]), (0.0, still)
+    return [{"params": part, "weight_decay": decay} for decay, part in parts if part]
+
+
 @contextmanager
 def sampled_weights(optimizer: IVON) -> Iterator[None]:
     """ivon-opt's ``sampled_params``, which leaves the noisy weights behind when anything is raised inside it."""
@@ -122,11 +134,12 @@ def sampled_weights(optimizer: IVON) -> Iterator[None]:
 
 def gaussian(network: nn.Module, optimizer: IVON) -> MeanFieldGaussian:
     """The current posterior (equation 11): variance ``1 / (ess (hess + weight_decay))``."""
-    (group,) = optimizer.param_groups
-    std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
-    moving = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    pieces = zip(moving.items(), std.split([parameter.numel() for parameter in moving.values()]), strict=True)
-    stds = {name: piece.view(parameter.shape).to("cpu", copy=True) for (name, parameter), piece in pieces}
+    names, stds = {parameter: name for name, parameter in network.named_parameters()}, {}
+    for group in optimizer.param_groups:
+        std = torch.rsqrt(group["ess"] * (group["hess"] + group["weight_decay"]))
+        pieces = std.split([parameter.numel() for parameter in group["params"]])
+        for parameter, piece in zip(group["params"], pieces, strict=True):
+            stds[names[parameter]] = piece.view(parameter.shape).to("cpu", copy=True)
     return MeanFieldGaussian(network_state(network), stds)
 
 
@@ -241,6 +254,7 @@ def _validate(posterior: Posterior, network: nn.Module, validation: Examples) ->
     figures |= {"validation_accuracy": metrics.accuracy(predicted, validation.labels)}
     if getattr(network, "fires", False):
         with posteriors.evaluating(network, posterior.noisy):
-            spikes = network.hidden_spikes(validation.features[:FIRING_RATE_UTTERANCES].to(next(network.parameters())))
+            apart = -(-len(validation.labels) // FIRING_RATE_UTTERANCES)  # a set's words and speakers stand in order
+            spikes = network.hidden_spikes(validation.features[::apart].to(next(network.parameters())))
         figures |= {f"firing_rate_{layer}": float(train.mean()) for layer, train in enumerate(spikes, start=1)}
     return figures

@@ -46,7 +46,7 @@ def spiking_network():
 
 @pytest.fixture
 def toy_frames():
-    """Noise with a class each for three offsets: 60 utterances of 20 frames of 5 values."""
+    """Noise with a class each for three offsets: 60 utterances of 20 frames of 5 values, of two speakers."""
     import numpy as np
 
     from lib.features import Frames
@@ -54,7 +54,7 @@ def toy_frames():
     labels = torch.arange(60) % 3
     features = torch.randn(60, 20, 5, generator=torch.Generator().manual_seed(0)) + labels[:, None, None]
     parts = np.repeat(["train", "validation", "test"], 20)
-    return Frames(features, labels, parts, ("low", "middle", "high"), "0" * 32)
+    return Frames(features, labels, parts, np.repeat(["one", "two"] * 3, 10), ("low", "middle", "high"), "0" * 32)
 
 
 @pytest.fixture(scope="session")

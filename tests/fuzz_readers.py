@@ -218,7 +218,7 @@ def train(world: World) -> int:
     """A training of three epochs, of which the checkpoint is there."""
     random = torch.Generator().manual_seed(0)
     features, labels = torch.randn(8, 5, 3, generator=random), torch.arange(8) % 2
-    examples = runs.Frames(features, labels, np.repeat("train", 8), ("a", "b"), "0" * 32)
+    examples = runs.Frames(features, labels, np.repeat("train", 8), np.repeat("one", 8), ("a", "b"), "0" * 32)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SpikingClassifier(3, 2, (4,), dropout=0.0)
@@ -288,7 +288,8 @@ def search(world: World) -> list:
     given = {"dataset": "fsdd", "hidden_sizes": [3], "epochs": 1, "batch_size": 10}
     labels = torch.arange(12) % 2
     features = torch.randn(12, 5, 3, generator=torch.Generator().manual_seed(0))
-    frames = runs.Frames(features, labels, np.repeat(["train", "validation", "test"], 4), ("a", "b"), "0" * 32)
+    parts, speakers = np.repeat(["train", "validation", "test"], 4), np.repeat("one", 12)
+    frames = runs.Frames(features, labels, parts, speakers, ("a", "b"), "0" * 32)
     found = tuning.search(world / "search" / "toy.log", {"toy": given}, {"toy": frames}, "map", 3)
     return [(trial.number, trial.value) for trial in found.trials]
 

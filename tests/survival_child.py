@@ -43,7 +43,7 @@ SETTINGS = {
 # So fast that the schedule has to slow it down, and ends when the best epoch is over.
 OF_METHOD = {
     "map": {"learning_rate": 0.5, "epochs": 6},
-    "ivon": {"learning_rate": 2.0, "epochs": 4, "freeze_norm_after": 2},
+    "ivon": {"learning_rate": 2.0, "epochs": 10, "freeze_norm_after": 2},
 }
 
 

@@ -20,7 +20,7 @@ CORE = ("features", "network", "posteriors", "trainers", "metrics", "slices")
 ADDITIONS = [
     ("lib/neurons/amplified.py", "lib/neurons/__init__.py", '"amplified": AmplifiedLayer,',
      "from lib.neurons.amplified import AmplifiedLayer"),
-    ("lib/methods/sgd.py", "lib/methods/__init__.py", "SGD,", "from lib.methods.sgd import SGD"),
+    ("lib/methods/rmsprop.py", "lib/methods/__init__.py", "RMSprop,", "from lib.methods.rmsprop import RMSprop"),
     ("lib/datasets/chords.py", "lib/datasets/__init__.py", "CHORDS", "from lib.datasets.chords import CHORDS"),
     ("lib/study/measures/largest.py", "lib/study/measures/__init__.py", '"largest": largest.largest,',
      "from lib.study.measures import largest"),
@@ -36,14 +36,14 @@ class AmplifiedLayer(SpikingLayer):
     """LIF neurons that amplify their input, each by a factor of its own."""
 
     ranges = SpikingLayer.ranges | {"gain": (0.5, 8.0)}
-    groups = SpikingLayer.groups | {"gain": "gain"}
+    groups = SpikingLayer.groups | {"raw_gain": "gain"}
 
     def __init__(self, num_inputs, num_units, dropout=0.1):
         super().__init__(num_inputs, num_units, dropout)
-        self.gain = self.spread("gain", num_units)
+        self.raw_gain = self.spread("gain", num_units)
 
     def spikes(self, current):
-        return lif(self.held("gain") * current, self.held("leak"))
+        return lif(self.held("gain") * current, self.leak)
 '''
 METHOD = '''
 from dataclasses import dataclass
@@ -58,22 +58,22 @@ from lib.settings import real, setting
 
 
 @dataclass(frozen=True)
-class SGD(Method):
-    """Stochastic gradient descent with momentum."""
+class RMSprop(Method):
+    """RMSprop with momentum."""
 
-    name: ClassVar = "sgd"
-    label: ClassVar = "SGD"
+    name: ClassVar = "rmsprop"
+    label: ClassVar = "RMSprop"
     colour: ClassVar = "#123456"
     marker: ClassVar = "8"
 
     batch_size: int = batch_size(16)
-    learning_rate: float = learning_rate(0.1)
+    learning_rate: float = learning_rate(0.01)
     dropout: float = dropout()
     patience: int = patience(2)
     momentum: float = setting(0.9, real(0, 1), search=[0.5, 0.9])
 
     def updates(self, network, training, objective, epochs, originals):
-        optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate, momentum=self.momentum)
+        optimizer = torch.optim.RMSprop(network.parameters(), lr=self.learning_rate, momentum=self.momentum)
 
         def step(features, labels):
             optimizer.zero_grad()
@@ -131,7 +131,7 @@ def largest(run, frames, place, *, share):
     return pd.DataFrame(rows).set_index("layer")
 '''
 NETWORK = {"neuron": "amplified", "num_frames": 20}
-SGD = {"batch_size": 10, "learning_rate": 0.05, "momentum": 0.5}
+RMSPROP = {"batch_size": 10, "learning_rate": 0.005, "momentum": 0.5}
 
 
 def python(folder: Path, *arguments: str | Path) -> str:
@@ -152,7 +152,7 @@ def add(folder: Path, path: str, content: str, of_list: str, line: str, imported
     """Write the file, and put the line at the end of the list, which closes with the first ")" or "}" of a line."""
     (folder / path).write_text(content)
     text = (folder / of_list).read_text()
-    before, name, after = text.partition({"CHORDS": "SYNTHETIC_SHD)}", "SGD,": "        SBNN,\n"}.get(line, "\n}"))
+    before, name, after = text.partition({"CHORDS": "SYNTHETIC_SHD)}", "RMSprop,": "        SBNN,\n"}.get(line, "\n}"))
     assert name, of_list
     new = {"SYNTHETIC_SHD)}": f"SYNTHETIC_SHD, {line})}}", "\n}": f"\n    {line}\n}}"}.get(
         name, f"{name}        {line}\n"
@@ -174,28 +174,28 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_a_neuron_a_method_a_data_set_and_a_measure_are_each_a_file_and_a_line(repository: Path) -> None:
-    named = {"dataset": "chords", "method": "sgd", "seed": 1, "epochs": 2, "hidden_sizes": [6]}
-    (repository / "given.yml").write_text(yaml.safe_dump(named | {"settings": NETWORK | {"sgd": SGD}}))
+    named = {"dataset": "chords", "method": "rmsprop", "seed": 1, "epochs": 2, "hidden_sizes": [6]}
+    (repository / "given.yml").write_text(yaml.safe_dump(named | {"settings": NETWORK | {"rmsprop": RMSPROP}}))
     python(repository, "-m", "papermill", "-k", "python3", "-f", "given.yml", "book/02_training.ipynb", "out.ipynb")
-    (posterior,) = (repository / "data/runs").glob("chords-sgd-1-*/posterior.pt")
+    (posterior,) = (repository / "data/runs").glob("chords-rmsprop-1-*/posterior.pt")
     settings = json.loads(posterior.with_name("run.json").read_text())["settings"]
-    assert settings.items() >= (named | NETWORK | SGD).items()
+    assert settings.items() >= (named | NETWORK | RMSPROP).items()
     mean = torch.load(posterior, weights_only=True)["mean"]
-    assert mean["layers.0.gain"].shape == (6,)
+    assert mean["layers.0.raw_gain"].shape == (6,)
     history = pd.read_csv(posterior.with_name("history.csv"))
     assert (history["firing_rate_1"] > 0).all()
     shown = nbformat.read(repository / "out.ipynb", 4)
-    assert any("image/png" in output.get("data", {}) for cell in shown.cells for output in cell.get("outputs", []))
+    assert any("image/svg+xml" in output.get("data", {}) for cell in shown.cells for output in cell.get("outputs", []))
     written = posterior.stat().st_mtime_ns
 
-    study = {"sets": {"chords": {"dataset": "chords"}}, "method": ["sgd"], "seed": [1]}
+    study = {"sets": {"chords": {"dataset": "chords"}}, "method": ["rmsprop"], "seed": [1]}
     study |= {"evaluation": {"samples": 1, "bins": 5}, "measures": {"largest": {"share": 0.5}}}
-    study["common"] = NETWORK | {"epochs": 2, "hidden_sizes": [6], "sgd": SGD}
+    study["common"] = NETWORK | {"epochs": 2, "hidden_sizes": [6], "rmsprop": RMSPROP}
     (repository / "toy.yml").write_text(yaml.safe_dump(study))
     python(repository, "-m", "lib.study", "toy.yml")
     found = pd.read_csv(repository / "data/results/toy/largest.csv")
     assert found[["set", "method", "seed", "layer"]].to_numpy().tolist() == [
-        ["chords", "sgd", 1, "layers.0.linear.weight"]
+        ["chords", "rmsprop", 1, "layers.0.linear.weight"]
     ]
     assert found["weight"][0] == pytest.approx(0.5 * float(mean["layers.0.linear.weight"].abs().max()))
     assert posterior.stat().st_mtime_ns == written  # the notebook's run is the study's

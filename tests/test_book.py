@@ -37,6 +37,11 @@ else:
     # What is called lib in the working folder is not this book's.
     sys.path.sort(key=lambda folder: folder == "")"""
 
+# Chapters whose tables have no captions yet.
+LATER = {"04_slices", "cost"}
+EXERCISED = ["01_data", "02_training", "03_evaluation", "angularity", "method", "methods", "network", "posterior"]
+EXERCISED += ["real_speech", "robustness"]
+
 
 def read(stem: str) -> nbformat.NotebookNode:
     return nbformat.read(BOOK / f"{stem}.ipynb", 4)
@@ -189,6 +194,34 @@ def test_the_header_cells_of_tables_are_named_and_say_whose_they_are(pages: dict
         assert cell["scope"] in ("col", "colgroup", "row", "rowgroup"), f"{name}: {cell}"
 
 
+def test_every_picture_and_table_of_a_notebook_is_numbered_and_a_sentence_names_it() -> None:
+    for stem in NOTEBOOKS:
+        text = "\n".join(cell.source for cell in read(stem).cells if cell.cell_type == "markdown")
+        for cell in code_cells(read(stem)):
+            kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+            table = any("<table" in output.get("data", {}).get("text/html", "") for output in cell.outputs)
+            if stem not in LATER and (table or kinds & {*PICTURES}):
+                figure = cell.metadata["mystnb"]["figure"]
+                assert figure["name"].startswith("tab-" if table else "fig-")
+                assert re.search(rf"{{numref}}`{figure['name']}`", text), f"{stem}: {figure['name']}"
+
+
+def test_pages_number_their_tables(pages: dict[Path, BeautifulSoup]) -> None:
+    numbers = [
+        caption.get_text(strip=True)
+        for _, chapter in chapters(pages)
+        for caption in chapter.select("figure:has(table) > figcaption .caption-number")
+    ]
+    assert len(numbers) > 50
+    assert len(set(numbers)) == len(numbers)
+    assert all(re.fullmatch(r"Table \d+", number) for number in numbers)
+
+
+def test_exercises_of_the_first_two_parts_have_three_answers(pages: dict[Path, BeautifulSoup]) -> None:
+    asked = {path.stem: chapter.select("section#exercises details") for path, chapter in chapters(pages)}
+    assert {stem: len(answers) for stem, answers in asked.items() if answers} == dict.fromkeys(EXERCISED, 3)
+
+
 def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, BeautifulSoup]) -> None:
     texts = {path.name: chapter.get_text() for path, chapter in chapters(pages)}
     texts |= {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "lib").rglob("*.py")}
@@ -197,18 +230,6 @@ def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, Beautifu
         assert not re.search(r"threshold,? \S*(theta|θ)|(theta|θ)\S* the threshold", text.replace("vartheta", "ϑ")), (
             name
         )
-
-
-def test_the_first_page_says_of_the_synthetic_sets_what_their_page_shows(pages: dict[Path, BeautifulSoup]) -> None:
-    said, shown = (
-        next(chapter for path, chapter in chapters(pages) if path.stem == stem) for stem in ("intro", "03_evaluation")
-    )
-    (table,) = (one for one in shown.find_all("table") if "difference" in one.thead.get_text())
-    rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.tbody.find_all("tr")]
-    differences = [float(row[-3]) for row in rows if row[-4] == "nll"]
-    assert len(differences) == 2
-    assert re.search("On synthetic speech IVON.s mean NLL is the higher one on both sets", said.get_text())
-    assert min(differences) > 0
 
 
 def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:

@@ -149,3 +149,37 @@ def test_citations_are_labelled_as_the_text_cites_them(built_book: Path, page: P
     show(page, built_book, "references", DESK)
     for place, text in cited.items():
         assert text.strip("[]") in page.locator(f"[id='{place}'] .label").inner_text()
+
+
+def test_the_first_page_fits_two_screens(built_book: Path, page: Page) -> None:
+    show(page, built_book, "intro", DESK)
+    doors = page.locator(".claims").last
+    assert doors.bounding_box()["y"] + doors.bounding_box()["height"] <= 2 * 900
+    assert len(page.locator("article").first.inner_text().split()) <= 400
+    assert page.locator("article figure img").count() == 1
+
+
+def test_code_fits_its_column(built_book: Path, page: Page) -> None:
+    for stem in ("01_data", "02_training", "03_evaluation", "network", "method", "estimators"):
+        show(page, built_book, stem, DESK)
+        wide = """() => [...document.querySelectorAll('.cell_input pre')].filter(
+            one => one.scrollWidth > one.clientWidth).map(one => one.innerText.slice(0, 80))"""
+        assert page.evaluate(wide) == [], stem
+
+
+def test_a_table_can_be_taken_along(built_book: Path, page: Page) -> None:
+    show(page, built_book, "posterior", DESK)
+    link = page.locator("#tab-posterior-measures a[download]")
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename == "tab-posterior-measures.csv"
+    assert Path(download.value.path()).read_text(encoding="utf-8").startswith(",")
+
+
+def test_the_numbers_are_folded_and_open_by_keys(built_book: Path, page: Page) -> None:
+    show(page, built_book, "posterior", DESK)
+    fold = page.locator("details:has(#tab-posterior-nll)")
+    expect(fold.locator("table")).to_be_hidden()
+    assert fold.locator("> summary").inner_text() == "The numbers"
+    fold.locator("> summary").press("Enter")
+    expect(fold.locator("table")).to_be_visible()

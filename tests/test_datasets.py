@@ -16,8 +16,10 @@ from lib import datasets
 from lib.datasets import SETS, fsdd, sc, utterances
 from lib.datasets.__main__ import main
 from lib.features import PARTS
+from lib.study.measures.common import balanced
 
 REAL = Path(__file__).parents[2] / "shared" / "speech"
+ELEVEN = Path(__file__).parents[1] / "data" / "sc-11-words"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real recordings beside the repository")
 
 # SC's rule puts these speakers at 3.2, 16.4, 27.4 and 45.3 %, as worked out with the command sha1sum.
@@ -135,6 +137,60 @@ def test_sc_has_the_parts_of_the_lists_or_more_speakers_in_the_test(sc_root, spl
     for path, label, speaker, part in zip(loaded.paths, loaded.labels, loaded.speakers, loaded.parts, strict=True):
         assert path == f"{loaded.class_names[label]}/{speaker}_nohash_0.wav"
         assert part == expected[speaker]
+
+
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+
+
+def assert_shares_are_nested(name, root, **settings):
+    """By speakers of the training part alone; returns what each of ``SHARES`` leaves of it."""
+    whole, before = load(name, root, **settings), None
+    for share in SHARES:
+        loaded = load(name, root, share=share, **settings)
+        for part in ("validation", "test"):
+            assert loaded.part(part).paths == whole.part(part).paths
+            assert loaded.part(part).labels.tolist() == whole.part(part).labels.tolist()
+        train, of_all = loaded.part("train"), whole.part("train")
+        stays = np.isin(of_all.speakers, np.unique(train.speakers))
+        assert train.paths == tuple(path for path, kept in zip(of_all.paths, stays, strict=True) if kept)
+        assert before is None or set(before.paths) <= set(train.paths)
+        before = train
+        yield train
+    assert before.paths == whole.part("train").paths
+
+
+@pytest.mark.parametrize("settings", [{}, {"validation": "test"}, {"split": "70-10-20"}], ids=str)
+def test_a_share_keeps_whole_speakers_of_the_training_part_and_all_else(tmp_path, settings):
+    root, speakers = tmp_path / "sc", [f"{number:08x}" for number in range(400)]
+    for word, index in (("yes", 0), ("bed", 0), ("bed", 1)):
+        for speaker in speakers:
+            path = root / word / f"{speaker}_nohash_{index}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    write_audio(root / "bed" / f"{speakers[0]}_nohash_0.wav", 16_000)
+    for part, name in sc.LISTS.items():
+        of = [speaker for speaker in speakers if sc.hashed_part(speaker, 10, 20) == part]
+        write_lines(root / name, [f"{word}/{speaker}_nohash_0.wav" for word in ("bed", "yes") for speaker in of])
+        with (root / name).open("a") as file:
+            file.writelines(f"bed/{speaker}_nohash_1.wav\n" for speaker in of)
+    parts = list(assert_shares_are_nested("sc", root, **settings))
+    for part, share in zip(parts, SHARES, strict=True):
+        # The number of speakers is binomial: within four standard deviations of what is expected.
+        expected = share * len(parts[-1]) / 3
+        assert abs(len(np.unique(part.speakers)) - expected) <= 4 * np.sqrt(expected * (1 - share))
+
+
+def test_a_share_is_the_same_everywhere(sc_root):
+    """The places of the two speakers of the training part, as the command b2sum -l 64 has them of "share of NAME"."""
+    low, high = 0x4EC535BB0E35A675 / 2**64, 0x7391F0511D37816E / 2**64
+    for share, speakers in {
+        1.0: ["00000008", "00000009"],
+        high + 1e-9: ["00000008", "00000009"],
+        high: ["00000008"],
+    }.items():
+        assert np.unique(load("sc", sc_root, share=share).part("train").speakers).tolist() == speakers
+    with pytest.raises(ValueError, match="the training speakers of 'sc' leaves none who says 'bed': give a larger"):
+        load("sc", sc_root, share=low)
 
 
 def test_fsdd_official_split_is_by_index(fsdd_root):
@@ -394,6 +450,8 @@ def test_a_smaller_set_is_left_alone_and_one_divided_otherwise_is_refused():
         ("shd", {"augmented": 2}, "a set of spike trains takes no augmented: its settings are .*bin_ms"),
         ("synthetic-shd", {"bin_ms": 0.0}, "bin_ms = 0.0 does not fit"),
         ("fsdd", {"augmented": -1}, "augmented = -1 does not fit"),
+        ("sc", {"share": 0.0}, "share = 0.0 does not fit: it must be a number above 0 up to 1"),
+        ("shd", {"share": 1.5}, "share = 1.5 does not fit"),
     ],
 )
 def test_what_a_set_does_not_have_is_refused_by_name(fsdd_root, name, settings, words):
@@ -600,8 +658,57 @@ def test_real_sc():
     assert official.part("validation").paths == other.part("validation").paths
 
 
+@pytest.mark.skipif(not ELEVEN.is_dir(), reason="no eleven words in data/")
+def test_shares_of_the_eleven_words():
+    sizes = [len(part) for part in assert_shares_are_nested("sc", ELEVEN)]
+    assert sizes == [1_429, 2_656, 5_087, 10_662, 21_315]
+    np.testing.assert_allclose(sizes, np.array(SHARES) * sizes[-1], rtol=0.08)
+
+
 @real
 def test_real_fsdd():
     loaded = load("fsdd", REAL / "free-spoken-digit-dataset", split="official")
     assert Counter(loaded.speakers.tolist()) == dict.fromkeys(fsdd.SPEAKERS, 500)
     assert loaded.audio(0)[1] == 8_000
+
+
+# Utterances that stand for a part
+
+
+def assert_balanced(loaded, number):
+    """Classes differ by one at most, and each is said by as many speakers as it can be."""
+    test = loaded.part("test")
+    chosen = balanced(test.labels, test.speakers, number)
+    of_class = Counter(test.labels[chosen].tolist())
+    assert of_class.keys() == set(test.labels.tolist())
+    assert max(of_class.values()) - min(of_class.values()) <= 1
+    for label, occurs in of_class.items():
+        there = len(set(test.speakers[test.labels == label]))
+        assert len(set(test.speakers[chosen][test.labels[chosen] == label])) == min(there, occurs)
+    # Not so the first ones, which stand in order.
+    first = Counter(test.labels[:number].tolist())
+    assert max(first.values()) - min(first.get(label, 0) for label in of_class) > 1
+
+
+def test_a_choice_of_the_layout_of_fsdd_has_all_digits_and_speakers(fsdd_root):
+    (fsdd_root / "recordings" / "0_theo_0.wav").unlink()  # so that the digits are not equally often there
+    assert_balanced(load("fsdd", fsdd_root, split="official"), 12)
+
+
+def test_a_choice_of_the_layout_of_hd_has_all_digits(hd_root):
+    for speaker in ("04", "05"):
+        for trial in range(1, 4 if speaker == "04" else 3):
+            for digit in range(10):
+                name = hd_name("english", speaker, trial, digit)
+                write_audio(hd_root / "audio" / name, 48_000)
+                with (hd_root / "test_filenames.txt").open("a") as file:
+                    print(name, file=file)
+    assert_balanced(load("synthetic-hd", hd_root), 28)
+
+
+@real
+def test_a_choice_of_real_words_has_all_words_and_as_many_speakers_as_utterances():
+    loaded = load("sc", REAL / "speech_commands_v0.02")
+    assert_balanced(loaded, 140)
+    test = loaded.part("test")
+    assert Counter(test.labels[balanced(test.labels, test.speakers, 140)].tolist()) == dict.fromkeys(range(7), 20)

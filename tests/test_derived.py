@@ -14,6 +14,7 @@ from toys import TRAINING, network_of, toy, train
 from lib.methods import METHODS, Derived
 from lib.methods.ensemble import MEMBERS
 from lib.methods.families import NoisyNetwork
+from lib.metrics import negative_log_likelihood
 from lib.networks import NetworkSettings, build
 from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, network_state, predict
 from lib.settings import real, setting
@@ -159,6 +160,94 @@ def test_one_s_mean_and_the_other_s_noise(trained):
     flat, matched = (torch.cat([std.flatten() for std in one.std.values()]) for one in (ivon, isotropic))
     assert (matched == matched[0]).all()
     assert float(matched.square().sum()) == pytest.approx(float(flat.square().sum()), rel=1e-5)
+
+
+def flat(state):
+    return torch.cat([tensor.flatten() for tensor in state.values()])
+
+
+@pytest.fixture(scope="module")
+def ivon(trained):
+    """A Gaussian about the trained network, of other deviations in each place."""
+    noise = torch.Generator().manual_seed(1)
+    shapes = {name: parameter.shape for name, parameter in network_of().named_parameters()}
+    return MeanFieldGaussian(
+        trained.mean, {name: 0.3 * torch.rand(shape, generator=noise) for name, shape in shapes.items()}
+    )
+
+
+def test_permuted_deviations_are_the_same_numbers_in_other_places(ivon):
+    posterior = derive("ivon-permuted", ivon)
+    assert posterior.mean is ivon.mean
+    assert {name: std.shape for name, std in posterior.std.items()} == {
+        name: std.shape for name, std in ivon.std.items()
+    }
+    before, after = flat(ivon.std), flat(posterior.std)
+    assert torch.equal(before.sort().values, after.sort().values)
+    assert abs(float(torch.corrcoef(torch.stack([before, after]))[0, 1])) < 0.2
+    assert torch.equal(after, flat(derive("ivon-permuted", ivon).std))  # one seed, one order
+
+
+def validation_nll(posterior, samples=16):
+    generator = torch.Generator().manual_seed(0)
+    return negative_log_likelihood(
+        predict(network_of(), posterior, VALIDATION.features, samples, generator), VALIDATION.labels
+    )
+
+
+def multiplied(posterior, factor, names):
+    """The posterior with the means and deviations of some tensors times a factor."""
+    mean, std = (
+        {name: factor * tensor if name in names else tensor for name, tensor in state.items()}
+        for state in (posterior.mean, posterior.std)
+    )
+    return MeanFieldGaussian(mean, std)
+
+
+@pytest.mark.parametrize("sharpened", [0.2, 1.0, 8.0])
+def test_no_temperature_of_a_grid_gives_the_average_over_samples_a_lower_validation_nll(ivon, sharpened):
+    readout = ("readout.weight", "readout.bias")
+    posterior = derive("ivon-temperature", multiplied(ivon, sharpened, readout))
+    grid = [validation_nll(multiplied(ivon, 1 / scale, readout)) for scale in np.geomspace(0.05, 20, 100)]
+    assert validation_nll(posterior) == pytest.approx(min(grid), rel=3e-3)
+    changed = {name for name, std in ivon.std.items() if not torch.equal(std, posterior.std[name])}
+    assert changed == set(readout)
+    ratios = [posterior.std[name] / ivon.std[name] for name in readout]
+    ratios += [posterior.mean[name] / ivon.mean[name] for name in readout]
+    found = torch.cat([ratio.flatten() for ratio in ratios])
+    torch.testing.assert_close(found, found[:1].expand_as(found))
+
+
+@pytest.mark.parametrize("name", ["scaled-ivon", "scaled-isotropic", "scaled-filters"])
+def test_scaled_noise_is_one_factor_of_the_lowest_validation_nll(ivon, name):
+    ivon = multiplied(ivon, 8.0, ["readout.weight", "readout.bias"])  # too sure of itself: noise helps
+    mean = ivon.mean
+    posterior = derive(name, ivon if name == "scaled-ivon" else PointMass(mean))
+    assert posterior.mean is mean
+    if name == "scaled-ivon":
+        shapes = ivon.std
+    elif name == "scaled-isotropic":
+        shapes = {name: torch.ones_like(std) for name, std in ivon.std.items()}
+    else:
+        shapes = {
+            name: mean[name].norm(dim=1, keepdim=True) / mean[name].shape[1] ** 0.5 * torch.ones_like(std)
+            for name, std in ivon.std.items()
+            if name.endswith(".weight") and std.ndim == 2
+        }
+    assert posterior.std.keys() == shapes.keys()
+    factors = flat(posterior.std) / flat(shapes)
+    torch.testing.assert_close(factors, factors[:1].expand_as(factors))
+    size = float(factors[0])
+    assert size > 0
+    for other in (0, size / 2, size / 2**0.5, size * 2**0.5, size * 2):
+        around = MeanFieldGaussian(mean, {name: other * shape for name, shape in shapes.items()})
+        assert validation_nll(posterior) <= validation_nll(around) + 1e-6
+
+
+def test_scaled_noise_may_be_none(trained):
+    names = dict(network_of().named_parameters())
+    ruinous = MeanFieldGaussian(trained.mean, {name: torch.full_like(trained.mean[name], 1e4) for name in names})
+    assert not flat(derive("scaled-ivon", ruinous).std).any()
 
 
 # Settings

@@ -85,7 +85,8 @@ def test_a_dropped_spike_passes_no_gradient():
     # One step: du/dI = 1 - leak, which comes back scaled up where the spike is kept, and not where it is dropped.
     layer = SpikingLayer(1, 50, 0.5)
     layer.norm = nn.Identity()
-    nn.init.constant_(layer.leak, 0.9)
+    nn.init.constant_(layer.raw_leak, 0.9)
+    layer.bounded = False
     weighted = torch.full((1, 8, 50), 12.0, requires_grad=True)  # u = 0.1 * 12 = 1.2
     spikes = layer.plain(weighted, seed=3)
     spikes.sum().backward()

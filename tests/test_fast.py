@@ -38,7 +38,7 @@ def layer_of(units, neuron="lif", norm="batch", dtype=torch.float32, training=Tr
 
 def identity_layer(units, neuron="lif", leak=0.5):
     layer = layer_of(units, neuron, "none")
-    nn.init.constant_(layer.leak, leak)
+    nn.init.constant_(layer.raw_leak, leak)
     layer.bounded = False
     return layer
 

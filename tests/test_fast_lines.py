@@ -8,6 +8,7 @@ from toys import seed
 
 from lib import landscape, slices
 from lib.network import SpikingClassifier, SpikingLayer
+from lib.neurons.clamped import clamped
 from lib.posteriors import MeanFieldGaussian, network_state, predict
 
 events = pytest.importorskip("lib.fast.events")
@@ -22,8 +23,9 @@ def minibatches(sizes):
 
 @pytest.mark.parametrize("hidden_sizes", [(6,), (6, 5), (9, 16, 3)])
 @pytest.mark.parametrize("part", ["all", "hidden", "readout", "layers.0", "leak"])
-def test_spike_by_spike_the_losses_are_those_of_the_network_itself(hidden_sizes, part, monkeypatch):
-    network = SpikingClassifier(3, 4, hidden_sizes).double()
+@pytest.mark.parametrize("kind", [SpikingLayer, clamped(SpikingLayer)])
+def test_spike_by_spike_the_losses_are_those_of_the_network_itself(hidden_sizes, part, kind, monkeypatch):
+    network = SpikingClassifier(3, 4, hidden_sizes, layer=kind).double()
     with torch.no_grad():
         for layer in network.layers:
             layer.norm.weight.uniform_(5, 10)

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 
 from lib import network
-from lib.fast import cpu, sparse
+from lib.fast import sparse
+from lib.fast import threads as sharing
 from lib.network import SpikingClassifier
 from lib.networks import biased
 from lib.neurons import NEURONS
@@ -246,7 +247,7 @@ def test_what_pays_grows_with_the_rows():
 def test_the_number_of_threads_changes_no_bit(monkeypatch, always, neuron):
     made, given, found = classifier((33, 20), "few", neuron).float(), minibatch(7, 20), []
     given = given[0].float(), given[1]
-    monkeypatch.setattr(cpu, "ELEMENTS_PER_THREAD", 1)
+    monkeypatch.setattr(sharing, "ELEMENTS_PER_THREAD", 1)
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3, 7):

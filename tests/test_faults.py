@@ -139,6 +139,7 @@ RECORDINGS = [
     ("a word that is not trained on",
      both(removed("sc/yes/00000008_nohash_0.wav"), removed("sc/yes/00000009_nohash_0.wav")), load("sc"),
      "'yes' of 'sc' .* has no training utterance .*: add utterances of it or take the class out"),
+    ("a share without a word", nothing, load("sc", share=1e-9), "leaves none who says 'bed': give a larger share"),
     ("other counts than published", both(emptied("fsdd/recordings"), crowd()),
      load("fsdd"), r"has other counts than published: train 1,999 \(published: 2,000\).*unpack the archive again"),
     ("a WAV without content", holds(SC_FILE, ""), extract("sc"), SPEECH),

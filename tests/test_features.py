@@ -136,6 +136,7 @@ def test_labels_parts_and_names_are_those_of_the_speech_and_a_part_is_a_view(roo
         chosen = extracted.part(part)
         assert set(chosen.parts) == {part}
         assert chosen.labels.tolist() == loaded.part(part).labels.tolist()
+        assert chosen.speakers.tolist() == loaded.part(part).speakers.tolist()
         assert chosen.features.untyped_storage().data_ptr() == extracted.features.untyped_storage().data_ptr()
     assert len(extracted.part("train").part("test").labels) == 0
     with pytest.raises(ValueError, match="no part is called 'dev'"):

@@ -74,6 +74,7 @@ def surface(methods=("map", "ivon"), samples=(1,)):
 
 # Each kind of picture with all methods, where it shows methods.
 NOISE = np.random.default_rng(0).normal(size=(3, 9, 5))
+ANSWERS = np.array([[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]])
 OF_ROWS = {
     "lines": (lambda rows: figures.lines(rows, "level", BOTH, SOURCE), rows_of),
     "lines in panels": (lambda rows: figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, panel="kind"), rows_of),
@@ -90,6 +91,7 @@ OF_ROWS = {
 OF_ARRAYS = {
     "waveform": lambda: figures.waveform([NOISE[0, :, 0]], 8000, ["yes"], SOURCE),
     "raster": lambda: figures.raster([np.nonzero(np.eye(6))], ["yes"], SOURCE),
+    "pathway": lambda: figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE),
     "membrane": lambda: figures.membrane(NOISE[0, :, 0], np.zeros(9), NOISE[0, :, 1], 1.0, SOURCE),
     "features": lambda: figures.features(NOISE, list("abc"), SOURCE),
     "confusion": lambda: figures.confusion(np.eye(3, dtype=np.int64), list("abc"), SOURCE),
@@ -175,8 +177,12 @@ def lab(colour, cones):
 
 
 @pytest.mark.parametrize(("cones", "apart"), [("all", 40), ("no red", 23), ("no green", 23)])
-def test_any_two_methods_are_told_apart_by_colour(cones, apart):
-    seen = [lab(look["color"], np.array(CONES[cones])) for look in looks(NAMES).values()]
+def test_any_two_methods_are_told_apart_by_colour_or_are_of_one_base(cones, apart):
+    colours = dict.fromkeys(look["color"] for look in looks(NAMES).values())
+    for colour in colours:
+        alike = [method for method in METHODS.values() if method.colour == colour]
+        assert all(other.made_of == (alike[0],) for other in alike[1:])
+    seen = [lab(colour, np.array(CONES[cones])) for colour in colours]
     assert min(np.linalg.norm(one - other) for one, other in itertools.combinations(seen, 2)) >= apart
 
 
@@ -364,15 +370,59 @@ def test_intervals_are_filled_where_they_exclude_zero():
     assert rowed == ["IVON", "Bayes by Backprop", "SWAG", "Adam (MAP)", "SBNN"]
 
 
-def test_the_published_difference_is_a_line_in_its_panel():
-    figure = figures.intervals(differences(), "NLL less Adam's", SOURCE, panel="kind", published={"leaks": -0.087})
-    assert [[line.get_xdata()[0] for line in axis.get_lines()[:2]][1] == -0.087 for axis in figure.axes] == [
-        False,
-        True,
-    ]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["published difference"]
-    alone = figures.intervals(differences(), "NLL less Adam's", SOURCE, published={"": 0.5})
-    assert alone.axes[0].get_lines()[1].get_xdata()[0] == 0.5
+def test_of_many_lines_a_few_stand_in_front():
+    figure = figures.lines(rows_of(NAMES), "level", {"nll": "NLL"}, SOURCE, front=("map", "ivon"))
+    colours = [bars.lines[0].get_color() for bars in figure.axes[0].containers]
+    own = [METHODS[name].colour if name in ("map", "ivon") else "0.8" for name in NAMES]
+    assert all(same_color(one, other) for one, other in zip(colours, own, strict=True))
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(told) == ["Adam (MAP)", "IVON", "the others"]
+
+
+def test_a_diamond_stands_at_the_published_difference():
+    rows = differences()
+    rows["published"] = rows["method"].map({"ivon": -0.087})
+    figure = figures.intervals(rows, "NLL less Adam's", SOURCE, panel="kind")
+    for axis, kind in zip(figure.axes, ("weights", "leaks"), strict=True):
+        diamonds = [line.get_xydata().tolist() for line in axis.get_lines() if line.get_marker() == "D"]
+        assert diamonds == [[[-0.087, 0]]] * (rows[rows["kind"] == kind].dropna()["method"] == "ivon").sum()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the paper's difference"]
+
+
+def test_the_findings_have_curves_above_and_differences_below():
+    curves = pd.DataFrame({"curve": list("aabb"), "method": ["map"] * 2 + ["ivon"] * 2, "alpha": [0, 1] * 2})
+    curves["nll"] = [1.0, 2.0, 1.5, 1.25]
+    rows = (
+        differences()
+        .query("kind == 'weights'")
+        .rename(columns={"method": "what"})
+        .assign(published=[0.5, np.nan, np.nan])
+    )
+    *above, below = figures.findings(curves, rows, ("loss", "less Adam's"), SOURCE).axes
+    assert [axis.get_lines()[0].get_ydata().tolist() for axis in above] == [[1, 2], [1.5, 1.25]]
+    colours = [METHODS[name].colour for name in ("map", "ivon")]
+    assert all(same_color(axis.get_lines()[0].get_color(), one) for axis, one in zip(above, colours, strict=True))
+    assert above[0].get_ylim() == above[1].get_ylim()
+    assert len(below.collections) == rows["difference"].notna().sum()
+
+
+@pytest.mark.parametrize(("dots", "kind"), [(5, "image/svg+xml"), (20_000, "image/png")])
+def test_a_picture_shows_itself_as_the_smaller_of_two_files(dots, kind):
+    def picture():
+        rows = pd.DataFrame({"level": np.linspace(0, 1, dots), "nll": NOISE.flat[0], "method": "map"})
+        rows["nll"] = np.random.default_rng(0).normal(size=dots)
+        return figures.lines(rows, "level", {"nll": "NLL"}, SOURCE, points=True)
+
+    written = picture().written()
+    assert list(written) == [kind]
+    assert written == picture().written()
+    if kind == "image/png":
+        drawn = plt.imread(io.BytesIO(base64.b64decode(written[kind])), format="png")
+        assert drawn.shape[1] == 2 * 720
+    else:
+        assert f"Data: {SOURCE}" in written[kind]
+        places = re.findall(r"[ML] (\d+\.\d+) (\d+\.\d+)", written[kind])
+        assert max(len(number.partition(".")[2]) for place in places for number in place if number[0] != "0") == 2
 
 
 def test_each_network_has_a_mark_where_its_measure_and_its_outcome_are():
@@ -451,7 +501,10 @@ def test_surfaces_have_the_same_colours_and_beta_goes_up():
     figure = figures.surfaces(surface(), SOURCE)
     low, high, bar = figure.axes
     assert titles_of(figure)[:2] == ["Adam (MAP)", "IVON"]
-    first, second = (axis.collections[0] for axis in (low, high))
+    first, second = (axis.images[0] for axis in (low, high))
+    assert first.origin == "lower"
+    step = GRID[1] - GRID[0]
+    np.testing.assert_allclose(first.get_extent(), [GRID[0] - step / 2, GRID[-1] + step / 2] * 2)
     assert (first.norm.vmin, first.norm.vmax) == (second.norm.vmin, second.norm.vmax) == (-11, 111)
     np.testing.assert_allclose(second.get_array()[1], 100 + GRID + 10 * GRID[1])
     assert bar.get_ylabel() == "loss (nats)"
@@ -471,12 +524,34 @@ def test_a_page_has_the_surfaces_of_every_number_of_samples():
     assert alts[4] == "average of S = 4: loss over the surface, from -2.75 to 2.75 nats"
     assert alts[5].startswith("average of S = 4: loss along its middle, from ")
     for picture in page.select("img"):
-        drawn = plt.imread(io.BytesIO(base64.b64decode(picture["src"].split(",")[1])), format="png")
-        assert drawn.shape[1] == 720
+        kind, data = picture["src"].split(";base64,")
+        assert (kind, base64.b64decode(data)[:5]) == ("data:image/svg+xml", b"<?xml")
     assert len({picture["src"] for picture in page.select("img")}) == 6
 
 
 # Signals
+
+
+def test_the_pathway_ends_in_an_answer_of_each_sample_and_their_mean():
+    *_, spikes, answer = figures.pathway((NOISE[0, :, 0], 8000), NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE).axes
+    assert [bar.get_width() for bar in answer.patches] == [0.625, 0.25, 0.125]
+    dots = np.concatenate([line.get_xydata() for line in answer.get_lines()])
+    assert sorted(map(tuple, dots)) == [(0, 2), (0.25, 1), (0.25, 1), (0.25, 2), (0.5, 0), (0.75, 0)]
+    assert spikes.get_lines()[0].get_xydata().tolist() == [[step, step] for step in range(9)]
+    assert titles_of(figures.pathway(None, NOISE[0], np.eye(9), ANSWERS, list("abc"), SOURCE)) == [
+        "frames",
+        "spikes",
+        "answer",
+    ]
+
+
+def test_a_training_ends_in_a_point_or_in_a_cloud():
+    rows = pd.DataFrame([(a, b, a * a + b * b) for a in GRID for b in GRID], columns=["first", "second", "loss"])
+    cloud = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    left, right = figures.cloud(rows, np.array([0.25, 0.5]), cloud, SOURCE).axes
+    assert [axis.get_lines()[0].get_xydata().tolist() for axis in (left, right)] == [[[0.25, 0.5]], cloud.tolist()]
+    looks = [axis.get_lines()[0].get_color() for axis in (left, right)]
+    assert looks == [METHODS["map"].colour, METHODS["ivon"].colour]
 
 
 def test_signals_are_drawn_as_they_are():
@@ -546,16 +621,23 @@ def test_a_mean_table_has_rows_and_columns_in_the_order_of_the_data():
     assert figures.mean_table(rows, measures, columns="kind")["NLL", "leaks"]["IVON"] == "2.00 ± 0.10"
 
 
+def test_means_have_two_digits_of_their_deviation():
+    rows = pd.DataFrame(
+        {"method": ["map"] * 2 + ["ivon"] * 2, "nll": [1.0, 1.0234, 2.0, 2.0345], "jumps": [80, 120, 3, 4]}
+    )
+    table = figures.mean_table(rows, {"nll": "NLL (nats)", "jumps": "jumps"})
+    assert table.loc["IVON"].tolist() == ["2.017 ± 0.024", "4 ± 1"]
+    assert list(table) == ["NLL (nats)", "jumps"]
+
+
 def test_an_interval_table_has_a_dash_for_what_is_not_there():
     rows = differences(["ivon", "bbb"])
     rows.loc[1, ["from", "to"]] = math.nan
     rows.loc[2, ["difference", "from", "to"]] = math.nan
-    table = figures.interval_table(rows, ".1f", columns="kind")
+    table = figures.interval_table(rows, columns="kind")
     assert table.to_dict("index") == {
-        "IVON": {"weights": "-0.2 (-0.3, -0.1)", "leaks": "–"},
-        "Bayes by Backprop": {"weights": "0.2", "leaks": "0.2 (0.1, 0.4)"},
+        "IVON": {"weights": "−0.20 (−0.30, −0.10)", "leaks": "–"},
+        "Bayes by Backprop": {"weights": "0.25", "leaks": "0.25 (0.10, 0.40)"},
     }
-    long = figures.interval_table(
-        rows.rename(columns={"difference": "ratio"}), ".1f", ["kind", "method"], value="ratio"
-    )
-    assert long.loc[("leaks", "Bayes by Backprop"), "ratio"] == "0.2 (0.1, 0.4)"
+    long = figures.interval_table(rows.rename(columns={"difference": "ratio"}), ["kind", "method"], value="ratio")
+    assert long.loc[("leaks", "Bayes by Backprop"), "ratio"] == "0.25 (0.10, 0.40)"

@@ -9,10 +9,11 @@ from toys import Noisy, seed
 
 from lib import hardware, posteriors
 from lib.network import SpikingClassifier, SpikingLayer, fire
+from lib.neurons.clamped import clamped
 from lib.posteriors import MeanFieldGaussian, Mixture, PointMass, network_state
 
 ADAPTATION = {"adaptation_leak": (0.97, 0.99), "adaptation_potential": (-1.0, 1.0), "adaptation_spike": (0.0, 2.0)}
-LEAKS = ("layers.0.leak", "layers.0.adaptation_leak")
+LEAKS = ("layers.0.raw_leak", "layers.0.raw_adaptation_leak")
 
 
 def spikes_of(layer, current, threshold):
@@ -38,11 +39,14 @@ class RadLIF(SpikingLayer):
     def __init__(self, num_inputs, num_units, dropout):
         super().__init__(num_inputs, num_units, dropout)
         for name in ADAPTATION:
-            setattr(self, name, self.spread(name, num_units))
+            setattr(self, f"raw_{name}", self.spread(name, num_units))
         self.recurrent = nn.Parameter(nn.init.orthogonal_(torch.empty(num_units, num_units)))
 
     def spikes(self, current):
         return spikes_of(self, current, torch.ones_like(current[0, 0]))
+
+
+LAYERS = [SpikingLayer, RadLIF, clamped(SpikingLayer), clamped(RadLIF)]
 
 
 def without_spikes(num_inputs, num_units, dropout):
@@ -93,14 +97,14 @@ def test_a_mismatch_follows_from_the_generator_and_leaves_the_state_alone(networ
 
 
 @pytest.mark.parametrize("what", hardware.KINDS)
-@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_no_mismatch_changes_nothing(what, layer, features):
     network = network_of(layer)
     state = network_state(network)
-    assert equal(hardware.mismatched(state, network, what, 0, seed(0)), state)
-    state["layers.0.leak"][:2] = torch.tensor([0.1, 2.0])  # which the network takes for the ends of its range
+    state["layers.0.raw_leak"][:2] = torch.tensor([0.1, 2.0])  # which a clamp takes for the ends of its range
     changed = hardware.mismatched(state, network, what, 0, seed(0))
-    device = network if what == "weights" else hardware.without_clamping(network)
+    assert equal(changed, state, [name for name in state if "raw" not in name])
+    device = network if what == "weights" else hardware.without_bounds(network)
     assert torch.equal(logits(device, changed, features), logits(network, state, features))
 
 
@@ -122,52 +126,57 @@ def many():
     """With 20,000 leaks, more than recurrent weights would leave memory for."""
     network = SpikingClassifier(3, 4, (2,), layer=RadLIF).double()
     layer = network.layers[0]
-    layer.leak, layer.adaptation_leak = (layer.spread(name, 20_000) for name in ("leak", "adaptation_leak"))
+    layer.raw_leak, layer.raw_adaptation_leak = (layer.spread(name, 20_000) for name in ("leak", "adaptation_leak"))
     return network.double()
 
 
+def used_by(layer):
+    """The leaks that the neurons have, by the names of what is learnt of them."""
+    return {f"layers.0.raw_{name}": layer.held(name).detach() for name in ("leak", "adaptation_leak")}
+
+
 def test_leaks_vary_about_those_that_the_network_uses_and_stay_stable(many):
-    state = network_state(many)
+    state, used = network_state(many), used_by(many.layers[0])
     small, large = (hardware.mismatched(state, many, "leaks", level, seed(0)) for level in (0.02, 0.5))
-    low = state["layers.0.leak"] < 0.9  # too low for the upper bound
-    factors = (small["layers.0.leak"] / state["layers.0.leak"])[low]
+    low = used[LEAKS[0]] < 0.9  # too low for the upper bound
+    factors = (small[LEAKS[0]] / used[LEAKS[0]])[low]
     assert (float(factors.mean()), float(factors.std())) == pytest.approx((1, 0.02), rel=0.03)
     for name in LEAKS:
         assert large[name].min() == 0
         assert large[name].max() == hardware.SLOWEST < 1
-    assert equal(large, state, state.keys() - set(LEAKS))
+    assert equal(large, state, [name for name in state if "raw" not in name])
 
 
 def test_time_constants_are_multiplied_by_factors_of_the_level(many):
-    state = network_state(many)
+    state, used = network_state(many), used_by(many.layers[0])
     small, large = (hardware.mismatched(state, many, "time_constants", level, seed(0)) for level in (0.2, 0.5))
     for name in LEAKS:
-        factors = state[name].log() / small[name].log()
+        factors = used[name].log() / small[name].log()
         assert (float(factors.mean()), float(factors.std())) == pytest.approx((1, 0.2), rel=0.03)
-    leak = state["layers.0.leak"]
-    torch.testing.assert_close(large["layers.0.leak"].min(), leak.min() ** 20, rtol=0.2, atol=0)  # a twentieth is left
-    assert equal(small, state, state.keys() - set(LEAKS))
+    lowest = used[LEAKS[0]].min() ** 20  # a twentieth is left
+    torch.testing.assert_close(large[LEAKS[0]].min(), lowest, rtol=0.2, atol=0)
+    assert equal(small, state, [name for name in state if "raw" not in name])
 
 
-@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
-def test_without_clamping_neurons_take_their_parameters_as_they_are(layer, features):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_without_bounds_neurons_take_their_parameters_as_they_are(layer, features):
     network = network_of(layer)
-    state, free = network_state(network), hardware.without_clamping(network)
-    assert torch.equal(logits(free, state, features), logits(network, state, features))
+    state, free = network_state(network), hardware.without_bounds(network)
     outside = {name: tensor * 3 if name.startswith("layers.0.") else tensor for name, tensor in state.items()}
     assert not torch.equal(logits(free, outside, features), logits(network, outside, features))
     free.load_state_dict(outside, strict=False)
-    assert all(torch.equal(free.layers[0].held(name), outside[f"layers.0.{name}"]) for name in layer.ranges)
+    assert all(torch.equal(free.layers[0].held(name), outside[f"layers.0.raw_{name}"]) for name in layer.ranges)
+    assert all(layer.bounded for layer in network.layers)
 
 
-@pytest.mark.parametrize("layer", [SpikingLayer, RadLIF])
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 @torch.no_grad()
 def test_thresholds_are_those_of_neurons_with_their_own(layer, norm, features):
     network = network_of(layer, norm)
     changed = hardware.mismatched(network_state(network), network, "thresholds", 0.5, seed(3))
     noise, train = seed(3), features.transpose(0, 1)
-    other = hardware.without_clamping(network)
+    other = hardware.without_bounds(network)
     other.load_state_dict(changed, strict=False)
     for own, divided in zip(network.layers, other.layers, strict=True):
         threshold = (1 + 0.5 * torch.randn(own.leak.shape, generator=noise, dtype=torch.float64)).clamp(min=0.05)

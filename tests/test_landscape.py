@@ -128,6 +128,32 @@ def test_a_staircase_that_goes_back_has_no_slope_beyond_its_correlation_length()
     np.testing.assert_allclose(found["square"][:9], (6 - 8 * np.exp(-ratio) + 2 * np.exp(-2 * ratio))[:9], rtol=0.15)
     assert found["slope"][0] == pytest.approx(1, abs=0.05)
     assert found["slope"][9] == pytest.approx(0, abs=0.1)
+    # Its jumps of 2 come at a rate of 1/2l.
+    fitted = landscape.fitted_structure(found["step"].to_numpy(), found["square"].to_numpy())
+    assert fitted.intensity == pytest.approx(4 / (2 * length), rel=0.05)
+    assert fitted.length == pytest.approx(length, rel=0.1)
+
+
+STEPS = 2.0 ** np.arange(-17, 1)
+
+
+@pytest.mark.parametrize(("height", "length", "curvature"), [(1e-4, 0.12, 0.03), (3e-2, 1e-3, 0.5), (0, 1, 2.0)])
+def test_the_fit_finds_what_a_structure_function_was_made_of(height, length, curvature):
+    ratio = STEPS / length
+    telegraph = height * (6 - 8 * np.exp(-ratio) + 2 * np.exp(-2 * ratio))
+    noise = np.random.default_rng(0).normal(0, 0.03, len(STEPS))
+    found = landscape.fitted_structure(STEPS, (telegraph + curvature**2 * STEPS**4) * np.exp(noise))
+    assert found.intensity == pytest.approx(2 * height / length, rel=0.05)
+    assert found.curvature == pytest.approx(curvature, rel=0.1)
+    if height:
+        assert found.length == pytest.approx(length, rel=0.1)
+
+
+def test_jumps_that_stand_apart_at_every_step_have_an_intensity_and_no_length():
+    found = landscape.fitted_structure(STEPS, 2 * 0.7 * STEPS)
+    assert found.intensity == pytest.approx(0.7, rel=0.1)
+    assert math.isnan(found.length)
+    assert np.isnan(landscape.fitted_structure(STEPS, np.append(0, STEPS[1:]))).all()
 
 
 @pytest.mark.parametrize("measure", [landscape.angularity_exponent, landscape.jumps])
@@ -161,13 +187,14 @@ def test_jumps_are_counted_and_measured_on_whatever_they_stand(smooth, number):
         found = landscape.jumps(1e3 * ALPHAS, 1e-4 * (SMOOTH[smooth] + stairs))  # whatever the scale
         assert found.number == number
         assert found.size == close(1e-4 * np.abs(heights).mean()) if number else math.isnan(found.size)
+        assert found.intensity == close(1e-8 * np.square(heights).sum() / 2e3)
 
 
 def test_what_does_not_stand_out_is_no_jump():
     # From before a step to behind it the parabola gains 3.2e-3; three times that stands out.
     small, large = (ALPHAS**2 + height * (ALPHAS > 0.101) for height in (0.004, 0.012))
     assert landscape.jumps(ALPHAS, small).number == 0
-    assert landscape.jumps(ALPHAS, large) == (1, close(0.012))
+    assert landscape.jumps(ALPHAS, large) == (1, close(0.012), close(0.012**2 / 2))
     generator = np.random.default_rng(0)
     kinks = [landscape.jumps(ALPHAS, polygon(ALPHAS, generator)).number for _ in range(100)]
     assert np.mean(kinks) < 0.05
@@ -214,7 +241,7 @@ def test_a_layer_says_in_which_group_each_of_its_parameters_is(monkeypatch):
     assert landscape.parameter_groups(network) == {
         "weights": ["layers.0.linear.weight"],
         "norm": ["layers.0.norm.weight", "layers.0.norm.bias"],
-        "leak": ["layers.0.leak"],
+        "leak": ["layers.0.raw_leak"],
         "adaptation": ["layers.0.adaptation_leak", "layers.0.adaptation_spike"],
         "readout": ["norm.weight", "norm.bias", "readout.weight", "readout.bias"],
     }
@@ -234,7 +261,7 @@ def test_filter_normalisation_gives_each_row_the_norm_of_the_network_s(state, di
         torch.testing.assert_close(tensor * own, direction[name] * norms)
         torch.testing.assert_close(tensor, again[name])
     with pytest.raises(ValueError, match="moves no matrix"):
-        landscape.filter_normalised({"layers.0.leak": direction["layers.0.leak"]}, state)
+        landscape.filter_normalised({"layers.0.raw_leak": direction["layers.0.raw_leak"]}, state)
 
 
 def test_weight_norms_are_those_of_the_named_weights_and_of_a_posterior_s_noise(state, direction):

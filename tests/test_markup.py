@@ -1,5 +1,8 @@
 """What is put right on a finished page, on tables as pandas and Markdown write them."""
 
+import base64
+import csv
+
 import pandas as pd
 from bs4 import BeautifulSoup, Tag
 
@@ -61,3 +64,42 @@ def test_a_fold_is_called_what_stands_on_it_and_code_stays_as_it_is() -> None:
 def test_a_list_of_references_is_a_list() -> None:
     text = '<div role="list"><div class="citation" role="doc-biblioentry">[A, 2026]</div></div>'
     assert accessible(text) == text.replace("doc-biblioentry", "listitem")
+
+
+def test_what_an_abbreviation_stands_for_is_under_the_pointer() -> None:
+    text = '<p>NLLs, the NLL of <b>IVON</b></p><pre>NLL</pre><span class="math">NLL</span><a href="x">NLL</a>'
+    told = accessible(text, {"NLL": "less is better", "IVON": "an optimiser"})
+    nll, ivon = '<abbr title="less is better">NLL</abbr>', '<abbr title="an optimiser">IVON</abbr>'
+    assert told == text.replace("the NLL", f"the {nll}").replace("<b>IVON", f"<b>{ivon}")
+
+
+def captioned(frame: pd.DataFrame, classes: str = "") -> Tag:
+    """A table as it stands on a page, under its caption, in a fold."""
+    caption = "<figcaption><p>Ours.</p></figcaption>"
+    figure = f'<figure class="{classes}" id="tab-x">{caption}<div>{frame.to_html()}</div></figure>'
+    return BeautifulSoup(accessible(f"<details><summary>Show</summary>{figure}</details>"), "html.parser")
+
+
+def test_a_caption_leads_to_the_study_and_to_the_table_as_a_file() -> None:
+    index = pd.MultiIndex.from_tuples([("words", "Adam"), ("words", "IVON"), ("a, b", "Adam")])
+    columns = pd.MultiIndex.from_product([["NLL"], [1, 2]])
+    page = captioned(pd.DataFrame([[1, 2], [3, 4], [5, 6]], index, columns), "study-factors last-row")
+    study, file = page.figcaption.find_all("a")
+    assert (study.get_text(), study["href"]) == ("factors", "provenance.html#the-studies")
+    assert file["download"] == "tab-x.csv"
+    kind, _, data = file["href"].partition(";base64,")
+    assert kind == "data:text/csv"
+    said = list(csv.reader(base64.b64decode(data).decode().splitlines()))
+    assert said == [
+        ["", "", "NLL", "NLL"],
+        ["", "", "1", "2"],
+        ["words", "Adam", "1", "2"],
+        ["words", "IVON", "3", "4"],
+        ["a, b", "Adam", "5", "6"],
+    ]
+    assert page.summary.get_text() == "The numbers"
+
+
+def test_a_wide_table_scrolls_by_keys_under_its_caption_s_name() -> None:
+    frame = captioned(pd.DataFrame({"x": [1]})).table.parent
+    assert (frame["role"], frame["tabindex"], frame["aria-label"]) == ("region", "0", "Ours.")

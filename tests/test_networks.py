@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import batch_norm, linear
 
 from lib.network import SpikingClassifier, lif
-from lib.networks import NetworkSettings, build
+from lib.networks import INTERVAL, NetworkSettings, build
+from lib.neurons.clamped import BASELINE_LEAKS, Clamped
+from lib.settings import check
 
 NEURONS = ("lif", "adlif", "rlif", "radlif")
 KINDS = {neuron: {"neuron": neuron} for neuron in NEURONS}
@@ -58,7 +60,7 @@ def test_there_are_as_many_parameters_as_in_the_baseline(sizes, kind, parameters
 
 
 def test_the_names_of_the_parameters_are_those_that_stored_posteriors_have():
-    layer = ("linear.weight", "norm.weight", "norm.bias", "leak")
+    layer = ("linear.weight", "norm.weight", "norm.bias", "raw_leak")
     names = {f"layers.{index}.{name}" for index in (0, 1) for name in layer}
     names |= {"norm.weight", "norm.bias", "readout.weight", "readout.bias"}
     assert {name for name, _ in SpikingClassifier(3, 4, (6, 5)).named_parameters()} == names
@@ -161,6 +163,37 @@ def test_the_readout_drops_out_normalised_rates(spiking_network, features):
     torch.testing.assert_close(dropped[0], 2 * normal[0] * kept)
 
 
+def test_one_number_is_no_range_of_leaks():
+    with pytest.raises(ValueError, match=r"^leak_range = 0\.9 does not fit: it must be two numbers from 0 to 1"):
+        check("leak_range", 0.9, INTERVAL)
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize(
+    ("chosen", "leaks"),
+    [({}, (0.3, 0.99)), ({"leak_range": [0.0, 0.96]}, (0.0, 0.96)), ({"leaks": "clamp"}, BASELINE_LEAKS),
+     ({"leaks": "clamp", "leak_range": [0.5, 1]}, (0.5, 1))],
+)  # fmt: skip
+def test_the_settings_give_the_neurons_their_leaks(neuron, chosen, leaks):
+    network = made(3, 4, (300, 5), neuron=neuron, **chosen)
+    for layer in network.layers:
+        assert isinstance(layer, Clamped) == ("leaks" in chosen)
+        assert layer.ranges["leak"] == leaks
+    low, high = leaks
+    assert low < network.layers[0].leak.min() < low + 0.05 * (high - low)
+    assert high - 0.05 * (high - low) < network.layers[0].leak.max() < high
+
+
+def test_runs_of_before_there_was_a_choice_are_of_the_baseline_s_clamp():
+    for network in ("spiking", "mlp"):
+        older = NetworkSettings(network=network).as_dict()
+        del older["leaks"], older["leak_range"]
+        stored = NetworkSettings(**NetworkSettings.before() | older)
+        assert (stored.leaks, stored.leak_range) == ("clamp", None)
+        assert stored.identity() == older
+        assert NetworkSettings(network=network).identity() == older | {"leaks": "sigmoid"}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [(given, "at least one hidden layer") for given in [(3, 4, ()), (3, 4, (5, 0)), (3, 4, (-1,)), (0, 4), (3, 0)]]
@@ -180,6 +213,15 @@ def test_sizes_below_one_and_a_dropout_that_is_no_probability_are_refused(given,
         ({"norm": "group"}, "norm = 'group' does not fit: it must be one of batch, layer, none"),
         ({"hidden_sizes": []}, "hidden_sizes = .* does not fit: it must be a list, of each item a whole number"),
         ({"network": "mlp", "bidirectional": True}, "an MLP has no direction of time: leave bidirectional at False"),
+        ({"leaks": "tanh"}, "leaks = 'tanh' does not fit: it must be one of sigmoid, clamp"),
+        *(
+            (
+                {"leak_range": given},
+                "leak_range = .* does not fit: it must be two numbers from 0 to 1, the lower one first",
+            )
+            for given in ([0.9, 0.3], [0.5, 0.5], [0.9], [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1], ["0.1", 0.9])
+        ),
+        ({"network": "mlp", "leak_range": [0.3, 0.9]}, "mlp has no spiking neurons: leave neuron and leak_range out"),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_there_is(chosen, sentence):

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from lib import network
 from lib.network import LEAK_RANGE, boxcar, lif, lif_potential, over_time
+from lib.networks.activity import leaks
 from lib.neurons import NEURONS
 from lib.neurons.adlif import RANGES, adlif, adlif_step
+from lib.neurons.clamped import BASELINE_LEAKS, clamped, with_leaks
 from lib.neurons.radlif import radlif
 from lib.neurons.rlif import rlif
 
@@ -203,7 +206,7 @@ def test_a_negative_gain_by_potential_lets_potentials_grow_as_the_eigenvalue_say
 
 def test_the_ranges_are_the_baseline_s():
     # exp(-1/5), exp(-1/25), exp(-1/30) and exp(-1/120)
-    assert pytest.approx((0.8187307530779818, 0.9607894391523232), abs=1e-15) == LEAK_RANGE
+    assert pytest.approx((0.8187307530779818, 0.9607894391523232), abs=1e-15) == BASELINE_LEAKS
     assert RANGES["adaptation_leak"] == pytest.approx((0.9672161004820059, 0.9917012926388760), abs=1e-15)
     assert (RANGES["adaptation_potential"], RANGES["adaptation_spike"]) == ((-1, 1), (0, 2))
 
@@ -219,8 +222,8 @@ def test_the_boxcar_is_one_within_half_a_unit_of_the_threshold(potential, height
 
 # Layers
 
-OF_LIF = ["linear.weight", "norm.weight", "norm.bias", "leak"]
-OF_ADAPTATION = ["adaptation_leak", "adaptation_potential", "adaptation_spike"]
+OF_LIF = ["linear.weight", "norm.weight", "norm.bias", "raw_leak"]
+OF_ADAPTATION = ["raw_adaptation_leak", "raw_adaptation_potential", "raw_adaptation_spike"]
 PARAMETERS = {
     "lif": OF_LIF,
     "adlif": OF_LIF + OF_ADAPTATION,
@@ -229,29 +232,52 @@ PARAMETERS = {
 }
 
 
-def lively(neuron, dropout=0.0):
+def lively(neuron, dropout=0.0, kind=lambda layer: layer):
     """A layer of four inputs and six units that fire often."""
-    layer = NEURONS[neuron](4, 6, dropout)
+    layer = kind(NEURONS[neuron])(4, 6, dropout)
     nn.init.constant_(layer.norm.weight, 6)
     return layer
 
 
+KINDS = {
+    "sigmoid": lambda layer: layer,
+    "clamped": clamped,
+    "other leaks": lambda layer: with_leaks(layer, 0.2, 0.7),
+    "clamped, other leaks": lambda layer: with_leaks(clamped(layer), 0.2, 0.7),
+}
+LEAKS = {"sigmoid": (0.3, 0.99), "clamped": BASELINE_LEAKS} | dict.fromkeys(list(KINDS)[2:], (0.2, 0.7))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("neuron", PARAMETERS)
-def test_a_layer_draws_its_numbers_in_the_order_of_its_parameters(neuron):
+def test_a_layer_draws_its_numbers_in_the_order_of_its_parameters(neuron, kind):
     torch.manual_seed(3)
-    layer = NEURONS[neuron](5, 7)
+    layer = KINDS[kind](NEURONS[neuron])(5, 7)
     torch.manual_seed(3)
-    expected = [nn.Linear(5, 7, bias=False).weight, torch.empty(7).uniform_(*LEAK_RANGE)]
-    expected += [torch.empty(7).uniform_(*bounds) for bounds in (RANGES.values() if "ad" in neuron else ())]
+    expected = [nn.Linear(5, 7, bias=False).weight]
+    for low, high in (LEAKS[kind], *(RANGES.values() if "ad" in neuron else ())):
+        expected.append(low + (high - low) * torch.rand(7))
     expected += [nn.init.orthogonal_(torch.empty(7, 7))] if neuron[0] == "r" else []
     names = [name for name in PARAMETERS[neuron] if not name.startswith("norm")]
     for name, drawn in zip(names, expected, strict=True):
-        assert torch.equal(layer.get_parameter(name), drawn), name
+        used = layer.held(name.removeprefix("raw_")) if name.startswith("raw_") else layer.get_parameter(name)
+        torch.testing.assert_close(used, drawn, msg=name)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["leak", *RANGES])
+def test_neurons_parameters_start_evenly_spread_over_their_range(name, kind):
+    layer = KINDS[kind](NEURONS["adlif"])(1, 4000)
+    low, high = layer.ranges[name]
+    places = ((layer.held(name) - low) / (high - low)).detach().sort().values
+    # Kolmogorov and Smirnov: an even spread of 4000 strays by more than 1.95 / sqrt(4000) once in a thousand times.
+    assert (places - torch.linspace(0, 1, 4000)).abs().max() < 0.031
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("neuron", PARAMETERS)
-def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron):
-    layer = lively(neuron, 0.2)
+def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron, kind):
+    layer = lively(neuron, 0.2, KINDS[kind])
     spikes = layer(torch.randn(30, 8, 4))
     assert set(spikes.unique().tolist()) == {0.0, 1.25}
     (spikes * torch.randn_like(spikes)).sum().backward()
@@ -263,11 +289,11 @@ def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron):
 
 def test_a_layer_without_bounds_takes_its_parameters_as_they_are():
     layer, inputs = lively("radlif"), torch.randn(20, 5, 4)
-    nn.init.constant_(layer.leak, 0.3)
+    nn.init.constant_(layer.raw_leak, 0.2)
     held = layer(inputs)
     layer.bounded = False
     assert not torch.equal(layer(inputs), held)
-    assert torch.equal(layer.held("leak"), layer.leak)
+    assert torch.equal(layer.leak, torch.full((6,), 0.2))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -277,23 +303,114 @@ def test_spikes_are_those_of_the_neuron_s_function_on_the_normalised_input(neuro
     weighted = inputs @ layer.linear.weight.T
     statistics = (None, None) if training else (layer.norm.running_mean, layer.norm.running_var)
     current = nn.functional.batch_norm(weighted.flatten(0, 1), *statistics, training=training).view_as(weighted)
-    of_neuron = [getattr(layer, name) for name in ("leak", *PARAMETERS[neuron][4:])]
+    of_neuron = [layer.held(name) for name in layer.ranges] + ([layer.recurrent] if neuron[0] == "r" else [])
     spikes = layer(inputs)
     assert spikes.any()
     assert torch.equal(spikes, FORMS[neuron](6 * current, *of_neuron))
 
 
-@pytest.mark.parametrize("name", OF_LIF[3:] + OF_ADAPTATION)
-def test_parameters_are_held_to_their_ranges(name):
-    layer, inputs = lively("radlif"), torch.randn(20, 5, 4)
-    least, most = layer.ranges[name]
-    for bound, beyond in ((least, least - 0.5), (most, most + 0.5)):
-        with torch.no_grad():
-            getattr(layer, name).fill_(bound)
-            at_bound = layer(inputs)
-            getattr(layer, name).fill_(beyond)
+# What is learnt of a neuron's parameters, and the values that it has
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["leak", *RANGES])
+def test_a_parameter_never_leaves_its_range_and_has_a_gradient_wherever_it_is(name, dtype):
+    layer = NEURONS["adlif"](1, 9).to(dtype)
+    low, high = layer.ranges[name]
+    raw = torch.tensor([-8.0, -2.0, -0.5, 0.0, 0.5, 2.0, 8.0, -1e4, 1e4], dtype=dtype, requires_grad=True)
+    held, rounding = layer.within(name, raw), 2 * torch.finfo(dtype).eps
+    assert ((held >= low - rounding) & (held <= high + rounding)).all()
+    assert (held.diff()[:6] > 0).all()
+    assert held[3].item() == pytest.approx((low + high) / 2)
+    assert (held[7:].tolist()) == pytest.approx([low, high])
+    held.sum().backward()
+    at = raw.detach()[:7].double()
+    torch.testing.assert_close(raw.grad[:7].double(), (high - low) * at.exp() / (1 + at.exp()) ** 2, rtol=1e-4, atol=0)
+    assert (raw.grad[:7] > 1e-6).all()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("raw", [-8.0, 8.0])
+def test_a_leak_far_out_still_learns_through_the_neurons(monkeypatch, raw, fast):
+    monkeypatch.setattr(network, "fast", network.fast if fast else None)
+    layer = lively("lif")
+    nn.init.constant_(layer.raw_leak, raw)
+    nn.init.constant_(layer.norm.weight, 40)  # which also reaches the threshold where a leak of 0.99 takes in little
+    train = layer(torch.randn(30, 8, 4))
+    (train * torch.randn_like(train)).sum().backward()
+    assert (layer.raw_leak.grad != 0).all()
+
+
+@pytest.mark.parametrize("name", ["leak", *RANGES])
+def test_a_clamped_parameter_is_held_to_its_range_and_beyond_it_has_no_gradient(name):
+    layer, inputs = lively("radlif", kind=clamped), torch.randn(20, 5, 4)
+    low, high = layer.ranges[name]
+    raw = getattr(layer, f"raw_{name}")
+    for bound, beyond in ((low, low - 0.5), (high, high + 0.5)):
+        nn.init.constant_(raw, bound)
+        at_bound = layer(inputs)
+        nn.init.constant_(raw, beyond)
         spikes = layer(inputs)
         assert torch.equal(spikes, at_bound)
         layer.zero_grad()
         spikes.sum().backward()
-        assert not getattr(layer, name).grad.any()
+        assert not raw.grad.any()
+    nn.init.constant_(raw, (low + high) / 2)
+    assert torch.equal(layer.held(name), raw)
+    layer(inputs).sum().backward()
+    assert raw.grad.any()
+
+
+@pytest.mark.parametrize("kind", list(KINDS)[1:])
+@pytest.mark.parametrize("neuron", PARAMETERS)
+def test_a_layer_of_another_kind_is_compiled_as_its_neurons_are_and_computes_the_same(monkeypatch, neuron, kind):
+    layer, inputs = lively(neuron, kind=KINDS[kind]), torch.randn(30, 8, 4)
+    assert vars(type(layer))["kernel"] == neuron
+    assert layer.ranges == NEURONS[neuron].ranges | {"leak": LEAKS[kind]}
+    assert network.fast.proven(type(layer), "cpu")
+    weight, found = torch.randn(30, 8, 6), []
+    monkeypatch.setattr(type(layer), "plain", lambda *_: pytest.fail("the plain form was asked"))
+    for _ in range(2):
+        layer.zero_grad()
+        train = layer(inputs)
+        (train * weight).sum().backward()
+        found.append((train.detach(), {name: one.grad.clone() for name, one in layer.named_parameters()}))
+        monkeypatch.undo()
+        monkeypatch.setattr(network, "fast", None)
+    (compiled, of_compiled), (plain, of_plain) = found
+    assert torch.equal(compiled, plain)
+    torch.testing.assert_close(of_compiled, of_plain, rtol=1e-3, atol=1e-4)
+
+
+def test_kinds_of_layers_are_made_once():
+    assert clamped(NEURONS["lif"]) is clamped(NEURONS["lif"])
+    assert with_leaks(NEURONS["lif"], 0.2, 0.7) is with_leaks(NEURONS["lif"], 0.2, 0.7)
+    assert NEURONS["lif"].ranges == {"leak": LEAK_RANGE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "at_bounds", "mean"),
+    [
+        # A hundredth of the way is a logit of -4.6.
+        ("sigmoid", [-9.0, -4.7, -4.5, 0.0, 4.5, 4.7], 0.5, None),
+        (
+            "clamped, other leaks",
+            [-3.0, 0.204, 0.206, 0.4, 0.694, 0.696],
+            0.5,
+            (0.2 + 0.204 + 0.206 + 0.4 + 0.694 + 0.696) / 6,
+        ),
+        ("clamped, other leaks", [0.3, 0.4, 0.5, 0.6, 0.5, 0.1], 1 / 6, 2.5 / 6),
+    ],
+)
+def test_the_share_of_leaks_at_the_ends_of_their_range_is_that_counted_by_hand(kind, raw, at_bounds, mean):
+    made = network.SpikingClassifier(4, 3, (6, 6), layer=KINDS[kind](NEURONS["radlif"]))
+    state = made.state_dict() | {"layers.1.raw_leak": torch.full((6,), 0.5)}  # none of the second layer's
+    found = leaks(made, state | {"layers.0.raw_leak": torch.tensor(raw)})
+    assert found["leaks_at_bounds"] == pytest.approx(at_bounds / 2)
+    second = 0.5 if mean else 0.3 + 0.69 / (1 + math.exp(-0.5))
+    first = mean or sum(0.3 + 0.69 / (1 + math.exp(-one)) for one in raw) / 6
+    assert found["leak"] == pytest.approx((first + second) / 2)
+
+
+def test_without_spiking_neurons_there_are_no_leaks_to_count():
+    assert leaks(nn.Linear(3, 4), {}) == {}

@@ -26,6 +26,7 @@ PROJECT = PYPROJECT["project"]
 LOCK = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 TESTED_WITH = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+TIMED_BESIDE = [Requirement(line) for line in PROJECT["optional-dependencies"]["peers"]]
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
 NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("[!.]*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
@@ -104,8 +105,9 @@ def test_the_lock_pins_all_and_names_no_index_and_nothing_of_cuda() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared, tested = ({canonicalize_name(one.name) for one in some} for some in (DECLARED, TESTED_WITH))
-    assert distributions(*parsed("lib"), *CELLS) <= declared
+    asked = DECLARED, TESTED_WITH, TIMED_BESIDE
+    declared, tested, timed = ({canonicalize_name(one.name) for one in some} for some in asked)
+    assert distributions(*parsed("lib"), *CELLS) <= declared | timed
     assert distributions(*parsed("tests")) <= declared | tested
 
 

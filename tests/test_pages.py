@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from toy_book import make
 
 from lib.book import SEQUENCE, read_defaults
-from lib.pages import clean, execute, render, stage, without_paths
+from lib.pages import clean, execute, render, saying, stage, without_paths
 
 
 def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
@@ -127,3 +127,33 @@ def test_a_warning_stands_under_the_title_of_its_page(toy: Path) -> None:
         assert warning.select_one("pre").get_text() == "02_training-hd-map-1 failed: ValueError: {ref}`a` <b>.\n"
     assert not BeautifulSoup((toy / "_build/html/book/02_training.html").read_text(), "html.parser").select(".warning")
     assert "warning" not in (toy / "book/intro.md").read_text()
+
+
+def test_the_build_says_which_paragraphs_have_some_words(tmp_path: Path) -> None:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/b.html").write_text("<h1>B</h1><p><b>This wants a human</b>: nll is now 2.</p><p>All well.</p>")
+    (tmp_path / "book/a.html").write_text("<p>All well.</p>")
+    assert saying(tmp_path, "wants a human") == ["b: This wants a human : nll is now 2."]
+
+
+def test_a_table_with_a_caption_is_numbered_among_the_tables_and_a_picture_is_not(toy: Path) -> None:
+    shown = {"text/html": "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>"}
+    cells = [new_markdown_cell("# Extra\n\nSee {numref}`tab-a`, {numref}`tab-b` and {numref}`fig-a`.")]
+    for name, data in (
+        ("tab-a", shown),
+        ("fig-a", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+        ("tab-b", shown),
+    ):
+        metadata = {"mystnb": {"figure": {"caption": f"The caption of {name}.", "name": name, "caption_before": True}}}
+        cells.append(new_code_cell("x", outputs=[new_output("display_data", data)], metadata=metadata))
+    python = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=python), toy / "book/extra.ipynb")
+    config = (toy / "_config.yml").read_text() + "sphinx:\n  extra_extensions: [lib.markup]\n"
+    (toy / "_config.yml").write_text(config)
+    stage(toy, toy / "_build/source", {}, {})
+    render(toy / "_build/source", toy / "_build/html")
+    page = BeautifulSoup((toy / "_build/html/book/extra.html").read_text(), "html.parser").article
+    assert "See Table 1, Table 2 and Fig. 1." in page.get_text()
+    captions = [caption.get_text() for caption in page.select("figcaption .caption-text, figcaption .caption-number")]
+    assert [caption.strip() for caption in captions][::2] == ["Table 1", "Fig. 1", "Table 2"]
+    assert page.select_one("#tab-a table")

@@ -289,8 +289,8 @@ def test_noise_belongs_around_a_mixture():
 
 
 def test_dropped_spikes_are_dropped_for_each_sample_and_batch_anew(spiking_network, state, monkeypatch):
-    features = torch.randn(1, 12, 3, dtype=torch.float64).expand(6, -1, -1)
-    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 2 * 12 * 6)  # 2 utterances of 12 frames, 6 units
+    features = torch.randn(1, 48, 3, dtype=torch.float64).expand(6, -1, -1)
+    monkeypatch.setattr(posteriors, "SPIKES_TOGETHER", 2 * 48 * 6)  # 2 utterances of 48 frames, 6 units
     predicted = predict(spiking_network, NoisyNetwork(PointMass(state)), features, 5, seed(1))
     assert len(predicted.flatten(0, 1).unique(dim=0)) == 30
 

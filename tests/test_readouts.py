@@ -7,9 +7,9 @@ import torch
 from scipy.signal import lfilter
 from torch.nn.functional import linear
 
-from lib.network import LEAK_RANGE
 from lib.networks import NetworkSettings, build
 from lib.networks.readouts import leaky_integral, softmax_of_potentials, softmax_over_units
+from lib.neurons.clamped import BASELINE_LEAKS
 
 
 def double(*values):
@@ -93,7 +93,7 @@ def test_without_spikes_a_softmax_over_the_units_is_summed_before_the_linear_map
 
 def test_its_leaks_start_spread_over_their_range():
     leak = build(NetworkSettings(readout="softmax"), 3, 1000).leak
-    shortest, longest = LEAK_RANGE
+    shortest, longest = BASELINE_LEAKS
     assert shortest <= leak.min() < shortest + 0.01
     assert longest - 0.01 < leak.max() <= longest
 

@@ -26,9 +26,11 @@ from lib.study.tables import write_table1
 FAMILIES = {
     "temperature": PointMass, "dropout": NoisyNetwork, "ensemble": Mixture, "laplace": LowRankGaussian,
     "ivon-mean": PointMass, "noise-ivon": MeanFieldGaussian, "noise-isotropic": MeanFieldGaussian,
+    "ivon-permuted": MeanFieldGaussian, "ivon-temperature": MeanFieldGaussian, "scaled-ivon": MeanFieldGaussian,
+    "scaled-isotropic": MeanFieldGaussian, "scaled-filters": MeanFieldGaussian,
 }  # fmt: skip
 TOY = {"dataset": "fsdd", "method": "map", "seed": 5, "num_frames": 20, "hidden_sizes": [6], "epochs": 2}
-WRITTEN = ["posterior.pt", "history.csv", "run.json"]  # in this order
+WRITTEN = ["history.csv", "posterior.pt", "run.json"]  # in this order
 
 both = pytest.mark.parametrize("method", ["map", "ivon"])
 
@@ -95,6 +97,9 @@ def test_a_run_is_what_its_method_returns_with_a_record_and_trained_once(
     assert record["settings"] == asked.record()
     assert run.setup == asked
     assert record["data"] == toy_frames.fingerprint
+    leaks = [tensor.sigmoid() for name, tensor in posterior.mean.items() if name.endswith("raw_leak")]
+    assert record["leaks_at_bounds"] == pytest.approx(float(((torch.cat(leaks) - 0.5).abs() > 0.49).double().mean()))
+    assert 0.3 < record["leak"] < 0.99
     assert record["versions"]["ivon-opt"] == version("ivon-opt")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["finished"])
     assert record["seconds"] == pytest.approx(run.history["seconds"].sum())

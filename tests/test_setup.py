@@ -68,7 +68,7 @@ def test_every_committed_run_keeps_its_name(path):
         ({"dataset": None}, "a run needs a dataset: give one"),
         ({"method": None}, "a run needs a method: give one"),
         ({"dataset": "timit"}, "no data set is called 'timit': the sets are hd, sc"),
-        ({"method": "sgd"}, "unknown method 'sgd': choose one of map, ivon"),
+        ({"method": "adamw"}, "unknown method 'adamw': choose one of map, ivon"),
         ({"seed": -1}, "seed = -1 does not fit"),
         ({"seed": True}, "seed = True does not fit"),
         ({"seed": "one"}, "seed = 'one' does not fit"),

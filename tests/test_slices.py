@@ -200,6 +200,9 @@ def test_the_losses_of_several_numbers_of_samples_are_those_of_the_first_ones(sp
     np.testing.assert_allclose(losses[1], whole, rtol=1e-13)
     first = slices.deterministic_loss(spiking_network, posterior.sample(seed(5)), *line)
     np.testing.assert_allclose(losses[0], first, rtol=1e-13)
+    _, single = slices.sampled_losses(spiking_network, posterior, *line, [4], seed(5))
+    each = [slices.deterministic_loss(spiking_network, state, *line) for state in posterior.draws(4, seed(5))]
+    np.testing.assert_allclose(single, each, rtol=1e-13)
 
 
 # Curves

@@ -110,8 +110,9 @@ def one_step_network(units=3):
     """One layer without norm's effect, one time step: a potential is (1 - leak) times a weighted sum of features."""
     torch.manual_seed(0)
     network = SpikingClassifier(4, 2, (units,), dropout=0.0).double().eval()
+    network.layers[0].bounded = False
     with torch.no_grad():
-        network.layers[0].leak.fill_(0.9)
+        network.layers[0].raw_leak.fill_(0.9)
         network.layers[0].norm.weight.fill_(12.0)
     return network
 

@@ -58,6 +58,19 @@ def test_minibatches_take_every_utterance_once_and_never_one_alone(utterances, b
 # Maximum a posteriori
 
 
+def test_the_firing_rate_is_that_of_utterances_from_all_over_the_validation_part(monkeypatch):
+    monkeypatch.setattr(trainers, "FIRING_RATE_UTTERANCES", 4)
+    network, heard = network_of(), []
+    spikes = network.hidden_spikes
+    monkeypatch.setattr(network, "hidden_spikes", lambda features: heard.append(features) or spikes(features))
+    train("map", network, epochs=1)
+    assert torch.equal(heard[-1], VALIDATION.features[[0, 3, 6]])
+
+
+def linear_network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(30, 3, bias=False)).double()
+
+
 def in_double(examples):
     return SimpleNamespace(features=examples.features.double(), labels=examples.labels)
 
@@ -70,7 +83,10 @@ def test_map_is_plain_adam_on_the_cross_entropy():
     posterior, history = train(
         "map", network, training, validation, batch_size=26, epochs=3, learning_rate=0.01, weight_decay=0.1
     )
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=0.1)
+    matrices, vectors = (
+        [one for one in plain.parameters() if (one.ndim > 1) == is_matrix] for is_matrix in (True, False)
+    )
+    optimizer = torch.optim.Adam([{"params": matrices, "weight_decay": 0.1}, {"params": vectors}], lr=0.01)
     for epoch in range(3):
         loss = cross_entropy(plain(training.features), training.labels)
         assert history["train_loss"][epoch] == pytest.approx(loss.item(), rel=1e-9)
@@ -102,12 +118,35 @@ def optimizers(monkeypatch):
 def test_the_spread_is_equation_11_of_the_optimiser_s_hessian(optimizers):
     network = network_of()
     posterior, _ = train("ivon", network, epochs=1)
-    hess = optimizers[0].param_groups[0]["hess"].double().numpy()
-    assert hess.std() > 1e-4  # it has moved, and not by the same everywhere
-    expected = 1 / np.sqrt(5 * 26 * (hess + 1e-4))
-    std = np.concatenate([posterior.std[name].flatten() for name, _ in network.named_parameters()])
-    np.testing.assert_allclose(std, expected, rtol=1e-6)
+    assert posterior.std.keys() == dict(network.named_parameters()).keys()
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    for group, decay in zip(optimizers[0].param_groups, (1e-4, 0), strict=True):
+        hess = group["hess"].double().numpy()
+        assert hess.std() > 1e-4  # it has moved, and not by the same everywhere
+        assert group["weight_decay"] == decay
+        std = np.concatenate([posterior.std[names[parameter]].flatten() for parameter in group["params"]])
+        np.testing.assert_allclose(std, 1 / np.sqrt(5 * 26 * (hess + decay)), rtol=1e-6)
     assert all(torch.equal(posterior.mean[name], parameter) for name, parameter in network.named_parameters())
+
+
+def test_a_step_takes_the_mean_over_its_draws_and_at_beta2_of_1_the_curvature_stays(optimizers):
+    network, training = linear_network(), in_double(TRAINING)
+    start, gradients = network[1].weight.detach().clone(), []
+
+    def remembering(network, features, labels):
+        loss = cross_entropy(network(features), labels)
+        gradients.append(torch.autograd.grad(loss, network[1].weight, retain_graph=True)[0])
+        return loss, network(features)
+
+    posterior, _ = train(
+        "ivon", network, training, in_double(VALIDATION), batch_size=26, epochs=1, draws=3, objective=remembering,
+        learning_rate=0.2, weight_decay=0.1, ess_factor=5.0, hess_init=0.5, beta2=1.0,
+    )  # fmt: skip
+    assert len(gradients) == 3
+    assert not torch.equal(gradients[0], gradients[1])
+    expected = start - 0.2 * (sum(gradients) / 3 + 0.1 * start)
+    torch.testing.assert_close(posterior.mean["1.weight"], expected, rtol=1e-9, atol=1e-12)
+    assert all((group["hess"] == 0.5).all() for group in optimizers[0].param_groups)
 
 
 def statistics(state):
@@ -126,6 +165,62 @@ def test_running_statistics_stop_after_the_named_epoch_and_weights_do_not(frozen
         for name, tensor in statistics(before).items():
             assert torch.equal(tensor, after[name]) == frozen, (epoch, name)
         assert not torch.equal(before["readout.weight"], after["readout.weight"])
+
+
+def test_a_parameter_s_deviation_follows_its_own_curvature():
+    """The loss is quadratic, and the curvature by each parameter is one that no other has."""
+    network = network_of(dropout=0.0)
+    numbers = {name: 3.0 + index for index, (name, _) in enumerate(network.named_parameters())}
+    starts = network_state(network)
+
+    def quadratic(network, features, labels):
+        far = [
+            number * (one - starts[name]).square().sum() / 2
+            for (name, one), number in zip(network.named_parameters(), numbers.values(), strict=True)
+        ]
+        return sum(far), network(features)
+
+    posterior, _ = train(
+        "ivon",
+        network,
+        objective=quadratic,
+        learning_rate=1e-6,
+        beta2=0.98,
+        epochs=150,
+        hess_init=6.0,
+        weight_decay=0.5,
+    )
+    for name, number in numbers.items():
+        decay = 0.5 if posterior.mean[name].ndim > 1 else 0.0
+        found = 1 / (5 * 26 * posterior.std[name].double().square()) - decay
+        assert float(found.mean()) == pytest.approx(number, abs=0.45 + 3 / found.numel() ** 0.5), name
+
+
+@pytest.mark.parametrize("method", ["map", "swag", "ivon"])
+def test_matrices_decay_and_gains_leaks_and_biases_do_not(method):
+    network = network_of()
+    before = network_state(network)
+
+    def nothing(network, features, labels):
+        return sum(0 * parameter.sum() for parameter in network.parameters()), network(features)
+
+    train(method, network, objective=nothing, weight_decay=0.1)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            assert parameter.norm() < 0.99 * before[name].norm(), name
+        else:
+            assert torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("part", ["readout.bias", "readout.weight"])
+@pytest.mark.parametrize("method", ["map", "ivon"])
+def test_vectors_or_matrices_can_learn_alone(method, part):
+    network = network_of()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name == part)
+    posterior, _ = train(method, network)
+    assert not torch.equal(posterior.mean[part], network_state(network_of())[part])
+    assert method == "map" or list(posterior.std) == [part]
 
 
 def linear_model():

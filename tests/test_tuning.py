@@ -33,10 +33,12 @@ def search(tmp_path, toy_frames):
 
 
 def test_the_space_holds_each_method_s_own_settings_and_its_defaults():
-    # What is by default left out is not searched: the fixed prior of Bayes by Backprop, and Adam's frozen norms.
+    # What is by default left out is not searched: the fixed prior of Bayes by Backprop, and Adam's frozen norms. Nor is
+    # the number of draws, at which a trial would cost more than another's, nor whether vectors decay.
     for name in TRAINED:
         defaults, space = METHODS[name]().as_dict(), METHODS[name].search_space()
-        assert set(space) == {name for name, default in defaults.items() if default is not None}
+        left_out = {"draws", "decay_vectors"} | {name for name, default in defaults.items() if default is None}
+        assert set(space) == set(defaults) - left_out
         for setting, values in space.items():
             default = defaults[setting]
             assert values[0] <= default <= values[1] if isinstance(values, tuple) else default in values
@@ -121,6 +123,77 @@ def test_a_trial_is_the_training_that_its_settings_describe(search, toy_frames):
     assert study.trials[0].value == history["validation_loss"].min()
 
 
+def test_the_best_few_are_ranked_by_further_seeds_once(search, tmp_path, toy_frames, monkeypatch):
+    study, journal = search("map", 6), tmp_path / "toy.log"
+    asked, score = [], tuning.score
+
+    def interrupted(given, frames, method, tried, seed):
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        asked.append(seed)
+        return score(given, frames, method, tried, seed)
+
+    how = {"toy": SMALL}, {"toy": toy_frames}, "map"
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tuning.ranked(journal, study, *how)
+    ranks = tuning.ranked(journal, study, *how)
+    by_value = sorted(
+        (trial for trial in study.trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value
+    )
+    assert list(ranks) == [trial.number for trial in by_value[: tuning.RANKED]]
+    best = by_value[0]
+    losses = []
+    for seed in tuning.RANKING_SEEDS:
+        setup = Setup.of(SMALL | best.params | {"method": "map", "seed": seed})
+        losses.append(runs.fit(setup, toy_frames)[1]["validation_loss"].min())
+    assert ranks[best.number] == pytest.approx(sum(losses) / len(losses), rel=1e-12)
+    assert len(set(losses)) == len(losses)
+    assert not {tuning.SEED, 1, 2, 3, 4, 5} & set(tuning.RANKING_SEEDS)
+    monkeypatch.setattr(tuning, "score", None)  # nothing is trained again, in another process neither
+    assert tuning.ranked(journal, search("map", 6), *how) == ranks
+
+
+def test_the_chosen_is_the_best_by_the_further_seeds_and_the_file_names_the_others_and_edges(monkeypatch, tmp_path):
+    def lucky(given, frames, method, tried, seed, report=None):
+        return tried["learning_rate"] * (1 if seed == tuning.SEED else -1)
+
+    study = toy_study.write(
+        tmp_path / "toy.yml", toy_study.make_tones(tmp_path / "tones"), method=["map"], variants=None,
+        tuning={"set": "tones", "trials": 8, "epochs": 1},
+    )  # fmt: skip
+    monkeypatch.setattr(engine, "on_workers", toy_study.in_this_process)
+    monkeypatch.setattr(tuning, "score", lucky)
+    assert tuning.tune(study, tmp_path / "results", folder=tmp_path / "data") == 0
+    trials = pd.read_csv(tmp_path / "results/trials.csv")
+    fourth = trials.nsmallest(tuning.RANKED, "validation_nll").iloc[-1]
+    assert study.chosen["map"]["learning_rate"] == pytest.approx(fourth["learning_rate"])
+    assert trials["ranked_nll"].count() == tuning.RANKED
+    said = study.chosen_path.read_text().splitlines()
+    assert said[0].startswith(
+        f"# map: the best of 8 trials, by their mean validation NLL over 3 further seeds: {fourth.trial} ("
+    )
+    assert said[0].count("(") == tuning.RANKED
+
+
+def test_a_number_at_an_edge_of_what_is_searched_is_told():
+    space = {"rate": (1e-3, 1e-1), "decay": [0.0, 1e-5, 1e-4], "slope": ["straight", "curved"]}
+    for rate, decay, edges in (
+        (1.2e-3, 1e-5, ["rate"]),
+        (0.09, 1e-5, ["rate"]),
+        (0.05, 0.0, ["decay"]),
+        (1e-2, 1e-4, ["decay"]),
+    ):
+        params = {"rate": rate, "decay": decay, "slope": "curved"}
+        assert tuning.at_edges(params, space) == [(name, params[name]) for name in edges]
+    trials = pd.DataFrame({"trial": [3, 5, 8], "ranked_nll": [0.52, math.nan, 0.51]})
+    assert tuning.in_words("LIF, map", {"rate": 0.09}, trials, space) == (
+        "# LIF, map: the best of 3 trials, by their mean validation NLL over 3 further seeds: 8 (0.51), 3 (0.52)\n"
+        "#   rate = 0.09 lies at an edge of (0.001, 0.1)\n"
+    )
+
+
 def test_a_trial_that_diverges_is_the_worst(search, toy_frames):
     broken = replace(toy_frames, features=torch.full_like(toy_frames.features, math.nan))
     assert search("map", 1, frames=broken).trials[0].value == math.inf
@@ -147,10 +220,10 @@ def test_what_trials_choose_is_what_is_trained_with(variants, monkeypatch, tmp_p
     chosen = yaml.safe_load((tmp_path / "toy-chosen.yml").read_text())
     assert list(chosen) == (["map"] if variants is None else list(variants))
     trials = pd.read_csv(tmp_path / "results/trials.csv", dtype={"variant": str})
-    assert list(trials)[:5] == ["variant", "method", "trial", "state", "validation_nll"]
+    assert list(trials)[:6] == ["variant", "method", "trial", "state", "validation_nll", "ranked_nll"]
     assert len(trials) == 2 * len(variants or [ONE])
     for variant, of_variant in trials.groupby("variant"):
-        best = of_variant.nsmallest(1, "validation_nll").iloc[0]
+        best = of_variant.nsmallest(1, "ranked_nll").iloc[0]
         assert study.chosen_for(variant, "map")["learning_rate"] == best["learning_rate"]
     with pytest.raises(ValueError, match="has no settings of ivon"):  # of which no trial was asked
         _ = read(path).cells

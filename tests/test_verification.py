@@ -15,7 +15,7 @@ from lib.study import engine, read, tables, verification
 CHANGES = {"variants": {"LIF": {}}, "seed": [1, 2, 3]}
 MEASURES = {
     "progress": {},
-    "angularity": {"directions": {"all": 1}, "points": 9, "radius": 0.5, "samples": [1, 2], "examples": 10},
+    "angularity": {"directions": {"all": 1}, "points": 9, "radius": {"all": 0.5}, "samples": [1, 2], "examples": 10},
     "utterances": {"samples": 2, "bins": 5},
     "cost": {"samples": 1, "utterances": 2, "repeats": 1},
 }

@@ -20,6 +20,7 @@ SETTINGS = {
     },
     "bbb": {"learning_rate": 0.02, "alpha": 0.1, "initial_std": 0.05},
     "swag": {"learning_rate": 0.02, "weight_decay": 1e-4, "swag_from": 1, "swag_learning_rate": 0.01, "rank": 2},
+    "sgd": {"learning_rate": 0.2, "weight_decay": 1e-4, "freeze_norm_after": None},
     "sbnn": {"learning_rate": 0.02},
 }  # fmt: skip
 LOOP = ("epochs", "seed", "objective", "checkpoint", "after_epoch", "copies")

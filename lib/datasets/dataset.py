@@ -97,6 +97,8 @@ class DataSet:
             moved = (utterances.parts == "train") & np.isin(utterances.speakers, self.validation_speakers)
             utterances = replace(utterances, parts=np.where(moved, "validation", utterances.parts))
         check_trainable(utterances)
+        if settings.share < 1:
+            utterances = utterances.reduced(settings.share)
         for remark in utterances.remarks:
             warnings.warn(f"{self.name!r} in {shown(root)}: {remark}", stacklevel=2)
         return holding_out(utterances, split, self.groups) if holds_out else utterances

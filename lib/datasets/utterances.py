@@ -22,7 +22,7 @@ from jaxtyping import Int64, Shaped
 
 from lib.features import PARTS, Frames
 from lib.files import atomic_write, check_space, exclusive, explaining_os_errors, or_damaged, write_json
-from lib.settings import TEXT, Settings, choice, optional, setting, whole
+from lib.settings import TEXT, Settings, choice, optional, real, setting, whole
 
 CLOCK_TICK = 2  # seconds, of the coarsest file systems
 TASK = 64  # files that a thread digests at a time: a task of a single file would cost more than its digest
@@ -39,12 +39,14 @@ class DataSettings(Settings):
     """What all sets can be asked for.
 
     ``split`` None is the set's default. ``validation`` "test" takes the test part for validation, too, to see what that
-    flatters, as the earlier baseline did; "speaker" is what sets without a validation part do by themselves.
+    flatters, as the earlier baseline did; "speaker" is what sets without a validation part do by themselves. Of the
+    training part a ``share`` below 1 keeps some speakers, those of a smaller share among them (``Utterances.reduced``).
     """
 
     split: str | None = setting(None, optional(TEXT))
     validation: str | None = setting(None, optional(choice("speaker", "test")))
     num_frames: int = setting(100, whole(2, 10_000))
+    share: float = setting(1.0, real(0, 1, above=True), before=1.0)
 
     def layout(self) -> dict[str, Any]:
         """What the set's ``read`` is told of the files beside the split."""
@@ -93,6 +95,22 @@ class Utterances:
         """Return some of the utterances, in the order of ``indices``."""
         arrays = {name: value[indices] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return replace(self, paths=tuple(self.paths[index] for index in indices), **arrays)
+
+    def reduced(self, share: float) -> "Utterances":
+        """Return the set with about this share of its training part, all of validation and test.
+
+        A speaker stays, with everything they say, or goes: a digest of the name puts each at a place from 0 to 1, and
+        those below the share stay. Raises ``ValueError`` if a class of the training part would be lost.
+        """
+        training = self.parts == "train"
+        stays = ~training | np.array([place_of(speaker) < share for speaker in self.speakers])
+        lost = set(self.labels[training].tolist()) - set(self.labels[training & stays].tolist())
+        if lost:
+            raise ValueError(
+                f"a share of {share:g} of the training speakers of {self.name!r} leaves none who says "
+                f"{self.class_names[min(lost)]!r}: give a larger share"
+            )
+        return self.chosen(np.flatnonzero(stays))
 
     def fingerprint(self, cache: Path | None = None) -> str:
         """BLAKE2b (32 hexadecimal digits) over the relative paths and contents of the files, each once, in order.
@@ -187,8 +205,13 @@ class Utterances:
                 raise ValueError(f"it does not hold features of shape {shape}")
             if features.dtype.kind == "f" and not np.isfinite(features.sum()):
                 raise ValueError("it holds features that are not finite numbers")
-        labels, parts = torch.from_numpy(self.labels[places]), self.parts[places]
-        return Frames(torch.from_numpy(features), labels, parts, self.class_names, settings["data"], heard)
+        labels, parts, speakers = torch.from_numpy(self.labels[places]), self.parts[places], self.speakers[places]
+        return Frames(torch.from_numpy(features), labels, parts, speakers, self.class_names, settings["data"], heard)
+
+
+def place_of(speaker: Any) -> float:
+    """Return where a speaker stands among all, from 0 to 1, by their name alone; the words before it are a salt."""
+    return int.from_bytes(blake2b(f"share of {speaker}".encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def mapped(path: Path) -> np.ndarray:

@@ -43,9 +43,9 @@ def spikes(
 ) -> Float[Tensor, "time batch units"] | None:
     """What ``layer.plain(layer.linear(train), seed)`` gives, or None where no kernel serves the layer on its device."""
     kernel, device = vars(type(layer)).get("kernel"), train.device.type
-    if kernel not in KERNELS or layer.leak.dtype not in TYPES or not proven(type(layer), device):
+    if kernel not in KERNELS or layer.raw_leak.dtype not in TYPES or not proven(type(layer), device):
         return None
-    return _fused(layer, weighed(layer.linear, train).to(layer.leak), seed)
+    return _fused(layer, weighed(layer.linear, train).to(layer.raw_leak), seed)
 
 
 @cache
@@ -101,7 +101,7 @@ def _kernels(device: str):
 
 
 def _fused(layer: nn.Module, weighted: Tensor, seed: int | None) -> Tensor:
-    norm, leak, kernels = layer.norm, layer.held("leak"), _kernels(weighted.device.type)
+    norm, leak, kernels = layer.norm, layer.leak, _kernels(weighted.device.type)
     dropout = 0.0 if seed is None else layer.dropout
     batch_statistics = isinstance(norm, nn.BatchNorm1d) and norm.training
     if not isinstance(norm, nn.BatchNorm1d):

@@ -6,12 +6,6 @@ neuron was a step ago is still in the cache, and no two of its steps compete for
 """
 
 import ctypes
-import itertools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
 from typing import no_type_check
 
 import numba
@@ -20,10 +14,9 @@ import torch
 from torch import Tensor
 
 from lib.fast.compiling import compiled
+from lib.fast.threads import over_examples
 from lib.fast.vectors import wide
 
-# Below this many elements a second thread costs more than it saves.
-ELEMENTS_PER_THREAD = 2**17
 STEPS = 16  # of a word of ``lib.fast.sparse``
 NO_WORDS = torch.empty(0, 0, 0, dtype=torch.uint16)
 
@@ -109,71 +102,6 @@ def over_batch(sums: Tensor) -> Tensor:
     return torch.from_numpy(sums.numpy().sum(axis=0))
 
 
-def over_examples(kernel: Callable, examples: Tensor, *arguments) -> None:
-    """Run ``kernel(examples, *arguments, first, last)`` on several threads, each its share of the batch."""
-    over_shares(kernel, len(examples), examples.numel(), examples, *arguments)
-
-
-def over_shares(kernel: Callable, number: int, elements: int, *arguments) -> None:
-    """Run ``kernel(*arguments, first, last)`` on several threads, each its share of ``number`` things."""
-    arguments = [argument.numpy() if isinstance(argument, Tensor) else argument for argument in arguments]
-    threads = min(torch.get_num_threads(), number, elements // ELEMENTS_PER_THREAD)
-    if threads < 2:
-        kernel(*arguments, 0, number)
-        return
-    edges = [number * thread // threads for thread in range(threads + 1)]
-    shares, errors = iter(list(itertools.pairwise(edges))), []
-
-    def work() -> None:
-        try:
-            for share in shares:
-                kernel(*arguments, *share)
-        except BaseException as error:
-            errors.append(error)
-
-    together(work, threads)
-    for error in errors:
-        raise error
-
-
-def together(work: Callable[[], None], threads: int) -> None:
-    """Call it in so many threads at the same time: torch's own where they can be had.
-
-    Those wait for what torch does next without sleeping, in the way of any others.
-    """
-    if (openmp := _openmp()) is not None and not _forked:
-        openmp.GOMP_parallel(_TASK(lambda _: work()), None, threads, 0)
-        return
-    for done in [_pool(threads).submit(work) for _ in range(threads)]:
-        done.result()
-
-
-_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_forked: list[bool] = []
-
-
-@cache
-def _openmp() -> ctypes.CDLL | None:
-    """The GNU OpenMP that torch's wheels bring along; None where there is none, as on macOS."""
-    found = next((Path(torch.__file__).parent / "lib").glob("libgomp*"), None)
-    return None if found is None else ctypes.CDLL(str(found))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
-def _after_fork() -> None:
-    """A forked process has no threads, and OpenMP waits for them forever."""
-    _pool.cache_clear()
-    _forked.append(True)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, for the next step: given back, it would be faulted in again page by page."""
     try:
@@ -253,8 +181,8 @@ def tell(marks, gain, b, t, dropped, fired, wanting):
             words[n] = before | np.uint16((marks[n] >> np.int32(1)) << step)
 
 
-# Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions. Nor does it see
-# that the rows of an array that is unpacked lie without gaps: each is named by its number.
+# Several short loops over a row, not one long one: with many arrays LLVM gives up on vector instructions. Nor does it
+# see that the rows of an array that is unpacked lie without gaps: each is named by its number.
 @compiled
 @no_type_check
 def _forward(

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.fast.cpu import compiled, over_shares
+from lib.fast.cpu import compiled
 from lib.fast.sparse import FORWARD, pays
+from lib.fast.threads import over_shares
 from lib.fast.vectors import add_rows, wide
 
 State = Mapping[str, Tensor]
@@ -135,8 +136,7 @@ def _layer(network: nn.Module, points: Sequence[State], index: int) -> Layer:
     for point in points:
         factor, offset = _of_norm(point, f"{prefix}norm.", network.layers[index].norm.eps)
         offset = offset + point.get(f"{prefix}linear.bias", 0.0) * factor
-        leak = point[f"{prefix}leak"]
-        leak = leak.clamp(*network.layers[index].ranges["leak"]) if network.layers[index].bounded else leak
+        leak = network.layers[index].within("leak", point[f"{prefix}raw_leak"])
         at_points.append((point[f"{prefix}linear.weight"].T, (1 - leak) * factor, (1 - leak) * offset, leak))
     return Layer(*(torch.stack(tensors).numpy() for tensors in zip(*at_points, strict=True)))
 

@@ -23,7 +23,8 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lib.fast.cpu import STEPS, by_example, compiled, over_examples, over_shares
+from lib.fast.cpu import STEPS, by_example, compiled
+from lib.fast.threads import over_examples, over_shares
 from lib.fast.vectors import add_rows, products, wide
 
 # An event costs some hundreds of multiplications beside those of its row, and these are packed less densely than in a

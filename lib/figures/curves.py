@@ -1,6 +1,6 @@
 """Lines against what was varied, through means over seeds where there are several, and how values are distributed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 
 from lib.figures.style import DASHED, check, legend, logarithmic, looks, name_columns, order, panels, styled
 
+BEHIND = {"color": "0.8", "marker": "", "zorder": 1, "label": "the others"}
 FEW = 8  # places that are named on the axis, and at which names stand side by side
 
 
@@ -31,6 +32,7 @@ def lines(
     points: bool = False,
     same_scale: bool = True,
     columns: int = 2,
+    front: Sequence[str] = (),
 ) -> Figure:
     """Measures (column to title) against ``x``: a line for each name, through the means of the rows that share both.
 
@@ -39,11 +41,14 @@ def lines(
     scale unless ``same_scale`` is False. An ``x`` of numbers rises unless ``reverse``; one of text has a place a level,
     as they come. At few places, unless logarithmic, names stand side by side so that their bars can be told apart.
     ``log`` names the columns with a logarithmic scale; ``powers`` maps measures to a power of ``x``, which is dashed
-    through each line's first mean.
+    through each line's first mean. Of many lines those of ``front`` keep their colours, and the others are grey behind
+    them.
     """
     rows, name = (rows.assign(_=""), "_") if name is None else (rows, name)
     check(rows, x, name)
     look, numeric, shared = looks(order(rows[name])), is_numeric_dtype(rows[x]), panel is not None and same_scale
+    if front:
+        look = {one: own if one in front else own | BEHIND for one, own in look.items()}
     alone = len(look) == 1 or name == panel  # each line has a panel of its own
     figure, parts = panels(rows, measures, panel, columns, source, sharex=shared and numeric, sharey=shared)
     for axis, part, measure in parts:
@@ -75,7 +80,8 @@ def lines(
             axis.invert_xaxis()
     name_columns(figure, columns, xlabel or x)
     figure.supylabel(*measures.values() if len(measures) == 1 else [""])
-    legend(figure, {} if alone else look, linestyle="none" if points else "-")
+    told = {own["label"]: own for own in look.values()}
+    legend(figure, {} if alone else told, linestyle="none" if points else "-")
     return figure
 
 

@@ -8,7 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.figures.style import DASHED, check, label, legend, logarithmic, looks, name_columns, order, panels, styled
+from lib.figures.style import (
+    DASHED,
+    NEUTRAL,
+    canvas,
+    check,
+    label,
+    legend,
+    logarithmic,
+    looks,
+    name_columns,
+    order,
+    panels,
+    styled,
+)
+from lib.methods import METHODS
+
+PUBLISHED = {"marker": "D", "color": NEUTRAL, "linestyle": "none", "label": "the paper's difference"}
 
 
 @styled
@@ -62,33 +78,51 @@ def intervals(
     panel: str | None = None,
     same_scale: bool = True,
     columns: int = 3,
-    published: Mapping[str, float] | None = None,
 ) -> Figure:
     """Differences with their intervals, a row for each value of ``row``; filled where the interval excludes zero.
 
     ``rows`` have the columns difference, from and to; a mark has the colour of its ``name``, which is the row unless
-    another column is given. ``title`` names the measure, its unit and what it is compared with. ``published`` are the
-    paper's own differences by the panel's value ("" where there are no panels): a dotted line stands at each.
+    another column is given. ``title`` names the measure, its unit and what it is compared with. Where there is a column
+    ``published``, a diamond stands at the paper's own difference.
     """
     name = name or row
     check(rows, row, name, "from", "to")
     places, look = order(rows[row]), looks(order(rows[name]))
     options = {"height": 0.45 + 0.26 * len(places), "sharex": same_scale, "sharey": True}
     figure, parts = panels(rows, {"difference": ""}, panel, columns, source, **options)
-    paper = DASHED | {"linestyle": ":", "linewidth": 2, "label": "published difference"}
     for axis, part, _ in parts:
-        axis.axvline(0, **DASHED)
-        if (effect := (published or {}).get(part[panel].iloc[0] if panel else "")) is not None:
-            axis.axvline(effect, **paper)
-        for one in part.dropna(subset=["difference", "from", "to"]).to_dict("records"):
-            place, colour = places.index(one[row]), look[one[name]]["color"]
-            axis.hlines(place, one["from"], one["to"], color=colour, linewidth=1.5)
-            filled = colour if excludes_zero(one) else "white"
-            axis.plot(one["difference"], place, "o", color=colour, markerfacecolor=filled, markersize=6)
+        colours = [look[one]["color"] for one in part[name]]
+        _differences(axis, part.assign(colour=colours), row, places)
     name_columns(figure, columns, title)
     _rows(figure.axes[0], places)
-    if published:
-        figure.legend(handles=[Line2D([], [], **paper)], loc="outside upper center")
+    if "published" in rows:
+        figure.legend(handles=[Line2D([], [], **PUBLISHED)], loc="outside upper center")
+    return figure
+
+
+@styled
+def findings(curves: pd.DataFrame, rows: pd.DataFrame, titles: tuple[str, str], source: str) -> Figure:
+    """Loss curves beside each other, a panel for each value of ``curve``, above differences with their intervals.
+
+    ``curves`` have the columns curve, method, alpha and nll, ``rows`` the columns what, difference, from, to and
+    published, and ``titles`` are those of the loss and of the differences.
+    """
+    check(curves, "curve", "method", "alpha", "nll")
+    check(rows, "what", "difference", "from", "to", "published")
+    names, places = order(curves["curve"]), order(rows["what"])
+    figure = canvas(2.5 + 0.24 * len(places), source)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.7, 0.6 + 0.24 * len(places)))
+    above, below = upper.subplots(1, len(names), sharey=True, squeeze=False)[0], lower.subplots()
+    for axis, one in zip(above, names, strict=True):
+        part = curves[curves["curve"] == one]
+        axis.plot(part["alpha"], part["nll"], color=looks(part["method"])[part["method"].iloc[0]]["color"])
+        axis.set(title=one, xlabel="distance α")
+        axis.grid(True)
+    above[0].set_ylabel(titles[0])
+    _differences(below, rows.assign(colour=METHODS["ivon"].colour), "what", places)
+    below.set_xlabel(titles[1])
+    below.legend(handles=[Line2D([], [], **PUBLISHED)], loc="best")
+    _rows(below, places)
     return figure
 
 
@@ -147,6 +181,18 @@ def reliability(rows: pd.DataFrame, source: str, *, panel: str = "method", colum
     name_columns(figure, columns, "confidence")
     figure.supylabel("accuracy")
     return figure
+
+
+def _differences(axis: Axes, rows: pd.DataFrame, row: str, places: list) -> None:
+    """A mark and a bar for each difference and its interval, and the paper's own where the rows have one."""
+    axis.axvline(0, **DASHED)
+    for one in rows.dropna(subset=["difference", "from", "to"]).to_dict("records"):
+        place, colour = places.index(one[row]), one["colour"]
+        axis.hlines(place, one["from"], one["to"], color=colour, linewidth=1.5)
+        filled = colour if excludes_zero(one) else "white"
+        axis.plot(one["difference"], place, "o", color=colour, markerfacecolor=filled, markersize=6)
+        if not np.isnan(one.get("published", np.nan)):
+            axis.plot(one["published"], place, **PUBLISHED)
 
 
 def excludes_zero(interval: Mapping) -> bool:

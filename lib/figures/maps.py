@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 from lib.figures.curves import lines
 from lib.figures.dots import excludes_zero
 from lib.figures.style import COLOURS, DASHED, NEUTRAL, check, grid, order, panels, styled
+from lib.methods import METHODS
 
 POTENTIAL, SPIKE = COLOURS[0], COLOURS[4]
 BESIDE = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
@@ -122,7 +122,7 @@ def features(
     figure, axes = grid(len(frames), 3, source, sharey=True)
     scale = Normalize(frames.min(), frames.max())
     for axis, frame, title in zip(axes, frames, titles, strict=True):
-        picture = axis.imshow(frame.T, origin="lower", aspect="auto", cmap="magma", norm=scale)
+        picture = axis.imshow(frame.T, origin="lower", aspect="auto", cmap="magma", norm=scale, interpolation="none")
         axis.set(title=title, xlabel="frame")
     figure.supylabel(channels)
     figure.colorbar(picture, ax=axes, label=values, shrink=0.9, pad=0.02)
@@ -179,6 +179,57 @@ def correlations(rows: pd.DataFrame, source: str) -> Figure:
 
 
 @styled
+def pathway(
+    sound: tuple[Float[np.ndarray, " samples"], int] | None,
+    frames: Real[np.ndarray, "time channels"],
+    spikes: Shaped[np.ndarray, "time units"],
+    answers: Float[np.ndarray, "sampled classes"],
+    names: Sequence[str],
+    source: str,
+) -> Figure:
+    """What becomes of one utterance: its sound (with its rate in Hz), its frames, a layer's spikes, and the answers.
+
+    ``answers`` are the probabilities of the classes under each of the weights that were sampled: a dot each, and their
+    mean as a bar. Without a sound, as of a spiking set, its panel is left out.
+    """
+    figure, axes = grid(3 + (sound is not None), 2, source, 1.7)
+    if sound is not None:
+        samples, rate = sound
+        axes[0].plot(np.arange(len(samples)) / rate, samples, color=NEUTRAL, linewidth=0.5)
+        axes[0].set(title="sound", xlabel="time (s)", ylabel="amplitude")
+    bands, train, words = axes[-3:]
+    bands.imshow(frames.T, origin="lower", aspect="auto", cmap="magma", interpolation="none")
+    bands.set(title="frames", xlabel="time step", ylabel="band")
+    train.plot(*spikes.nonzero(), "|", color=SPIKE, markersize=3)
+    train.set(title="spikes", xlabel="time step", ylabel="unit", xlim=(0, len(spikes)))
+    words.barh(range(len(names)), answers.mean(axis=0), color=COLOURS[2])
+    words.plot(answers.T, np.tile(np.arange(len(names))[:, None], len(answers)), ".", color=SPIKE, markersize=3)
+    words.set(title="answer", xlabel="probability", xlim=(0, 1))
+    words.set_yticks(range(len(names)), names, fontsize=8 if len(names) < 12 else 5)
+    return figure
+
+
+@styled
+def cloud(
+    rows: pd.DataFrame, point: Float[np.ndarray, "2"], samples: Float[np.ndarray, "sampled 2"], source: str
+) -> Figure:
+    """Two ways to end a training over two weights: in a point, and in a distribution, shown by samples of it.
+
+    ``rows`` have the columns first, second (the weights) and loss, a row for each point of a grid.
+    """
+    check(rows, "first", "second", "loss")
+    figure, axes = grid(2, 2, source, 2.6, sharex=True, sharey=True)
+    square = rows.pivot(index="second", columns="first", values="loss")
+    ends = {"one set of weights": (point[None], "map"), "a cloud of weights": (samples, "ivon")}
+    for axis, (title, (ending, method)) in zip(axes, ends.items(), strict=True):
+        axis.contour(square.columns, square.index, square, levels=12, colors="0.7", linewidths=0.8)
+        axis.plot(*ending.T, "o", color=METHODS[method].colour, markersize=3 if len(ending) > 1 else 7, alpha=0.7)
+        axis.set(title=f"{METHODS[method].label}: {title}", xlabel="first weight")
+    axes[0].set_ylabel("second weight")
+    return figure
+
+
+@styled
 def surfaces(rows: pd.DataFrame, source: str, *, panel: str = "method", scale: Normalize | None = None) -> Figure:
     """The loss over a surface, a map for each value of ``panel``, all in the same colours.
 
@@ -189,8 +240,11 @@ def surfaces(rows: pd.DataFrame, source: str, *, panel: str = "method", scale: N
     scale = scale or Normalize(rows["nll"].min(), rows["nll"].max())
     for axis, part, _ in parts:
         square = part.pivot(index="beta", columns="alpha", values="nll")
-        drawn = axis.pcolormesh(square.columns, square.index, square, cmap="viridis", norm=scale, rasterized=True)
-        axis.set(xlabel="distance α", ylabel="distance β", aspect="equal")
+        half = np.ptp(square.columns) / (len(square) - 1) / 2  # of a cell, in whose middle its point lies
+        ends = [square.columns[0] - half, square.columns[-1] + half, square.index[0] - half, square.index[-1] + half]
+        look = {"cmap": "viridis", "norm": scale, "origin": "lower", "interpolation": "none"}
+        drawn = axis.imshow(square, extent=ends, **look)
+        axis.set(xlabel="distance α", ylabel="distance β")
         axis.label_outer()
     figure.colorbar(drawn, ax=figure.axes, label="loss (nats)", shrink=0.8)
     return figure
@@ -217,10 +271,10 @@ def surface_slider(rows: pd.DataFrame, source: str, *, panel: str = "method") ->
         for figure, part, where in zip(
             pictures, (maps, through), ("over the surface", "along its middle"), strict=True
         ):
-            figure.savefig(written := BytesIO(), dpi=100, metadata={"Software": None})
-            data = b64encode(written.getvalue()).decode()
+            kind, data = figure.written().popitem()
+            data = b64encode(data.encode()).decode() if kind == "image/svg+xml" else data
             told = f"average of S = {count}: loss {where}, from {part.nll.min():.2f} to {part.nll.max():.2f} nats"
-            blocks += f'<img src="data:image/png;base64,{data}" alt="{escape(told)}" style="width:100%">'
+            blocks += f'<img src="data:{kind};base64,{data}" alt="{escape(told)}" style="width:100%">'
         blocks += "</div>"
     value = f'aria-valuetext="S = {counts[0]}" oninput="{SLID}"'
     slider = f'<input type="range" min="0" max="{len(counts) - 1}" value="0" step="1" {value}>'

@@ -1,12 +1,16 @@
 """What all pictures share: size, type, colours, panels, the legend and the line that names the data."""
 
+import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +18,15 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lib.methods import METHODS
 
+# How measures are called in print, with their units.
+PRINTED = {
+    "accuracy": "accuracy (%)",
+    "nll": "NLL (nats)",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "entropy": "entropy (nats)",
+}
+PRINTED |= {"roughness": "roughness (nats)", "excess": "excess variation (nats)", "residual": "residual (nats)"}
 MARKERS = "osD^vP*X<>ph"
 # From the palette of Okabe and Ito, which readers with any of the common forms of colour blindness can tell apart. The
 # last two are those of the paper's methods, for pictures without these.
@@ -22,7 +35,8 @@ NEUTRAL = "#555555"
 DASHED = {"linestyle": "--", "linewidth": 1, "color": NEUTRAL}
 
 WIDTH = 7.2  # inches; at 100 pixels an inch, the 720 pixels of the book's column
-DPI = 144
+TOO_FINE = re.compile(r"(\b[1-9]\d*\.\d\d)\d+")  # places on the picture, in points, beyond the second decimal
+DPI = 200  # two of a picture's pixels to one of the column
 
 styled = plt.rc_context(
     {
@@ -44,24 +58,50 @@ styled = plt.rc_context(
 )
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as SVG, sharp at any size, or as PNG where that is the smaller file."""
+
+    def _ipython_display_(self) -> None:
+        display({"text/plain": "<Figure>", **self.written()}, raw=True)
+
+    def written(self) -> dict[str, str]:
+        """The picture under its kind, the same for the same drawing: without time, and with names that are fixed."""
+        vector, dots = BytesIO(), BytesIO()
+        with plt.rc_context({"svg.hashsalt": "companion", "svg.fonttype": "none"}):
+            self.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        self.savefig(dots, format="png", metadata={"Software": None})
+        text = TOO_FINE.sub(r"\1", vector.getvalue().decode())
+        if len(text) < len(dots.getvalue()):
+            return {"image/svg+xml": text}
+        return {"image/png": b64encode(dots.getvalue()).decode()}
+
+
+def canvas(height: float, source: str | None) -> Picture:
+    """An empty closed figure, ``height`` inches high, that names its data.
+
+    The ground is white, not transparent, so that the picture reads on a dark page as well.
+    """
+    look = {"figsize": (WIDTH, height), "dpi": DPI, "facecolor": "white", "layout": "constrained"}
+    figure = plt.figure(FigureClass=Picture, **look)
+    plt.close(figure)
+    if source is not None:
+        figure.supxlabel(f"Data: {source}", x=0.995, ha="right", fontsize=8, color=NEUTRAL)
+    return figure
+
+
 def grid(
     count: int, columns: int, source: str | None, height: float | None = None, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A closed white figure with ``count`` panels in rows of at most ``columns``; ``height`` inches a row.
+    """A closed figure with ``count`` panels in rows of at most ``columns``; ``height`` inches a row.
 
-    The ground is white, not transparent, so that the picture reads on a dark page as well. Raises ``ValueError`` for no
-    panel.
+    Raises ``ValueError`` for no panel.
     """
     if count < 1:
         raise ValueError("there is nothing to draw; give at least one item")
     columns = min(count, columns)
     rows = -(-count // columns)
-    size = (WIDTH, 0.6 + rows * (height or np.clip(5 / columns, 1.6, 3.2)))
-    look = {"figsize": size, "dpi": DPI, "facecolor": "white", "layout": "constrained"}
-    figure, axes = plt.subplots(rows, columns, squeeze=False, **look, **options)
-    plt.close(figure)
-    if source is not None:
-        figure.supxlabel(f"Data: {source}", x=0.995, ha="right", fontsize=8, color=NEUTRAL)
+    figure = canvas(0.6 + rows * (height or np.clip(5 / columns, 1.6, 3.2)), source)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
     for unused in axes.flat[count:]:
         unused.remove()
     for axis in axes.flat[: count if columns > 2 else 0]:
@@ -114,8 +154,8 @@ def looks(names: Iterable[Any]) -> dict[Any, dict[str, str]]:
 
 
 def label(name: Any) -> str:
-    """How a method is called in print; any other name stands for itself."""
-    return METHODS[name].label if name in METHODS else str(name)
+    """How a method or a measure is called in print; any other name stands for itself."""
+    return METHODS[name].label if name in METHODS else PRINTED.get(name, str(name))
 
 
 def source_of(dataset: str) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lib.figures.style import label
+from lib.statistics import decimals
 
-# The columns of Table 1, with a heading and a format each.
+# The columns of Table 1, with the paper's headings and digits.
 TABLE1 = {"accuracy": ("Accuracy (%)", ".2f"), "nll": ("NLL", ".4f"), "ece": ("ECE", ".4f")}
 TABLE1 |= {"entropy": ("Entropy", ".4f"), "mutual_information": ("MI", ".4f"), "brier": ("Brier", ".4f")}
 NOTHING = "\N{EN DASH}"
@@ -26,18 +27,20 @@ def table1(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
 
 def mean_table(
     rows: pd.DataFrame,
-    measures: Mapping[str, tuple[str, str]],
+    measures: Mapping[str, str | tuple[str, str]],
     index: str | list[str] = "method",
     columns: str | None = None,
 ) -> pd.DataFrame:
     """Mean ± sample standard deviation over seeds, as text: a row for each value of the ``index``.
 
-    ``measures`` maps columns of ``rows`` to a heading and a format such as ".2f"; with ``columns`` each has a column
-    for each value of that one. What is NaN shows as a dash.
+    ``measures`` maps columns of ``rows`` to a heading, with two digits of the deviation, or to a heading and a format
+    such as ".0f" where others are wanted; with ``columns`` each has a column for each value of that one. What is NaN
+    shows as a dash.
     """
     groups = rows.groupby([*_listed(index), *_listed(columns)], sort=False, observed=True)
-    cells = [groups[one].agg(mean_std, form=form) for one, (_, form) in measures.items()]
-    headings = [heading for heading, _ in measures.values()]
+    told = {one: (said, _form(groups[one].std())) if isinstance(said, str) else said for one, said in measures.items()}
+    cells = [groups[one].agg(mean_std, form=form) for one, (_, form) in told.items()]
+    headings = [heading for heading, _ in told.values()]
     if columns is None:
         return _plain(pd.concat(cells, axis=1).set_axis(headings, axis=1))
     cells = [column.unstack(columns, sort=False) for column in cells]
@@ -46,18 +49,21 @@ def mean_table(
 
 def interval_table(
     rows: pd.DataFrame,
-    form: str,
     index: str | list[str] = "method",
     columns: str | None = None,
     value: str = "difference",
 ) -> pd.DataFrame:
     """Differences with their intervals as text, such as "0.012 (0.004, 0.020)": a row for each value of the ``index``.
 
-    ``rows`` have the columns ``value``, from and to; there is a column for each value of ``columns``. What is NaN shows
-    as a dash, and a difference without an interval stands alone.
+    ``rows`` have the columns ``value``, from and to; there is a column for each value of ``columns``, with two digits
+    of half its intervals. What is NaN shows as a dash, and a difference without an interval stands alone.
     """
     found = rows.set_index([*_listed(index), *_listed(columns)])[[value, "from", "to"]]
-    texts = pd.Series([_interval(*numbers, form) for numbers in found.to_numpy(float)], found.index, dtype=object)
+    half = (found["to"] - found["from"]) / 2
+    of_columns = half.groupby(columns, sort=False, observed=True).transform(_form) if columns else None
+    forms = [_form(half)] * len(half) if columns is None else of_columns
+    numbers = zip(found.to_numpy(float), forms, strict=True)
+    texts = pd.Series([_interval(*three, form) for three, form in numbers], found.index, dtype=object)
     return _plain(texts.to_frame(value) if columns is None else texts.unstack(columns, sort=False))
 
 
@@ -71,7 +77,12 @@ def mean_std(values: pd.Series, form: str) -> str:
 def _interval(difference: float, low: float, high: float, form: str) -> str:
     if pd.isna(difference):
         return NOTHING
-    return f"{difference:{form}}" + ("" if pd.isna(low) else f" ({low:{form}}, {high:{form}})")
+    written = f"{difference:{form}}" + ("" if pd.isna(low) else f" ({low:{form}}, {high:{form}})")
+    return written.replace("-", "\N{MINUS SIGN}")
+
+
+def _form(errors: pd.Series) -> str:
+    return f".{decimals(*errors)}f"
 
 
 def _listed(names: str | list[str] | None) -> list[str]:

@@ -4,11 +4,13 @@ from lib.methods.adam import Adam
 from lib.methods.base import Derived, Method
 from lib.methods.bayes_by_backprop import BayesByBackprop
 from lib.methods.ensemble import Ensemble, MCDropout
-from lib.methods.ivon import IVON, IsotropicNoise, IVONMean, IVONNoise
+from lib.methods.ivon import IVON, IsotropicNoise, IVONMean, IVONNoise, IVONPermuted
 from lib.methods.laplace import LastLayerLaplace
 from lib.methods.sbnn import SBNN
+from lib.methods.scaled import ScaledFilters, ScaledIsotropic, ScaledIVON
+from lib.methods.sgd import SGD
 from lib.methods.swag import SWAG
-from lib.methods.temperature import Temperature
+from lib.methods.temperature import IVONTemperature, Temperature
 
 __all__ = ["METHODS", "Derived", "Method", "get"]
 
@@ -26,9 +28,17 @@ METHODS: dict[str, type[Method]] = {
         IVONMean,
         IVONNoise,
         IsotropicNoise,
+        SGD,
+        IVONPermuted,
+        IVONTemperature,
+        ScaledIVON,
+        ScaledIsotropic,
+        ScaledFilters,
         SBNN,
     )
-}  # colours: any two are at least 40 apart in CIELAB, and 23 without the red or the green cones (Machado et al. 2009)
+}
+# Markers differ. Colours are at least 40 apart in CIELAB, and 23 without the red or the green cones (Machado et al.
+# 2009), or the same: what changes a posterior's noise or temperature alone may have the colour of what it is made of.
 
 
 def get(name: str) -> type[Method]:

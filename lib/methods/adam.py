@@ -6,7 +6,16 @@ import pandas as pd
 from torch import nn
 
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import (
+    Method,
+    batch_size,
+    decay_vectors,
+    defaults_of,
+    dropout,
+    learning_rate,
+    patience,
+    weight_decay,
+)
 from lib.posteriors import PointMass
 from lib.settings import optional, setting, whole
 from lib.trainers import train_map
@@ -23,6 +32,7 @@ class Adam(Method, name="map", label="Adam (MAP)", colour="#0072B2", marker="o")
     weight_decay: float = weight_decay(DEFAULTS["weight_decay"])
     dropout: float = dropout()
     patience: int = patience(DEFAULTS["patience"])
+    decay_vectors: bool = decay_vectors()
     freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), before=None)
 
     def train(

@@ -18,7 +18,7 @@ from lib.features import Examples
 from lib.network import SpikingClassifier
 from lib.networks import NetworkSettings, build
 from lib.posteriors import Posterior
-from lib.settings import Settings, real, setting, whole
+from lib.settings import BOOLEAN, Settings, real, setting, whole
 from lib.trainers import Objective, likelihood
 
 
@@ -36,6 +36,11 @@ def learning_rate(default: float, search: tuple[float, float] = (1e-3, 3e-2)) ->
 
 def weight_decay(default: float, search: list[float] | None = None) -> Any:
     return setting(default, real(0, 100), search=search or [0.0, 1e-5, 1e-4])
+
+
+def decay_vectors() -> Any:
+    """Whether gains, leaks and biases decay, too, as those of the runs before did."""
+    return setting(False, BOOLEAN, before=True)
 
 
 def dropout(default: float = defaults_of(SpikingClassifier)["dropout"]) -> Any:

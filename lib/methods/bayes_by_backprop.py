@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from lib import trainers
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, dropout, learning_rate, patience
+from lib.methods.base import Method, batch_size, decay_vectors, dropout, learning_rate, patience
 from lib.posteriors import MeanFieldGaussian, network_state
 from lib.settings import optional, real, setting
 from lib.trainers import Objective, learned
@@ -21,9 +21,10 @@ from lib.trainers import Objective, learned
 class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF7FB1", marker="D"):
     """Adam on cross-entropy plus ``alpha`` times the KL divergence from the prior over the number of utterances.
 
-    There is one sample of the weights for each minibatch. The prior is isotropic, about 0, with the standard deviation
-    ``prior_scale``; for None, with that of empirical Bayes (``best_prior_scale``) at each step. All parameters have
-    ``initial_std`` at the start. The values are customary ones, and not searched for.
+    There is one sample of the weights for each minibatch. The prior is isotropic, about 0 for matrices and about where
+    they start for vectors (gains, leaks, biases), unless ``decay_vectors`` says 0 for these, too. Its standard
+    deviation is ``prior_scale``; for None, that of empirical Bayes (``best_prior_scale``) at each step. All parameters
+    have ``initial_std`` at the start. The values are customary ones, and not searched for.
     """
 
     batch_size: int = batch_size(32)
@@ -31,6 +32,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
     dropout: float = dropout()
     patience: int = patience(4)
     alpha: float = setting(0.1, real(0, 1e6), search=(1e-3, 1.0))
+    decay_vectors: bool = decay_vectors()
     initial_std: float = setting(0.05, real(0, 100, above=True), search=(0.01, 0.2))
     prior_scale: float | None = setting(None, optional(real(0, 1e6, above=True)))
 
@@ -38,6 +40,7 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         self, network: nn.Module, training: Examples, objective: Objective, epochs: int, originals: float
     ) -> trainers.Method:
         means = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        centres = {name: mean.detach() * (mean.ndim < 2 and not self.decay_vectors) for name, mean in means.items()}
         start = math.log(self.initial_std)
         log_stds = {name: torch.full_like(mean, start, requires_grad=True) for name, mean in means.items()}
         optimizer = torch.optim.Adam(learned([*means.values(), *log_stds.values()]), lr=self.learning_rate, fused=True)
@@ -51,8 +54,9 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
             own = stds()
             weights = {f"network.{name}": mean + own[name] * torch.randn_like(mean) for name, mean in means.items()}
             loss, logits = functional_call(of_batch, weights, (features, labels))
-            scale = self.prior_scale or best_prior_scale(means.values(), own.values())
-            divergence = kl_divergence(means.values(), own.values(), scale)
+            moved = [mean - centres[name] for name, mean in means.items()]
+            scale = self.prior_scale or best_prior_scale(moved, own.values())
+            divergence = kl_divergence(moved, own.values(), scale)
             (loss + self.alpha / originals * divergence).backward()
             optimizer.step()
             return logits
@@ -60,14 +64,18 @@ class BayesByBackprop(Method, name="bbb", label="Bayes by Backprop", colour="#DF
         @torch.no_grad()
         def restore(stored: dict) -> None:
             for name, log_std in log_stds.items():
-                log_std.copy_(stored[name])
+                log_std.copy_(stored["log_stds"][name])
+            centres.update(stored["centres"])
 
         def posterior() -> MeanFieldGaussian:
             return MeanFieldGaussian(network_state(network), {name: std.detach().cpu() for name, std in stds().items()})
 
         return trainers.Method(
             optimizer, step, posterior,
-            stored=lambda: {name: log_std.detach() for name, log_std in log_stds.items()},
+            stored=lambda: {
+                "log_stds": {name: log_std.detach() for name, log_std in log_stds.items()},
+                "centres": centres,
+            },
             restore=restore,
         )  # fmt: skip
 

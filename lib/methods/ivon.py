@@ -1,16 +1,28 @@
 """The paper's Bayesian network: a mean-field Gaussian by IVON (Shen et al. 2024).
 
-What of it is its mean, and what its noise: derived methods take the mean alone, and the noise about Adam's solution.
+What of it is its mean, and what its noise: derived methods take the mean alone, the noise about Adam's solution, and
+the noise shuffled among the parameters.
 """
 
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from torch import nn
 
 from lib.features import Examples
 from lib.methods.adam import Adam
-from lib.methods.base import Derived, Method, batch_size, defaults_of, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import (
+    Derived,
+    Method,
+    batch_size,
+    decay_vectors,
+    defaults_of,
+    dropout,
+    learning_rate,
+    patience,
+    weight_decay,
+)
 from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
@@ -28,8 +40,10 @@ class IVON(Method, name="ivon", label="IVON", colour="#D55E00", marker="s"):
     dropout: float = dropout()
     patience: int = patience(DEFAULTS["patience"])
     ess_factor: float = setting(DEFAULTS["ess_factor"], real(0, 1e9, above=True), search=(1.0, 30.0))
-    hess_init: float = setting(DEFAULTS["hess_init"], real(0, 1e9, above=True), search=(0.1, 3.0))
-    beta2: float = setting(DEFAULTS["beta2"], real(0, 1), search=[0.999, 0.9999, 0.99999])
+    hess_init: float = setting(DEFAULTS["hess_init"], real(0, 1e9, above=True), search=(0.003, 3.0))
+    beta2: float = setting(DEFAULTS["beta2"], real(0, 1), search=[0.99, 0.999, 0.9995, 0.9999, 0.99999])
+    draws: int = setting(DEFAULTS["draws"], whole(1, 1_000), before=1)
+    decay_vectors: bool = decay_vectors()
     freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
 
     def train(
@@ -73,3 +87,17 @@ class IsotropicNoise(
         variances = sum((std.double() ** 2).sum() for std in ivon.std.values())
         matched = float((variances / sum(std.numel() for std in ivon.std.values())).sqrt())
         return MeanFieldGaussian(adam.mean, {name: std.new_full(std.shape, matched) for name, std in ivon.std.items()})
+
+
+@dataclass(frozen=True)
+class IVONPermuted(
+    Derived, name="ivon-permuted", label="IVON, noise permuted", colour=IVON.colour, marker="2", made_of=(IVON,)
+):
+    """IVON's posterior, its standard deviations permuted among all parameters: their sizes without their places."""
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
+        (base,) = bases
+        sizes = torch.cat([std.flatten() for std in base.std.values()])
+        shuffled = sizes[torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed))]
+        pieces = zip(base.std.items(), shuffled.split([std.numel() for std in base.std.values()]), strict=True)
+        return MeanFieldGaussian(base.mean, {name: piece.view(std.shape) for (name, std), piece in pieces})

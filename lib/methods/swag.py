@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from lib import trainers
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import Method, batch_size, decay_vectors, dropout, learning_rate, patience, weight_decay
 from lib.methods.families import LowRankGaussian
 from lib.posteriors import PointMass, Posterior, State, network_state
 from lib.settings import real, setting, whole
-from lib.trainers import Objective, learned
+from lib.trainers import Objective, decaying
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
     batch_size: int = batch_size(16)
     learning_rate: float = learning_rate(0.0047)
     weight_decay: float = weight_decay(1e-5)
+    decay_vectors: bool = decay_vectors()
     dropout: float = dropout()
     patience: int = patience(2)
     swag_from: int = setting(15, whole(0), search=[5, 10, 15])
@@ -41,7 +42,7 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             left = epochs - self.swag_from
             raise ValueError(f"SWAG needs 2 or more epochs after swag_from, not {left}: train for longer")
         optimizer = torch.optim.Adam(
-            learned(network.parameters()), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            decaying(network, self.weight_decay, self.decay_vectors), lr=self.learning_rate, fused=True
         )
         iterates, collecting = Iterates(self.rank), False
 
@@ -49,7 +50,8 @@ class SWAG(Method, name="swag", label="SWAG", colour="#C8CA69", marker="^", keep
             nonlocal collecting
             collecting = epoch >= self.swag_from
             if collecting:
-                optimizer.param_groups[0]["lr"] = self.swag_learning_rate
+                for group in optimizer.param_groups:
+                    group["lr"] = self.swag_learning_rate
 
         def step(features: Tensor, labels: Tensor) -> Tensor:
             optimizer.zero_grad()

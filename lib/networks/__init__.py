@@ -16,7 +16,8 @@ from lib.network import MOMENTUM, SpikingClassifier
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
 from lib.networks.readouts import NonSpikingSoftmaxReadout, SoftmaxReadout
 from lib.neurons import NEURONS
-from lib.settings import BOOLEAN, Settings, choice, setting, several, whole
+from lib.neurons.clamped import clamped, with_leaks
+from lib.settings import BOOLEAN, Range, Settings, choice, optional, real, setting, several, whole
 
 # From the name of a network to its hidden layers, which the settings may tell apart further.
 NETWORKS: dict[str, Callable[["NetworkSettings"], type[nn.Module]]] = {
@@ -27,21 +28,28 @@ NETWORKS: dict[str, Callable[["NetworkSettings"], type[nn.Module]]] = {
     "gru": lambda shape: GRU,
 }
 NORMS = ("batch", "layer", "none")
+INTERVAL = Range(
+    lambda value: several(real(0, 1)).fits(value) and len(value) == 2 and value[0] < value[1],
+    "two numbers from 0 to 1, the lower one first",
+)
 
 
 @dataclass(frozen=True)
 class NetworkSettings(Settings):
     """What determines a network beside the sizes of its data and its method's dropout.
 
-    ``neuron`` is the spiking network's. ``readout`` is "rate", the paper's linear map of normalised means over time, or
-    "softmax", the baseline's; ``norm``, of the readout too, is that of ``normaliser``; ``bias`` gives one to
-    the linear maps that otherwise have none. ``bidirectional`` layers hear each sequence backwards too, with the same
-    weights, and have two outputs for each unit.
+    ``neuron`` is the spiking network's. ``leaks`` says what holds its neurons' parameters to their ranges: a "sigmoid",
+    or the baseline's "clamp", which has the baseline's range of leaks too; ``leak_range`` puts another in its place.
+    ``readout`` is "rate", the paper's linear map of normalised means over time, or "softmax", the baseline's; ``norm``,
+    of the readout too, is that of ``normaliser``; ``bias`` gives one to the linear maps that otherwise have none.
+    ``bidirectional`` layers hear each sequence backwards too, with the same weights; each unit then has two outputs.
     """
 
     hidden_sizes: Sequence[int] = setting([128, 128], several(whole(1, 100_000)))
     network: str = setting("spiking", choice(*NETWORKS))
     neuron: str = setting("lif", choice(*NEURONS))
+    leaks: str = setting("sigmoid", choice("sigmoid", "clamp"), before="clamp")
+    leak_range: Sequence[float] | None = setting(None, optional(INTERVAL), before=None)
     readout: str = setting("rate", choice("rate", "softmax"))
     norm: str = setting("batch", choice(*NORMS))
     bias: bool = setting(False, BOOLEAN)
@@ -51,8 +59,9 @@ class NetworkSettings(Settings):
         super().__post_init__()
         if self.network == "mlp" and self.bidirectional:
             raise ValueError("an MLP has no direction of time: leave bidirectional at False, or choose another network")
-        if self.network != "spiking" and self.neuron != "lif":
-            raise ValueError(f"{self.network} has no spiking neurons: leave neuron out, or make the network 'spiking'")
+        if self.network != "spiking" and (self.neuron != "lif" or self.leak_range is not None):
+            own = "neuron and leak_range"
+            raise ValueError(f"{self.network} has no spiking neurons: leave {own} out, or make the network 'spiking'")
 
 
 def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: float = 0.1) -> SpikingClassifier:
@@ -60,6 +69,9 @@ def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: 
     kind, classifier = NETWORKS[shape.network](shape), SpikingClassifier
     if shape.readout == "softmax":
         classifier = SoftmaxReadout if kind.fires else NonSpikingSoftmaxReadout
+    if shape.network == "spiking":
+        kind = clamped(kind) if shape.leaks == "clamp" else kind
+        kind = with_leaks(kind, *shape.leak_range) if shape.leak_range else kind
     if shape.bias:
         kind = biased(kind)
         classifier = classifier if classifier is SpikingClassifier else biased(classifier)

@@ -1,4 +1,4 @@
-"""What goes on in a network: firing rates, what they cost in training, and the operations of an utterance."""
+"""What goes on in a network: firing rates, what they cost in training, leaks, and the operations of an utterance."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from lib.metrics import class_indices
-from lib.network import SpikingClassifier
+from lib.network import SpikingClassifier, SpikingLayer
 from lib.networks.readouts import SoftmaxReadout
 from lib.trainers import Objective
 
@@ -44,6 +44,24 @@ def rates_out_of_bounds(
     """
     rates = torch.cat([train.mean(dim=(0, 1)) for train in trains])
     return (relu(low - rates) + relu(rates - high)).sum()
+
+
+def leaks(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean ``leak`` of the spiking neurons, and ``leaks_at_bounds``, the share at the ends of its range.
+
+    At an end is what lies within a hundredth of the range of it, or beyond it, where a clamp has no gradient. Without
+    such neurons there is neither.
+    """
+    values, places = [], []
+    for name, layer in network.named_modules():
+        if isinstance(layer, SpikingLayer):
+            low, high = layer.ranges["leak"]
+            values.append(layer.within("leak", state[f"{name}.raw_leak"]))
+            places.append((values[-1] - low) / (high - low))
+    if not values:
+        return {}
+    at_bounds = (torch.cat(places) - 0.5).abs() > 0.49
+    return {"leak": float(torch.cat(values).mean()), "leaks_at_bounds": float(at_bounds.double().mean())}
 
 
 class Operations(NamedTuple):

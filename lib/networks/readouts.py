@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.network import LEAK_RANGE, MOMENTUM, SpikingClassifier
+from lib.network import MOMENTUM, SpikingClassifier
+from lib.neurons.clamped import BASELINE_LEAKS
 
 
 def leaky_integral(
@@ -57,13 +58,11 @@ class NonSpikingSoftmaxReadout(SpikingClassifier):
 class SoftmaxReadout(NonSpikingSoftmaxReadout):
     """A ``SpikingClassifier`` read out by the softmax of its classes' potentials."""
 
-    ranges: ClassVar[dict[str, tuple[float, float]]] = {"leak": LEAK_RANGE}
-
     def make_readout(self, inputs: int, num_classes: int) -> None:
         super().make_readout(inputs, num_classes)
-        self.leak = nn.Parameter(torch.empty(num_classes).uniform_(*LEAK_RANGE))
+        self.leak = nn.Parameter(torch.empty(num_classes).uniform_(*BASELINE_LEAKS))
 
     def classify(self, train: Float[Tensor, "time batch units"]) -> Float[Tensor, "batch classes"]:
         weighted = self.readout(train)
         current = self.norm(weighted.flatten(0, 1)).view_as(weighted)
-        return softmax_of_potentials(current, self.leak.clamp(*LEAK_RANGE))
+        return softmax_of_potentials(current, self.leak.clamp(*BASELINE_LEAKS))

@@ -58,13 +58,13 @@ class AdLIFLayer(SpikingLayer):
     """A ``SpikingLayer`` of adLIF neurons."""
 
     ranges: ClassVar = SpikingLayer.ranges | RANGES
-    groups: ClassVar = SpikingLayer.groups | dict.fromkeys(RANGES, "adaptation")
+    groups: ClassVar = SpikingLayer.groups | {f"raw_{name}": "adaptation" for name in RANGES}
     kernel: ClassVar = "adlif"
 
     def __init__(self, num_inputs: int, num_units: int, dropout: float = 0.1):
         super().__init__(num_inputs, num_units, dropout)
         for name in RANGES:
-            setattr(self, name, self.spread(name, num_units))
+            setattr(self, f"raw_{name}", self.spread(name, num_units))
 
     def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return adlif(current, self.held("leak"), *(self.held(name) for name in RANGES))
+        return adlif(current, self.leak, *(self.held(name) for name in RANGES))

@@ -49,4 +49,4 @@ class QIFLayer(SpikingLayer):
     """A ``SpikingLayer`` of QIF neurons."""
 
     def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return qif(current, self.held("leak"))
+        return qif(current, self.leak)

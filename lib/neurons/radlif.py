@@ -40,4 +40,4 @@ class RadLIFLayer(RLIFLayer, AdLIFLayer):
     kernel: ClassVar = "radlif"
 
     def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return radlif(current, self.held("leak"), *(self.held(name) for name in RANGES), self.recurrent)
+        return radlif(current, self.leak, *(self.held(name) for name in RANGES), self.recurrent)

@@ -67,4 +67,4 @@ class RLIFLayer(SpikingLayer):
         return without_self(self.recurrent)
 
     def spikes(self, current: Float[Tensor, "time batch units"]) -> Float[Tensor, "time batch units"]:
-        return rlif(current, self.held("leak"), self.recurrent)
+        return rlif(current, self.leak, self.recurrent)

@@ -27,7 +27,7 @@ from lib.features import Frames
 from lib.files import atomic_write, exclusive, or_damaged, writable, write_json
 from lib.methods import Derived
 from lib.network import fast
-from lib.networks.activity import firing_rate_penalty
+from lib.networks.activity import firing_rate_penalty, leaks
 from lib.posteriors import Posterior
 from lib.runs.run import Run, network_for
 from lib.settings import folder_named
@@ -166,10 +166,9 @@ def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> No
     if fast:
         fast.keep_freed_memory()
     posterior, history = fit(setup, frames, device, checkpoint=folder / CHECKPOINT)
-    posteriors.save(posterior, folder / "posterior.pt")
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
-    _finish(folder, setup, frames, {"seconds": history["seconds"].sum()})
+    _finish(folder, setup, frames, posterior, {"seconds": history["seconds"].sum()})
 
 
 def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
@@ -190,14 +189,15 @@ def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> N
     predicted = posteriors.predict(network, posterior, validation.features, samples, generator)
     record = {"bases": [run.folder.name for run in bases], "seconds": seconds}
     record |= {"validation_nll": metrics.negative_log_likelihood(predicted, validation.labels)}
+    _finish(folder, setup, frames, posterior, record)
+
+
+def _finish(folder: Path, setup: Setup, frames: Frames, posterior: Posterior, record: dict[str, Any]) -> None:
+    """Write the posterior and what a run is known by, its record last."""
     posteriors.save(posterior, folder / "posterior.pt")
-    _finish(folder, setup, frames, record)
-
-
-def _finish(folder: Path, setup: Setup, frames: Frames, record: dict[str, Any]) -> None:
-    """Write what a run is known by, its record last."""
     if frames.heard:
         write_json(folder / HEARD, frames.heard | {"class_names": list(frames.class_names)})
+    record |= leaks(network_for(setup, frames, "cpu"), posterior.mean)
     record = {"settings": setup.record(), "data": frames.fingerprint} | record | provenance.here()
     write_json(folder / "run.json", record)
 

@@ -56,7 +56,7 @@ def answers(run: Run, paths: Sequence[str | Path], samples: int = 16, data_root:
     read = [prepared(Path(path), heard) for path in paths]
     names, number = tuple(heard["class_names"]), len(read)
     batch, labels = torch.stack([frames for frames, _ in read]), torch.zeros(number, dtype=torch.int64)
-    frames = Frames(batch, labels, np.repeat("test", number), names, run.record["data"])
+    frames = Frames(batch, labels, np.repeat("test", number), np.repeat("", number), names, run.record["data"])
     probabilities = runs.predicted(run, frames, batch, samples)
     average, entropies = metrics.model_average(probabilities), metrics.example_entropies(probabilities)
     shared = metrics.example_mutual_informations(probabilities)

@@ -1,4 +1,8 @@
-"""Choose each method's settings: the same number of trials for each, by validation NLL, never on the test part."""
+"""Choose each method's settings by validation NLL, never on the test part: the same trials and seeds for each.
+
+A trial's loss is that of one seed, and the lowest of many is in part luck: so the best few are trained again with
+further seeds, and ranked by the mean over these alone.
+"""
 
 import errno
 import itertools
@@ -6,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +26,10 @@ from lib.setup import Setup
 from lib.study import ONE, Study, engine
 from lib.study.measures.common import Place
 
-# The trials' own seed: none of those that results are reported with.
+# The trials' own seed, and those by which the best are ranked: none that results are reported with, nor an ensemble's.
 SEED = 0
+RANKED, RANKING_SEEDS = 4, (90_001, 90_002, 90_003)
+EDGE = 0.05  # of a searched range, on its logarithmic scale
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 Given = Mapping[str, Mapping[str, Any]]  # each set's settings
@@ -37,14 +43,16 @@ def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path
     trained = [name for name in study.method if not issubclass(methods.get(name), Derived)]
     pairs = {f"{variant}, {method}": (variant, method) for variant in study.variants for method in trained}
     work = {name: (study, *pair, folder) for name, pair in pairs.items()}
-    best, trials = {}, []
+    best, said, trials = {}, {}, []
     for name, (params, table) in engine.on_workers(choose, work, scheduler, folder):
         variant, method = pairs[name]
         best.setdefault(variant, {})[method] = params
+        said[name] = in_words(name if variant != ONE else method, params, table, methods.get(method).search_space())
         trials.append(table)
     if trials:
+        chosen = yaml.safe_dump(best[ONE] if list(study.variants) == [ONE] else best)
         with atomic_write(study.chosen_path) as aside:
-            aside.write_text(yaml.safe_dump(best[ONE] if list(study.variants) == [ONE] else best), encoding="utf-8")
+            aside.write_text("".join(said[name] for name in pairs if name in said) + chosen, encoding="utf-8")
         with atomic_write(results / "trials.csv") as aside:
             pd.concat(trials).sort_values(["variant", "method", "trial"]).to_csv(aside, index=False)
     return int(len(trials) < len(pairs))
@@ -53,7 +61,8 @@ def tune(study: Study, results: Path, scheduler: str | None = None, folder: Path
 def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """The best settings of some trials on the validation parts of one set or of several, and all finished trials.
 
-    Of each trial: number, state, validation NLL (pruned: the last seen) and the settings tried.
+    Of each trial: number, state, validation NLL (pruned: the last seen), of the best few its mean over the ranking
+    seeds (``ranked_nll``, by which the best is chosen), and the settings tried.
     """
     names = study.tuning["set"] if isinstance(study.tuning["set"], list) else [study.tuning["set"]]
     given = {name: study.given(name, variant, method) | {"epochs": study.tuning["epochs"]} for name in names}
@@ -63,12 +72,14 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
         frames[name] = Place(study.data_root(name), folder).frames(setup)
     journal = folder / "runs" / "tuning" / f"{study.name}-{'+'.join(names)}-{variant}-{method}.log"
     searched = search(journal, given, frames, method, study.tuning["trials"])
-    of = {"variant": variant, "method": method}
+    ranks = ranked(journal, searched, given, frames, method)
     table = pd.DataFrame(
-        of | {"trial": trial.number, "state": trial.state.name, "validation_nll": trial.value} | trial.params
+        {"variant": variant, "method": method, "trial": trial.number, "state": trial.state.name}
+        | {"validation_nll": trial.value, "ranked_nll": ranks.get(trial.number, math.nan)}
+        | trial.params
         for trial in searched.get_trials(states=FINISHED)
     )
-    return searched.best_params, table
+    return searched.trials[min(ranks, key=ranks.get)].params, table
 
 
 def search(journal: Path, given: Given, frames: Mapping[str, Frames], method: str, trials: int) -> optuna.Study:
@@ -95,6 +106,50 @@ def search(journal: Path, given: Given, frames: Mapping[str, Frames], method: st
         except AssertionError as error:  # Optuna's own, where it could not write a trial's end
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal)) from error
     return study
+
+
+def ranked(
+    journal: Path, searched: optuna.Study, given: Given, frames: Mapping[str, Frames], method: str
+) -> dict[int, float]:
+    """Of the best few trials by their numbers the mean validation NLL over the ranking seeds, kept in the journal."""
+    complete = searched.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    best = sorted(complete, key=lambda trial: trial.value)[:RANKED]
+    with exclusive(journal), explaining_os_errors(journal.parent, FULL):
+        for trial, seed in itertools.product(best, RANKING_SEEDS):
+            if (name := f"trial {trial.number}, seed {seed}") not in searched.user_attrs:
+                searched.set_user_attr(name, score(given, frames, method, trial.params, seed))
+    found = searched.user_attrs
+    return {
+        trial.number: sum(found[f"trial {trial.number}, seed {seed}"] for seed in RANKING_SEEDS) / len(RANKING_SEEDS)
+        for trial in best
+    }
+
+
+def in_words(name: str, params: Mapping[str, Any], table: pd.DataFrame, space: Mapping[str, list | tuple]) -> str:
+    """What stands above chosen settings, as comments: the ranking, and which settings lie at an edge of their range."""
+    ranking = table.dropna(subset="ranked_nll").sort_values("ranked_nll")
+    places = ", ".join(f"{row.trial} ({row.ranked_nll:.4g})" for row in ranking.itertuples())
+    by = f"by their mean validation NLL over {len(RANKING_SEEDS)} further seeds"
+    lines = [f"{name}: the best of {len(table)} trials, {by}: {places}"]
+    lines += [
+        f"  {setting} = {value:g} lies at an edge of {space[setting]}" for setting, value in at_edges(params, space)
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def at_edges(params: Mapping[str, Any], space: Mapping[str, list | tuple]) -> list[tuple[str, float]]:
+    """The chosen numbers at the least or greatest choice, or within ``EDGE`` of an end of a range."""
+    found = []
+    for setting, value in params.items():
+        values = space[setting]
+        if isinstance(values, tuple):
+            low, high = map(math.log, values)
+            inside = EDGE < (math.log(value) - low) / (high - low) < 1 - EDGE
+        else:
+            inside = isinstance(value, str | bool | None) or min(values) < value < max(values)
+        if not inside:
+            found.append((setting, value))
+    return found
 
 
 def opened(journal: Path, of: Mapping[str, Any]) -> optuna.Study:
@@ -151,30 +206,49 @@ def objective(
     method: str,
     space: Mapping[str, list | tuple[float, float]],
 ) -> float:
-    """The lowest validation NLL of a training, averaged over the data sets; infinite where it diverges."""
+    """The ``score`` of what a trial suggests; it is pruned where others were better after as many epochs."""
     tried = {
         name: trial.suggest_float(name, *values, log=True)
         if isinstance(values, tuple)
         else trial.suggest_categorical(name, values)
         for name, values in space.items()
     }
-    lowest: list[float] = []
     steps = itertools.count()
 
-    def report(row: Mapping[str, Any]) -> None:
+    def report(total: float) -> None:
+        trial.report(total, next(steps))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    return score(given, frames, method, tried, SEED, report)
+
+
+def score(
+    given: Given,
+    frames: Mapping[str, Frames],
+    method: str,
+    tried: Mapping[str, Any],
+    seed: int,
+    report: Callable[[float], None] = lambda total: None,
+) -> float:
+    """The lowest validation NLL of a training, averaged over the data sets; infinite where it diverges.
+
+    ``report`` is told the sum over the data sets so far, epoch by epoch.
+    """
+    lowest: list[float] = []
+
+    def note(row: Mapping[str, Any]) -> None:
         # The lowest so far is the trial's score, unless the posterior is the last epoch's: an epoch that happens to be
         # bad is no reason to end it.
         loss = row["validation_loss"]
         lowest[-1] = loss if methods.get(method).keeps_last else min(lowest[-1], loss)
-        trial.report(sum(lowest), next(steps))
-        if trial.should_prune():
-            raise optuna.TrialPruned
+        report(sum(lowest))
 
     for name, of_set in given.items():
-        setup = Setup.of(of_set | tried | {"method": method, "seed": SEED})
+        setup = Setup.of(of_set | tried | {"method": method, "seed": seed})
         lowest.append(math.inf)
         try:
-            runs.fit(setup, frames[name], after_epoch=report)
+            runs.fit(setup, frames[name], after_epoch=note)
         except FloatingPointError:
             return math.inf
     return sum(lowest) / len(given)

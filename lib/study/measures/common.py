@@ -1,12 +1,14 @@
 """What measures share: where a run's recordings lie, whom losses are taken on, along which lines."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64, Shaped
 from torch import nn
 
 from lib import landscape, runs, slices
@@ -17,6 +19,8 @@ from lib.slices import Batches
 
 # Beside the parts of the network: all of its matrices, by filter-normalised directions.
 FILTERS = "filters"
+# Utterances whose loss is one term of equation 19.
+MINIBATCH = 64
 
 
 @dataclass(frozen=True)
@@ -34,29 +38,56 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_batches(frames: Frames, examples: int) -> Batches:
-    """The first utterances of the test part in minibatches of 64."""
+def balanced(
+    labels: Int64[np.ndarray, " utterance"], speakers: Shaped[np.ndarray, " utterance"], number: int
+) -> Int64[np.ndarray, " chosen"]:
+    """The places of so many utterances that stand for all of them, always the same ones, or of all if there are fewer.
+
+    Classes take turns, and within a class its speakers do, both in random order: every class occurs as often as any
+    other to within one, and every speaker of a class likewise, as long as they have utterances left. The first of more
+    are those of fewer.
+    """
+    table = pd.DataFrame({"label": labels, "speaker": speakers}).sample(frac=1, random_state=0)
+    for turns in (["label", "speaker"], ["label"]):
+        table = table.iloc[np.argsort(table.groupby(turns).cumcount(), kind="stable")]
+    return np.array(table.index[:number])
+
+
+def test_utterances(frames: Frames, examples: int) -> Frames:
+    """Those of the test part that all measures of the loss are taken on: balanced over classes and speakers."""
     test = frames.part("test")
-    return list(zip(test.features[:examples].split(64), test.labels[:examples].split(64), strict=True))
+    places = balanced(test.labels.numpy(), test.speakers, examples)
+    own = {name: getattr(test, name)[places] for name in ("features", "labels", "parts", "speakers")}
+    return replace(test, **own)
 
 
-def unit_direction(network: nn.Module, state: State, part: str, number: int) -> State:
-    """A random direction of unit norm, the same for all networks of a shape.
+def test_batches(frames: Frames, examples: int) -> Batches:
+    """These utterances in minibatches of near-equal size, 64 at most, in which the classes take turns."""
+    test = test_utterances(frames, examples)
+    number = -(-len(test.labels) // MINIBATCH)
+    return list(zip(test.features.tensor_split(number), test.labels.tensor_split(number), strict=True))
 
-    In the part "filters" the same noise is filter-normalised by the state's weights first.
+
+def direction_in(network: nn.Module, state: State, part: str, number: int) -> State:
+    """A random direction of unit norm, the same for all networks of a shape: alpha is a distance between weights.
+
+    In the part "filters" each filter of the direction has the norm of the state's: there alpha is a share of it.
     """
     if part != FILTERS:
         return slices.random_direction(landscape.parameters_of(network, part), seeded(number))
     noise = slices.random_direction(network.named_parameters(), seeded(number))
-    direction = landscape.filter_normalised(noise, state)
-    norm = landscape.weight_norm(direction, direction)
-    return {name: tensor / norm for name, tensor in direction.items()}
+    return landscape.filter_normalised(noise, state)
 
 
-def as_series(lines: Mapping, names: list[str], alphas: np.ndarray) -> pd.Series:
-    """Losses along lines, one after the other; its index is each line's key, by these names, and alpha."""
-    table = pd.DataFrame(lines, index=pd.Index(alphas, name="alpha")).rename_axis(columns=names)
-    return table.unstack().rename("nll")
+def place_along(number: int, radius: float) -> float:
+    """A random place within the radius of a line's middle, one for each direction."""
+    return float(np.random.default_rng(number).uniform(-radius, radius))
+
+
+def as_series(lines: Mapping[Any, tuple[np.ndarray, np.ndarray]], names: list[str]) -> pd.Series:
+    """Alphas and losses of lines, one after the other; the index is each line's key, by these names, and alpha."""
+    series = {key: pd.Series(losses, alphas) for key, (alphas, losses) in lines.items()}
+    return pd.concat(series, names=[*names, "alpha"]).rename("nll")
 
 
 def over_directions(lines: pd.Series, values: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> pd.DataFrame:

@@ -1,26 +1,38 @@
-"""What a trained network is: how its training ended, what goes on in it, how large its weights are, what it costs."""
+"""What a trained network is: how its training ended, its activity, its weights and their spread, what it costs."""
 
 from dataclasses import replace
 from timeit import timeit
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lib import hardware, landscape, methods, posteriors, runs
 from lib.features import Frames
-from lib.network import LEAK_RANGE
+from lib.methods.ivon import IVON
 from lib.networks import activity as activities
 from lib.posteriors import MeanFieldGaussian, PointMass, network_state
 from lib.runs import Run
 from lib.study.measures.common import Place
 
+# Epochs over which the end of training is looked at.
+LAST = 5
+
 
 def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
-    """Had training come to its end? The best epoch, the losses there, and the share of the learning rate at the end."""
-    best = run.history.loc[run.history["validation_loss"].idxmin()]
-    rates = run.history["learning_rate"]
-    losses = {name: best[name] for name in ("train_loss", "validation_loss")}
-    return pd.DataFrame([{"epoch": int(best["epoch"])} | losses | {"rate_left": rates.iloc[-1] / rates.iloc[0]}])
+    """Had training come to its end? The best epoch, the losses there, and how far from its end the last epoch was.
+
+    ``rate_left`` is the share of the learning rate that was left, ``slope`` that of the validation loss over the last
+    ``LAST`` epochs, in nats an epoch: below zero it still fell. NaN for a single epoch.
+    """
+    losses, rates = run.history["validation_loss"], run.history["learning_rate"]
+    best, last = run.history.loc[losses.idxmin()], losses.tail(LAST)
+    found = {"epoch": int(best["epoch"])} | {
+        name: best[name] for name in ("train_loss", "validation_loss", "validation_accuracy")
+    }
+    slope = np.polyfit(range(len(last)), last, 1)[0] if len(last) > 1 else np.nan
+    return pd.DataFrame([found | {"rate_left": rates.iloc[-1] / rates.iloc[0], "slope": slope}])
 
 
 def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:
@@ -45,19 +57,39 @@ def weight_norms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     return pd.DataFrame(norms, index=pd.Index(landscape.PARTS, name="part"))
 
 
-def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
-    """At the posterior's mean: the root mean square of all weights between units, and where the leaks stand.
+def spread(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """Of a Gaussian the standard deviations, by group of parameters, by hidden layer, and of all; else no row.
 
-    ``leak`` is their mean as the network uses them, ``longest_leaks`` the share of them at the upper end of the range.
+    ``std`` is their mean, ``variation`` their standard deviation over it: 0 where they are the ones that were put in.
+    ``curvature`` is the mean of IVON's h at the end over ``hess_init``, where it began; without IVON it is NaN.
     """
-    mean = run.posterior.mean
-    weights = torch.cat([mean[name].flatten() for name in hardware.weight_matrices(run.network(frames))])
-    found = {"weights": float(weights.square().mean().sqrt())}
-    if leaks := [tensor for name, tensor in mean.items() if name.endswith(".leak")]:
-        held = torch.cat(leaks).clamp(*LEAK_RANGE)
-        at_end = held == held.new_tensor(LEAK_RANGE[1])
-        found |= {"leak": float(held.mean()), "longest_leaks": float(at_end.float().mean())}
-    return pd.DataFrame([found])
+    posterior, network = run.posterior, run.network(frames)
+    stds = posterior.std if isinstance(posterior, MeanFieldGaussian) else {}
+    groups = landscape.parameter_groups(network)
+    for number, (name, _) in enumerate(network.layers.named_children(), start=1):
+        groups[f"layer {number}"] = [one for one in stds if one.startswith(f"layers.{name}.")]
+    rows = {}
+    for group, names in (groups | {"all": list(stds)}).items():
+        if found := [stds[name].double() for name in names if name in stds]:
+            std, moved = torch.cat([one.flatten() for one in found]), np.nan
+            if isinstance(run.setup.method, IVON):
+                moved = float(torch.cat([curvature(run, frames, one).flatten() for one in found]).mean())
+            rows[group] = {"std": float(std.mean()), "variation": float(std.std() / std.mean()), "curvature": moved}
+    return pd.DataFrame.from_dict(rows, "index", columns=["std", "variation", "curvature"]).rename_axis("group")
+
+
+def curvature(run: Run, frames: Frames, std: Tensor) -> Tensor:
+    """h over ``hess_init``, by equation 11: ``std^2 = 1 / (ess (h + weight_decay))``; vectors do not decay."""
+    method, decay = run.setup.method, run.setup.method.weight_decay if std.ndim > 1 else 0.0
+    ess = method.ess_factor * len(frames.part("train").labels) / (1 + run.setup.copies)
+    return (1 / (ess * std**2) - decay) / method.hess_init
+
+
+def weight_rms(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """At the posterior's mean: the root mean square of all weights between units, and where the leaks stand."""
+    network, mean = run.network(frames), run.posterior.mean
+    weights = torch.cat([mean[name].flatten() for name in hardware.weight_matrices(network)])
+    return pd.DataFrame([{"weights": float(weights.square().mean().sqrt())} | activities.leaks(network, mean)])
 
 
 def cost(run: Run, frames: Frames, place: Place, *, samples: int, utterances: int, repeats: int) -> pd.DataFrame:

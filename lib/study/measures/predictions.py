@@ -89,7 +89,7 @@ def hardware(
     have no leaks and thresholds of their own, only weights are mismatched.
     """
     network, posterior, test = run.network(frames), run.posterior, frames.part("test")
-    freed, matrices = of_device.without_clamping(network), of_device.weight_matrices(network)
+    freed, matrices = of_device.without_bounds(network), of_device.weight_matrices(network)
     spiking = any(isinstance(layer, SpikingLayer) for layer in network.layers)
 
     def mismatched(kind: str, level: float, device: int) -> Posterior:

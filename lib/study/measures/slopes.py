@@ -11,40 +11,38 @@ from lib.features import Frames
 from lib.neurons.qif import QIFLayer
 from lib.posteriors import State
 from lib.runs import Run
-from lib.study.measures.common import Place, seeded, unit_direction
-from lib.study.measures.smoothing import balanced, mean_losses, noisy_states
+from lib.study.measures.common import Place, balanced, direction_in, seeded, test_utterances
+from lib.study.measures.smoothing import mean_losses, noisy_states
 
 BESIDE = 3  # from the middle of the noise to where its average's slope is taken, the noise's length over this
 
 
 def surrogate(
-    run: Run, frames: Frames, place: Place, *, of_class: int, directions: int, lengths: list[float], samples: int
-) -> pd.DataFrame:
+    run: Run, frames: Frames, place: Place, *, examples: int, few: int, directions: int, lengths: list[float],
+    samples: int,
+) -> pd.DataFrame:  # fmt: skip
     """The boxcar's directional derivatives beside the averaged loss's, over isotropic noise of several lengths.
 
-    In each ``part`` the directions are surrogate gradients of a few utterances each, brought to unit norm. ``slope`` is
-    the averaged loss's derivative that goes with one unit of the surrogate's, by least squares through 0, and
+    In each ``part`` the directions are surrogate gradients of ``few`` utterances each, brought to unit norm. ``slope``
+    is the averaged loss's derivative that goes with one unit of the surrogate's, by least squares through 0, and
     ``correlation`` theirs; ``reliability`` is the correlation of two halves of the draws, which bounds it.
     """
-    network, mean, (batch,) = run.network(frames), run.posterior.mean, balanced(frames, of_class)
+    network, mean, chosen = run.network(frames), run.posterior.mean, test_utterances(frames, examples)
+    batch = chosen.features, chosen.labels
     parts = {f"layer {n + 1}": f"layers.{n}." for n in range(len(network.layers))} | {"hidden": "layers.", "all": ""}
     whole, rows = _gradient(network, mean, *batch), []
     for part, prefix in parts.items():
         generator, pairs = seeded(0), []
         for _ in range(directions):
-            few = torch.randperm(len(batch[1]), generator=generator)[:of_class]
-            own = {
-                n: t for n, t in _gradient(network, mean, batch[0][few], batch[1][few]).items() if n.startswith(prefix)
-            }
+            some = torch.randperm(len(batch[1]), generator=generator)[:few]
+            gradient = _gradient(network, mean, batch[0][some], batch[1][some])
+            own = {name: tensor for name, tensor in gradient.items() if name.startswith(prefix)}
             norm = landscape.weight_norm(own, own)
             direction = {name: tensor / norm for name, tensor in own.items()}
             pairs.append((direction, sum(float((whole[name] * tensor).sum()) for name, tensor in direction.items())))
         for length in lengths:
-            states, h = (
-                noisy_states(run, "isotropic", length, samples, dict(network.named_parameters())),
-                length / BESIDE,
-            )
-            slopes = []
+            states = noisy_states(run, "isotropic", length, samples, dict(network.named_parameters()))
+            h, slopes = length / BESIDE, []
             for direction, _ in pairs:
                 losses = mean_losses(theory.true_probabilities(network, states, direction, [-h, h], [batch]))
                 slopes.append(np.diff(losses, axis=1)[:, 0] / (2 * h))
@@ -60,7 +58,7 @@ def surrogate(
 
 
 def curvature(
-    run: Run, frames: Frames, place: Place, *, of_class: int, samples: int, batch_size: int, lines: int
+    run: Run, frames: Frames, place: Place, *, examples: int, samples: int, batch_size: int, lines: int
 ) -> pd.DataFrame:
     """IVON's estimate of the curvature from one draw, noise times gradient over variance, by groups of parameters.
 
@@ -88,13 +86,11 @@ def curvature(
             "group": group, "mean": mean, "error": float(means.std() / len(means) ** 0.5), "deviation": deviation,
             "draws": (deviation / mean) ** 2,
         })  # fmt: skip
-    batches, reach, seconds = (
-        balanced(frames, of_class, "train"),
-        landscape.weight_norm(posterior.std, posterior.std),
-        [],
-    )
+    places = balanced(train.labels.numpy(), train.speakers, examples)
+    batches = [(train.features[places], train.labels[places])]
+    reach, seconds = landscape.weight_norm(posterior.std, posterior.std), []
     for number in range(lines):
-        direction, state = unit_direction(network, posterior.mean, "all", number), posterior.sample(generator)
+        direction, state = direction_in(network, posterior.mean, "all", number), posterior.sample(generator)
         losses = mean_losses(theory.true_probabilities(network, [state], direction, reach * np.arange(-1, 2), batches))
         seconds.append(float(np.diff(losses[0], n=2)[0]) / reach**2)
     rows[0] |= {"true": np.mean(seconds), "true_error": np.std(seconds, ddof=1) / lines**0.5}
@@ -102,7 +98,7 @@ def curvature(
 
 
 def crossings(
-    run: Run, frames: Frames, place: Place, *, of_class: int, lines: int, places: int, radius: float, points: int,
+    run: Run, frames: Frames, place: Place, *, examples: int, lines: int, places: int, radius: float, points: int,
     sampled: int, apart: float,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Steps of the loss along lines in the hidden layers: predicted from one batch at the mean, and counted.
@@ -111,14 +107,15 @@ def crossings(
     with the probability ``apart``. ``rate`` is in steps a unit of distance, ``intensity`` that times their mean square.
     ``crossings_layers`` has the predicted rate's factors. QIF neurons have no threshold, and no crossings.
     """
-    network, ((features, labels),) = run.network(frames).double(), balanced(frames, of_class)
-    state, features = {name: tensor.double() for name, tensor in run.posterior.mean.items()}, features.double()
+    network, chosen = run.network(frames).double(), test_utterances(frames, examples)
+    state = {name: tensor.double() for name, tensor in run.posterior.mean.items()}
+    features, labels = chosen.features.double(), chosen.labels
     if any(isinstance(layer, QIFLayer) for layer in network.layers):
         none = {"predicted_rate": 0.0, "predicted_intensity": 0.0}
         return {"crossings": pd.DataFrame([none]), "crossings_layers": pd.DataFrame(index=pd.Index([], name="layer"))}
     layers, totals, squares, seen, passed = [], np.zeros(2), [], 0, 0.0
     for number in range(lines):
-        direction = unit_direction(network, state, "hidden", number)
+        direction = direction_in(network, state, "hidden", number)
         for depth, (found, sample) in enumerate(
             theory.crossings(network, state, direction, features, sampled, seeded(number))
         ):
@@ -126,7 +123,7 @@ def crossings(
             totals += np.array([found.number * share, found.number * square]) / lines
             layers.append({"layer": depth + 1} | found._asdict() | {"share": share, "square": square})
     for number in range(lines):
-        direction = unit_direction(network, state, "hidden", number)
+        direction = direction_in(network, state, "hidden", number)
         gap = apart / totals[0]
         for start in np.random.default_rng(number).uniform(-radius, radius, places):
             alphas = start + gap * np.arange(points + 1)

@@ -1,6 +1,7 @@
 """What averaging leaves of a run's loss, and where its steps come from: predictions of ``theory``, and measurements.
 
-Losses are taken on the same number of test utterances of each class. Directions are random and of unit norm.
+Losses are taken on the test utterances of all measures of the loss, balanced over classes. Directions are random and of
+unit norm.
 """
 
 from collections.abc import Iterator
@@ -13,23 +14,14 @@ from lib import landscape, slices, theory
 from lib.features import Frames
 from lib.posteriors import State
 from lib.runs import Run
-from lib.slices import Batches
-from lib.study.measures.common import Place, seeded, unit_direction
+from lib.study.measures.common import Place, direction_in, seeded, test_batches
 
 POINTS = np.arange(-2, 3)  # of a short line, in its steps: three second differences
 ALONG, PROPORTIONAL, OWN = "along the line", "proportional", "of the posterior"  # kinds of noise beside "isotropic"
 
 
-def balanced(frames: Frames, of_class: int, part: str = "test") -> Batches:
-    """So many utterances of each class of a part, drawn by chance, as one minibatch."""
-    found, generator = frames.part(part), seeded(0)
-    order = torch.randperm(len(found.labels), generator=generator)
-    chosen = torch.cat([order[found.labels[order] == label][:of_class] for label in found.labels.unique()])
-    return [(found.features[chosen], found.labels[chosen])]
-
-
 def draws(
-    run: Run, frames: Frames, place: Place, *, of_class: int, lines: int, places: int, radius: float,
+    run: Run, frames: Frames, place: Place, *, examples: int, lines: int, places: int, radius: float,
     steps: list[float], counts: list[int], predicting: int,
 ) -> pd.DataFrame:  # fmt: skip
     """D(h) of the average over S draws of the posterior, beside what other draws, ``predicting``, say of it.
@@ -41,7 +33,7 @@ def draws(
     """
     states = run.posterior.draws(predicting + max(counts), seeded(0))
     found = [
-        probabilities for _, probabilities in short_lines(run, frames, states, of_class, lines, places, radius, steps)
+        probabilities for _, probabilities in short_lines(run, frames, states, examples, lines, places, radius, steps)
     ]
     told, seen = np.split(np.moveaxis(np.concatenate(found, axis=1), 2, 0), [predicting], axis=1)
     rows, last = [], _moments(told[-1])
@@ -89,7 +81,7 @@ def _of_draws(told: np.ndarray, seen: np.ndarray, counts: list[int], smooth: lis
 
 
 def spreads(
-    run: Run, frames: Frames, place: Place, *, of_class: int, lines: int, places: int, radius: float,
+    run: Run, frames: Frames, place: Place, *, examples: int, lines: int, places: int, radius: float,
     fit: list[float], kinds: list[str], steps: list[float], lengths: list[float], samples: int,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """How much of D(h) is left in the average over infinitely many draws, for noise of several kinds and lengths.
@@ -100,19 +92,19 @@ def spreads(
     "along the line".
     """
     network, mean = run.network(frames), run.posterior.mean
-    point = [second for second, _ in short_lines(run, frames, [mean], of_class, 2 * lines, 2 * places, radius, fit)]
+    point = [second for second, _ in short_lines(run, frames, [mean], examples, 2 * lines, 2 * places, radius, fit)]
     squares = np.square(np.concatenate(point, axis=1)).mean(axis=(0, 1, 3))
     stairs = theory.fitted(fit, squares)
     table = pd.DataFrame({"step": fit, "measured": squares, "fitted": theory.structure(np.array(fit), stairs)})
     rows, short = [], fit[len(fit) // 3]
     for kind in kinds:
-        relative = _relative(run, frames, kind, of_class, places, radius, short)
+        relative = _relative(run, frames, kind, examples, places, radius, short)
         for length in lengths:
             found = []
             for number in range(lines):
-                along = unit_direction(network, mean, "all", number)
+                along = direction_in(network, mean, "all", number)
                 states = noisy_states(run, kind, length, samples, along)
-                found += [s for s, _ in short_lines(run, frames, states, of_class, [number], places, radius, steps)]
+                found += [s for s, _ in short_lines(run, frames, states, examples, [number], places, radius, steps)]
             for step, differences in zip(steps, np.moveaxis(np.concatenate(found, axis=1), 2, 0), strict=True):
                 of_places = [theory.moments(differences[:, one]) for one in range(differences.shape[1])]
                 first, infinite = np.transpose(of_places)
@@ -128,16 +120,16 @@ def spreads(
 
 
 def short_lines(
-    run: Run, frames: Frames, states: list[State], of_class: int, lines: int | list[int], places: int, radius: float,
+    run: Run, frames: Frames, states: list[State], examples: int, lines: int | list[int], places: int, radius: float,
     steps: list[float],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Of each line: second differences of the mean loss, and probabilities, at random places within the radius.
 
     They are [states, places, steps, 3] and [states, places, steps, 5, utterances].
     """
-    network, batches = run.network(frames), balanced(frames, of_class)
+    network, batches = run.network(frames), test_batches(frames, examples)
     for number in range(lines) if isinstance(lines, int) else lines:
-        direction = unit_direction(network, run.posterior.mean, "all", number)
+        direction = direction_in(network, run.posterior.mean, "all", number)
         where = np.random.default_rng(number).uniform(-radius, radius, places)
         alphas = where[:, None, None] + np.array(steps)[:, None] * POINTS
         found = theory.true_probabilities(network, states, direction, alphas.ravel(), batches)
@@ -162,15 +154,15 @@ def noisy_states(run: Run, kind: str, length: float, samples: int, along: State)
     return states
 
 
-def _relative(run: Run, frames: Frames, kind: str, of_class: int, places: int, radius: float, step: float) -> float:
+def _relative(run: Run, frames: Frames, kind: str, examples: int, places: int, radius: float, step: float) -> float:
     """D over a short step along noise of this kind, over that along a line: the two cross steps as often."""
     if kind == ALONG:
         return 1.0
-    network, batches = run.network(frames), balanced(frames, of_class)
+    network, batches = run.network(frames), test_batches(frames, examples)
     where = np.random.default_rng(0).uniform(-radius, radius, places)
     alphas, found = (where[:, None] + step * POINTS), []
     for number in range(6):
-        line = unit_direction(network, run.posterior.mean, "all", number)
+        line = direction_in(network, run.posterior.mean, "all", number)
         noise = noisy_states(run, kind, 1.0, number + 1, line)[-1]
         noise = {name: noise[name] - run.posterior.mean[name] for name in line}
         squares = []

@@ -118,6 +118,10 @@ def accessible(html: str, abbreviations: Mapping[str, str] = MappingProxyType({}
             explain(page, said, abbreviations)
     for summary in page.select("summary[aria-label]"):
         del summary["aria-label"]  # it hides the words that are shown from those who speak or hear them
+    for parameters in page.select("dt.sig > dl"):
+        for one in parameters.find_all("dd"):  # a list of descriptions that has nothing to describe
+            one.name = "span"
+        parameters.name, parameters["class"] = "span", "sig-parameters"
     for entry in page.select("[role=list] > [role=doc-biblioentry]"):
         entry["role"] = "listitem"  # the other role is deprecated, and no list may hold it
     return str(page)

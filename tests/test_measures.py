@@ -364,11 +364,11 @@ def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured)
 
 
 KINDS = ["isotropic", "proportional", "of the posterior", "along the line"]
-LINES = {"examples": 30, "lines": 2, "places": 3, "radius": 0.5}
+SHORT = {"examples": 30, "lines": 2, "places": 3, "radius": 0.5}
 
 
 def test_averages_of_draws_are_beside_their_law(measured):
-    found = measured("draws", "ivon", **LINES, steps=[0.01, 0.3], counts=[1, 2, 8], predicting=8)
+    found = measured("draws", "ivon", **SHORT, steps=[0.01, 0.3], counts=[1, 2, 8], predicting=8)
     assert set(found.index.droplevel(["step", "samples"])) == {
         ("same", "losses"), ("same", "probabilities"), ("fresh", "losses")
     }  # fmt: skip
@@ -399,7 +399,7 @@ def test_noise_along_a_line_and_on_all_weights_has_the_length_that_is_asked_for(
 
 
 def test_predicted_crossings_have_their_factors_and_stand_beside_what_is_counted(measured):
-    found = measured("crossings", "map", **LINES | {"lines": 1}, points=50, sampled=50, apart=0.3)
+    found = measured("crossings", "map", **SHORT | {"lines": 1}, points=50, sampled=50, apart=0.3)
     row = found["crossings"].iloc[0]
     (layer,) = found["crossings_layers"].to_dict("records")
     assert layer["density"] * layer["speed"] * layer["potentials"] == pytest.approx(layer["number"])
@@ -410,7 +410,7 @@ def test_predicted_crossings_have_their_factors_and_stand_beside_what_is_counted
 
 def test_what_averaging_leaves_and_slopes_have_a_row_for_each_setting(measured):
     spread = measured(
-        "spreads", "ivon", **LINES, fit=[0.01, 0.1, 0.5], kinds=KINDS, steps=[0.1], lengths=[0.1, 1.0], samples=4
+        "spreads", "ivon", **SHORT, fit=[0.01, 0.1, 0.5], kinds=KINDS, steps=[0.1], lengths=[0.1, 1.0], samples=4
     )
     assert len(spread["spreads"]) == len(KINDS) * 2
     assert (spread["spreads"]["predicted"].between(-1e-9, 1 + 1e-9)).all()

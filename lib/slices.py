@@ -75,18 +75,11 @@ def sampled_losses(
     if not len(alphas):
         return np.empty((len(counts), 0)), np.empty((max(counts), 0))
     features = list(posteriors.batches_for(network, torch.cat([features for features, _ in batches])))
-    direction = {name: tensor.to(posteriors.device_of(network)) for name, tensor in direction.items()}
-    quick = fast and fast.serves_lines(network) and not posterior.noisy
     total, losses, single = 0.0, {}, []
     with torch.no_grad(), posteriors.evaluating(network, posterior.noisy):
         drawn = posteriors.seeded_draws(posterior, max(counts), generator)
         for count, (state, seed) in enumerate(drawn, start=1):
-            state = posteriors.on_device_of(network, state)
-            if quick:
-                logits = fast.logits_along(network, state, direction, alphas, features)
-            else:
-                points = (moved(state, direction, float(alpha)) for alpha in alphas)
-                logits = torch.stack([_logits(network, point, features, seed) for point in points])
+            logits = logits_along(network, state, direction, alphas, features, seed)
             probabilities = logits.softmax(dim=-1).cpu().double()
             total = total + probabilities
             single.append(_losses(probabilities, batches))
@@ -100,10 +93,22 @@ def roughness(losses: Float[np.ndarray, " points"]) -> float:
     return float(np.sqrt(np.mean(np.diff(losses, n=2) ** 2)))
 
 
-def _logits(network: nn.Module, state: State, features: Sequence[Tensor], seed: int | None) -> Tensor:
-    if seed is not None:
-        torch.manual_seed(seed)
-    return torch.cat([functional_call(network, state, batch) for batch in features])
+def logits_along(
+    network: nn.Module, state: State, direction: Mapping[str, Tensor], alphas: Alphas,
+    features: Sequence[Float[Tensor, "_ time features"]], seed: int | None = None,
+) -> Float[Tensor, "alphas utterances classes"]:  # fmt: skip
+    """Logits at ``state + alpha * direction`` in the network's mode; ``seed`` is its noise's, alike at each point."""
+    state = posteriors.on_device_of(network, state)
+    direction = {name: tensor.to(posteriors.device_of(network)) for name, tensor in direction.items()}
+    if seed is None and fast and fast.serves_lines(network):
+        return fast.logits_along(network, state, direction, alphas, features)
+
+    def at(point: State) -> Tensor:
+        if seed is not None:
+            torch.manual_seed(seed)
+        return torch.cat([functional_call(network, point, batch) for batch in features])
+
+    return torch.stack([at(moved(state, direction, float(alpha))) for alpha in alphas])
 
 
 def _losses(probabilities: Float[Tensor, "alphas utterances classes"], batches: Batches) -> list[float]:

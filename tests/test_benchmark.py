@@ -160,7 +160,7 @@ def test_a_peer_s_peak_of_memory_is_its_own():
     assert 4 * train < peaks[1] < 60 * train < held.nbytes / 1e6
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", program.THEIR_LAYERS)
 def test_the_baseline_s_layer_is_timed_with_our_weights(neuron):
     pytest.importorskip("sparch", reason="the baseline is not installed here")
     ours = clamped(NEURONS[neuron])(5, 7, 0.1)
@@ -225,7 +225,7 @@ def small(monkeypatch):
         "prediction": [(SMALL, "cpu")],
         "peers": [(SMALL, True)],
     }
-    groups |= {"neurons": [(SMALL, neuron) for neuron in NEURONS], "at-once": [(SMALL,)]}
+    groups |= {"neurons": [(SMALL, neuron) for neuron in program.THEIR_LAYERS], "at-once": [(SMALL,)]}
     groups |= {"growth": [("utterances", [(SMALL, 4), (SMALL, 8)])]}
     for name, of_table in groups.items():
         monkeypatch.setitem(program.TABLES, name, (program.TABLES[name][0], of_table))
@@ -241,7 +241,7 @@ def test_the_program_writes_every_table_as_it_is_committed(small, tmp_path):
     assert list(tables["rates"]["features"].unique()) == list(
         pd.read_csv(RESULTS / "bench-rates.csv").features.unique()
     )
-    assert list(tables["neurons"]["neuron"]) == list(NEURONS)
+    assert list(tables["neurons"]["neuron"]) == list(program.THEIR_LAYERS)
     for name, table in tables.items():
         path = RESULTS / f"bench-{name}.csv"
         assert list(table.columns) == list(pd.read_csv(path).columns)

@@ -226,6 +226,21 @@ def test_lines_go_through_the_means_with_a_bar_of_one_deviation(levels):
         assert line.lines[0].get_marker() == METHODS[name].marker
 
 
+def test_measured_dots_with_their_errors_lie_on_predicted_lines():
+    rows = pd.DataFrame({"draws": [1, 4, 16], "predicted": [4.0, 1.0, 0.25], "error": 0.1, "what": "D"})
+    rows["measured"] = [3.9, 1.2, -0.1]
+    (axis,) = figures.predictions(rows, "draws", SOURCE, name="what", title="D(h)").axes
+    line = axis.get_lines()[0]
+    np.testing.assert_allclose(line.get_xydata(), rows[["draws", "predicted"]])
+    # What is not above zero has no place on a logarithmic scale.
+    np.testing.assert_allclose(axis.containers[0].lines[0].get_xydata(), rows[["draws", "measured"]].head(2))
+    bars = axis.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[3.8, 4.0], [1.1, 1.3]])
+    (axis,) = figures.predictions(rows, "predicted", SOURCE, name="what", title="measured", log=()).axes
+    np.testing.assert_allclose(axis.get_lines()[0].get_xydata(), [[0.25, 0.25], [4, 4]])
+    assert len(axis.containers[0].lines[0].get_xydata()) == 3
+
+
 def test_lines_on_logarithmic_and_reversed_scales():
     rows = rows_of(levels=(1, 2, 64))
     figure = figures.lines(rows, "level", BOTH, SOURCE, log=("level", "nll"), reverse=True, powers={"nll": -0.5})

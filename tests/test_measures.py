@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from lib import landscape, metrics, posteriors, runs, slices
 from lib.setup import Setup
-from lib.study.measures import MEASURES, common
+from lib.study.measures import MEASURES, common, smoothing
 from lib.study.measures.common import Place, balanced, direction_in
 
 CHOSEN = {"dataset": "fsdd", "seed": 3, "hidden_sizes": [6], "num_frames": 20, "epochs": 2, "batch_size": 10}
@@ -361,3 +361,62 @@ def test_the_evaluation_and_the_scores_of_utterances_are_the_library_s(measured)
         measured("utterances", "ivon", **how), scores.drop(columns="mutual_information"),
         rtol=1e-3, check_dtype=False, check_names=False,
     )  # fmt: skip
+
+
+KINDS = ["isotropic", "proportional", "of the posterior", "along the line"]
+SHORT = {"examples": 30, "lines": 2, "places": 3, "radius": 0.5}
+
+
+def test_averages_of_draws_are_beside_their_law(measured):
+    found = measured("draws", "ivon", **SHORT, steps=[0.01, 0.3], counts=[1, 2, 8], predicting=8)
+    assert set(found.index.droplevel(["step", "samples"])) == {
+        ("same", "losses"), ("same", "probabilities"), ("fresh", "losses")
+    }  # fmt: skip
+    same = found.xs("same")
+    pd.testing.assert_series_equal(
+        *(same.xs(one)["measured"].xs(1, level="samples") for one in ("losses", "probabilities"))
+    )
+    assert (same["effective"] <= same.index.get_level_values("samples") * 1.5).all()
+    of_losses = same.xs("losses")
+    law = of_losses["infinite"] + (of_losses["first"] - of_losses["infinite"]) / of_losses.index.get_level_values(
+        "samples"
+    )
+    np.testing.assert_allclose(of_losses["predicted"], law)
+    # Smooth close by, by the fourth power.
+    np.testing.assert_allclose(
+        of_losses["infinite"].xs(0.3, level="step") / 30**4, of_losses["infinite"].xs(0.01, level="step")
+    )
+
+
+def test_noise_along_a_line_and_on_all_weights_has_the_length_that_is_asked_for(measured):
+    run = measured.run("ivon")
+    network, mean = run.network(measured.frames), run.posterior.mean
+    along = direction_in(network, mean, "all", 0)
+    for kind in KINDS:
+        states = smoothing.noisy_states(run, kind, 0.7, 400, along)
+        squares = [sum(float(((state[n] - mean[n]) ** 2).sum()) for n in along) for state in states]
+        assert np.mean(squares) ** 0.5 == pytest.approx(0.7, rel=0.1), kind
+
+
+def test_predicted_crossings_have_their_factors_and_stand_beside_what_is_counted(measured):
+    found = measured("crossings", "map", **SHORT | {"lines": 1}, points=50, sampled=50, apart=0.3)
+    row = found["crossings"].iloc[0]
+    (layer,) = found["crossings_layers"].to_dict("records")
+    assert layer["density"] * layer["speed"] * layer["potentials"] == pytest.approx(layer["number"])
+    assert layer["number"] * layer["share"] == pytest.approx(row["predicted_rate"])
+    assert layer["number"] * layer["square"] == pytest.approx(row["predicted_intensity"])
+    assert row[["rate", "rate_error", "intensity", "intensity_error"]].gt(0).all()
+
+
+def test_what_averaging_leaves_and_slopes_have_a_row_for_each_setting(measured):
+    spread = measured(
+        "spreads", "ivon", **SHORT, fit=[0.01, 0.1, 0.5], kinds=KINDS, steps=[0.1], lengths=[0.1, 1.0], samples=4
+    )
+    assert len(spread["spreads"]) == len(KINDS) * 2
+    assert (spread["spreads"]["predicted"].between(-1e-9, 1 + 1e-9)).all()
+    assert list(spread["spreads_fit"].index) == [0.01, 0.1, 0.5]
+    slopes = measured("surrogate", "ivon", examples=30, few=3, directions=5, lengths=[0.5], samples=3)
+    assert list(slopes.index.get_level_values("part")) == ["layer 1", "hidden", "all"]
+    bent = measured("curvature", "ivon", examples=30, samples=5, batch_size=4, lines=3)
+    assert bent.loc["all", "true_error"] > 0
+    assert bent["deviation"].min() >= 0

@@ -275,7 +275,7 @@ def test_neurons_parameters_start_evenly_spread_over_their_range(name, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("neuron", PARAMETERS)
 def test_every_parameter_of_a_layer_has_a_group_and_learns(neuron, kind):
     layer = lively(neuron, 0.2, KINDS[kind])
     spikes = layer(torch.randn(30, 8, 4))

@@ -203,7 +203,7 @@ TABLES: dict[str, tuple[Callable[..., list[Case]], Sequence[tuple]]] = {
     "rates": (rate_cases, [*product(SHAPES, RATES), *product(TRAINED, [None])]),
     "prediction": (prediction_cases, [*product([Shape(width, 128) for width in (128, 256, 512)], DEVICES)]),
     "peers": (peer_cases, [(Shape(512, 128), False), *product(reversed(TRAINED), [True])]),
-    "neurons": (layer_cases, [*product([Shape(512, 128), Shape(128, 128)], NEURONS)]),
+    "neurons": (layer_cases, [*product([Shape(512, 128), Shape(128, 128)], THEIR_LAYERS)]),
     "at-once": (pair_cases, [(Shape(width, batch),) for width in (128, 512) for batch in (16, 128)]),
     "growth": (growth_cases, [("utterances", UTTERANCES), ("frames", FRAMES)]),
 }

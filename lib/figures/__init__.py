@@ -6,7 +6,7 @@ figure, so that a notebook shows it once, and names its data in small print.
 
 # ruff: noqa: F401
 
-from lib.figures.curves import histograms, learning_curves, lines
+from lib.figures.curves import histograms, learning_curves, lines, predictions
 from lib.figures.dots import findings, intervals, reliability, scatter, seed_dots
 from lib.figures.maps import (
     cloud,

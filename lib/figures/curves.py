@@ -85,6 +85,45 @@ def lines(
     return figure
 
 
+@styled
+def predictions(
+    rows: pd.DataFrame,
+    x: str,
+    source: str,
+    *,
+    name: str,
+    title: str,
+    panel: str | None = None,
+    xlabel: str | None = None,
+    log: tuple[str, ...] = ("x", "y"),
+    same_scale: bool = True,
+    columns: int = 2,
+) -> Figure:
+    """What was measured, dots with their standard errors, on the lines of what was predicted, for each name.
+
+    ``rows`` have the columns measured, error and predicted beside ``x``, ``name`` and ``panel``; where ``x`` is
+    predicted itself, the line is the diagonal. A measurement that is not above zero has no dot on a logarithmic scale.
+    """
+    check(rows, x, name, "measured", "error", "predicted")
+    look = looks(order(rows[name]))
+    figure, parts = panels(rows, {"measured": title}, panel, columns, source, sharey=panel is not None and same_scale)
+    for axis, part, _ in parts:
+        if x == "predicted":
+            ends = sorted(part["predicted"])[:: max(1, len(part) - 1)]
+            axis.plot(ends, ends, **DASHED)
+        for one, own in look.items():
+            found = part[part[name] == one].sort_values(x)
+            axis.plot(found[x], found["predicted"], color=own["color"])
+            shown = found[found["measured"] > 0] if "y" in log else found
+            bars = shown["error"].clip(upper=0.9 * shown["measured"]) if "y" in log else shown["error"]
+            axis.errorbar(shown[x], shown["measured"], bars, **own | {"linestyle": "none"}, elinewidth=0.9)
+        logarithmic(axis, **{which: which in log for which in "xy"})
+    name_columns(figure, columns, xlabel or x)
+    figure.supylabel(title)
+    legend(figure, look)
+    return figure
+
+
 def learning_curves(rows: pd.DataFrame, source: str) -> Figure:
     """Losses, validation accuracy, learning rate and firing rates by epoch: the means over seeds of each method.
 

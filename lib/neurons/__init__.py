@@ -1,4 +1,5 @@
-"""Spiking neurons beside the paper's LIF: those of its baseline (Bittar & Garner 2022), and SBNN's drawn ones.
+"""Spiking neurons beside the paper's LIF: those of its baseline (Bittar & Garner 2022), one without
+a threshold, and SBNN's drawn ones.
 
 A neuron is a file: a pure function from input current to spikes, both [time, batch, units], that starts from rest; and
 the layer of such neurons. Adding one is that file, and a line here.
@@ -6,6 +7,7 @@ the layer of such neurons. Adding one is that file, and a line here.
 
 from lib.network import SpikingLayer
 from lib.neurons.adlif import AdLIFLayer
+from lib.neurons.qif import QIFLayer
 from lib.neurons.radlif import RadLIFLayer
 from lib.neurons.rlif import RLIFLayer
 
@@ -14,4 +16,5 @@ NEURONS: dict[str, type[SpikingLayer]] = {
     "adlif": AdLIFLayer,
     "rlif": RLIFLayer,
     "radlif": RadLIFLayer,
+    "qif": QIFLayer,
 }

@@ -1,5 +1,6 @@
 """Leaky integrate-and-fire neurons with recurrent connections."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -21,13 +22,18 @@ def rlif(
     ``s_t = [u_t > threshold]``, V being ``recurrent`` with zeros in the place of its diagonal. The surrogate gradient
     is that of ``lif``; it follows every use of a spike.
     """
+    return over_time(rlif_step(leak, recurrent, threshold), current)[0]
+
+
+def rlif_step(leak: Tensor, recurrent: Tensor, threshold: float) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A step of ``rlif``, for ``over_time``."""
     weights = without_self(recurrent)
 
     def advance(step, potential, spike):
         potential = leak * (potential - spike) + (1 - leak) * (step + received(spike, weights))
         return potential, fire(potential, threshold)
 
-    return over_time(advance, current)[0]
+    return advance
 
 
 def received(

@@ -7,7 +7,7 @@ with the measure's own. Those whose name ends in one of ``CURVES`` are for pictu
 alone; they and utterances are compressed.
 """
 
-from lib.study.measures import lines, networks, predictions
+from lib.study.measures import lines, networks, predictions, slopes, smoothing
 
 CURVES = ("_lines", "_points", "_slopes")
 # What these measure is the machine's, and does not come out again.
@@ -37,4 +37,9 @@ MEASURES = {
     "structure": lines.structure,
     "precision": lines.precision,
     "alignment": lines.alignment,
+    "draws": smoothing.draws,
+    "spreads": smoothing.spreads,
+    "surrogate": slopes.surrogate,
+    "curvature": slopes.curvature,
+    "crossings": slopes.crossings,
 }

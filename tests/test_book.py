@@ -117,11 +117,12 @@ def test_a_notebook_is_thin(stem: str) -> None:
 
 
 def test_the_repository_s_address_stands_in_one_place() -> None:
-    """And in the cell that Colab needs."""
+    """And in the cell that Colab needs, and in the files that say how to cite."""
     outside = [path for path in ROOT.glob("*") if path.is_file()]
     outside += [path for folder in ("lib", "tests", "book") for path in (ROOT / folder).rglob("*") if path.is_file()]
     naming = {path.relative_to(ROOT) for path in outside if REPOSITORY.encode() in path.read_bytes()}
-    assert naming == {Path("_config.yml"), *(Path("book") / f"{stem}.ipynb" for stem in NOTEBOOKS)}
+    citing = {Path("CITATION.cff"), Path("codemeta.json")}
+    assert naming == {Path("_config.yml"), *citing, *(Path("book") / f"{stem}.ipynb" for stem in NOTEBOOKS)}
 
 
 # The pages

@@ -219,7 +219,7 @@ def test_sizes_below_one_and_a_dropout_that_is_no_probability_are_refused(given,
                 {"leak_range": given},
                 "leak_range = .* does not fit: it must be two numbers from 0 to 1, the lower one first",
             )
-            for given in ([0.9, 0.3], [0.5, 0.5], [0.9], [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1], ["0.1", 0.9])
+            for given in ([0.9, 0.3], [0.5, 0.5], [0.9], [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1])
         ),
         ({"network": "mlp", "leak_range": [0.3, 0.9]}, "mlp has no spiking neurons: leave neuron and leak_range out"),
     ],

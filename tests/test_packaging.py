@@ -70,7 +70,8 @@ def distributions(*trees: ast.AST) -> set[str]:
     ours = {"lib", "tests", "triton", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     names = {name.partition(".")[0] for name in modules(*trees)} - sys.stdlib_module_names - ours
     known = packages_distributions()
-    return {canonicalize_name(known[name][0]) for name in names}
+    # What is only timed need not be installed; it is called what it is imported as.
+    return {canonicalize_name(known.get(name, [name])[0]) for name in names}
 
 
 def parsed(folder: str) -> list[ast.AST]:

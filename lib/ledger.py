@@ -8,6 +8,7 @@ written: of alternatives the first that fits is shown, and where none does the p
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -140,8 +141,10 @@ class Number:
 
     @property
     def commits(self) -> list[str]:
-        records = pd.read_json(tables.RESULTS / self.study / "runs.json")
-        return sorted(set(records["commit"]))
+        """Those that trained the networks, and those that measured this table on networks which were there."""
+        records = json.loads((tables.RESULTS / self.study / "runs.json").read_text(encoding="utf-8"))
+        later = [one for of in records for one in of.get("later", {}).items() if self.table.startswith(one[0])]
+        return sorted({of["commit"] for of in records} | {of["commit"] for _, of in later})
 
     def __str__(self) -> str:
         return f"{self.effect}{self._of} ({self.interval})"

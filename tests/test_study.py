@@ -12,7 +12,7 @@ import toy_study
 import yaml
 from toy_study import SMALL, TOY, in_this_process
 
-from lib import runs
+from lib import provenance, runs
 from lib.datasets import sc
 from lib.setup import Setup
 from lib.study import FOLDER, KEY, engine, named, tables
@@ -116,6 +116,20 @@ def test_a_measure_that_is_added_is_measured_alone(toy, capsys):
     assert "2 runs are trained again to measure weight_norms" in capsys.readouterr().out
     assert toy.done == 2 * [["weight_norms"]]
     assert toy.files()["evaluation.csv"] == before["evaluation.csv"]
+
+
+def test_a_network_that_other_code_trained_is_measured_under_this_code_s_commit(toy):
+    study = TOY | {"seed": [1], "method": ["map"]}
+    toy.run(**study)
+    assert all("later" not in one for one in toy.records())
+    for path in toy.folder.glob("runs/*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0123456789ab"}))
+    shutil.rmtree(toy.results)
+    toy.run(**study)
+    for one in toy.records():
+        assert one["commit"] == "0123456789ab"
+        assert set(one["later"]) == set(one["measures"])
+        assert {of["commit"] for of in one["later"].values()} == {provenance.COMMIT}
 
 
 def test_what_has_other_settings_is_computed_again_and_no_more(toy):

@@ -107,15 +107,19 @@ def on_workers(
 
 
 def measure(task: Task, folder: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """Train a run, or find it done, and measure it: the record, and the tables by their names."""
+    """Train a run, or find it done, and measure it: the record, and the tables by their names.
+
+    A record's own provenance is its training's; ``later`` has that of measures that other code took.
+    """
     cell, tables, place = task.cell, {}, task.cell.place(folder)
     frames = place.frames(cell.setup)
     run = runs.train(cell.setup, frames, folder / "runs")
     for name, settings in task.how.items():
         found = MEASURES[name](run, frames, place, **settings)
         tables |= {name: found} if isinstance(found, pd.DataFrame) else found
-    if task.record is None:
-        record = {"set": cell.set, "variant": cell.variant, "run": run.folder.name} | run.record
-        return record | {"measures": dict(task.how)}, tables
-    later = task.record.get("later", {}) | dict.fromkeys(task.how, provenance.here())
-    return task.record | {"measures": task.record["measures"] | task.how, "later": later}, tables
+    record = task.record or {"set": cell.set, "variant": cell.variant, "run": run.folder.name} | run.record
+    here, later = provenance.here(), record.get("later", {})
+    if task.record or run.record["commit"] != here["commit"]:
+        later = later | dict.fromkeys(task.how, here)
+    record = record | {"measures": record.get("measures", {}) | task.how}
+    return record | ({"later": later} if later else {}), tables

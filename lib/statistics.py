@@ -69,6 +69,24 @@ def student_intervals(values: pd.DataFrame, *, one_more: bool = False) -> pd.Dat
     return pd.DataFrame({"mean": mean, "from": mean - half, "to": mean + half})
 
 
+def extrapolated(x: Column, y: Column, at: float, seeds: int) -> tuple[float, float, float]:
+    """Where a straight line through ``y`` over the logarithm of ``x`` stands ``at`` a further x, and its interval.
+
+    In the interval 95 % of the means of so many further ``seeds`` would lie, if the line is straight and what is around
+    it independent, normal and of one width. Raises ``ValueError`` for fewer than three values, or NaN.
+    """
+    x, y = np.log(np.asarray(x, dtype=float)), np.asarray(y, dtype=float)
+    _check_numbers(x, y)
+    if len(x) < 3:
+        raise ValueError(f"a line with an interval needs three values or more, not {len(x)}")
+    line, away = scipy.stats.linregress(x, y), np.log(at) - x.mean()
+    there = line.intercept + line.slope * np.log(at)
+    around = np.square(y - line.intercept - line.slope * x).sum() / (len(x) - 2)
+    error = np.sqrt(around * (1 / seeds + 1 / len(x) + away**2 / np.square(x - x.mean()).sum()))
+    half = scipy.special.stdtrit(len(x) - 2, (1 + COVERED) / 2) * error
+    return float(there), float(there - half), float(there + half)
+
+
 def differences(
     rows: pd.DataFrame,
     measures: str | Sequence[str],

@@ -10,7 +10,7 @@ import torch
 import torchmetrics.classification
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from lib import statistics
 
@@ -199,6 +199,29 @@ def scores_of(speakers, **methods):
         for method, seeds in methods.items()
         for seed, values in enumerate(seeds)
     )
+
+
+def test_a_line_is_followed_as_scipy_fits_it_with_the_error_of_further_seeds():
+    x, y = np.array([1, 2, 4, 8, 8]), np.array([0.1, -0.2, -0.1, -0.4, -0.5])
+    (slope, level), error = optimize.curve_fit(lambda x, slope, level: slope * np.log(x) + level, x, y)
+    away = np.array([np.log(32), 1])
+    around = np.square(y - slope * np.log(x) - level).sum() / 3
+    half = stats.t.ppf(0.975, 3) * np.sqrt(away @ error @ away + around / 3)
+    expected = away @ (slope, level)
+    found = statistics.extrapolated(x, y, 32, seeds=3)
+    np.testing.assert_allclose(found, (expected, expected - half, expected + half), rtol=1e-6)
+    with pytest.raises(ValueError, match="three values or more, not 2"):
+        statistics.extrapolated(x[:2], y[:2], 32, 3)
+
+
+def test_the_means_of_further_seeds_lie_where_the_line_says_95_times_in_100():
+    generator = np.random.default_rng(0)
+    x = np.repeat([1, 2, 4, 8, 16], 3)
+    ys = 0.3 - 0.2 * np.log(x) + generator.normal(0, 0.1, (2000, len(x)))
+    further = 0.3 - 0.2 * np.log(64) + generator.normal(0, 0.1, (2000, 3)).mean(axis=1)
+    ends = np.array([statistics.extrapolated(x, y, 64, seeds=3)[1:] for y in ys])
+    covered = ((ends[:, 0] < further) & (further < ends[:, 1])).mean()
+    assert 0.94 < covered < 0.96
 
 
 def test_differences_of_utterances_are_crossed_and_paired_by_seed_and_utterance():

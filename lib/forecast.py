@@ -1,0 +1,88 @@
+"""What the learning curve says of the full Speech Commands, written down before those were run here.
+
+    python -m lib.forecast    # writes data/results/forecast.csv anew
+
+For each protocol and kind of leaks a straight line in the logarithm of the number of training recordings goes through
+the differences IVON less Adam of the curve's runs, and is followed to the paper's number. ``03_evaluation`` holds what
+a run on the archive gives against it. The archive has 35 words for the curve's 11, and ``make paper`` wider networks:
+the forecast says what follows if neither matters, and a result outside says that one does. Nothing is forecast of
+Heidelberg Digits, of which no curve could be measured.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lib import provenance, statistics
+from lib.datasets import sc
+from lib.datasets.utterances import place_of
+from lib.files import atomic_write
+from lib.runs.run import Run
+from lib.study import named, tables
+
+PROTOCOLS = {"the paper's protocol": ("curve-paper",), "matched": ("curve-matched", "curve-matched-large")}
+MEASURES = ["nll", "accuracy", "brier"]
+PAIR = {"IVON − Adam": ("ivon", "map")}
+BY = ["protocol", "leaks", "measure"]
+LEAKS = {"clamp": "clamped leaks", "sigmoid": "sigmoid leaks"}
+# What ``make paper`` runs: its data set, and how many seeds its mean is over.
+DATASET, TRAINED_ON, SEEDS = "sc", sc.PUBLISHED_COUNTS["70-10-20"]["train"], 3
+PATH = tables.RESULTS / "forecast.csv"
+
+
+def sizes() -> dict[str, int]:
+    """How many training recordings each set of the curve has: those of its share of the speakers."""
+    listed = (tables.RESULTS / "sc-11-words-recordings.txt").read_text(encoding="utf-8").split()
+    speakers = pd.Series([path.split("/")[1].split("_")[0] for path in listed])
+    places = speakers[speakers.map(lambda one: sc.hashed_part(one, 10, 20)) == "train"].map(place_of)
+    return {name: int((places < of.get("share", 1)).sum()) for name, of in named("curve-paper").sets.items()}
+
+
+def forecast() -> pd.DataFrame:
+    """The differences to expect, with the intervals in which 95 % of such runs would lie, and the paper's own."""
+    rows = []
+    for protocol, studies in PROTOCOLS.items():
+        runs = pd.concat(tables.load(study).astype({"set": str, "variant": str, "method": str}) for study in studies)
+        runs["size"] = runs["set"].map(sizes())
+        for leaks, of_leaks in runs.groupby("variant", sort=False):
+            wide = of_leaks.pivot(index=["size", "seed"], columns="method", values=MEASURES).astype(float)
+            sizes_of = wide.index.get_level_values("size")
+            for measure in MEASURES:
+                gaps = wide[measure]["ivon"] - wide[measure]["map"]
+                line = statistics.extrapolated(sizes_of, gaps, TRAINED_ON, SEEDS)
+                paper = tables.published_difference(DATASET, measure)
+                rows.append((protocol, leaks, measure, *line, paper, " ".join(studies)))
+    columns = [*BY, "expected", "from", "to", "paper", "studies"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def beside(runs: Iterable[Run], table: pd.DataFrame) -> pd.DataFrame:
+    """The forecast as it was written, and, of the full Speech Commands, what these runs gave: inside or outside.
+
+    The runs say which protocol and leaks they have, with batches of one size the matched one; ``table`` has their rows
+    of Table 1. What they did not follow has no ``found``, as with runs on other sets.
+    """
+    said = pd.read_csv(PATH)
+    settings = [run.record["settings"] for run in runs if run.record["settings"]["dataset"] == DATASET]
+    protocol = list(PROTOCOLS)[len({one["batch_size"] for one in settings}) == 1]
+    followed = (said["protocol"] == protocol) & said["leaks"].isin(LEAKS[one["leaks"]] for one in settings)
+    found = statistics.differences(table[table["dataset"] == DATASET], MEASURES, PAIR).set_index("measure")
+    said["found"] = said["measure"].map(found["difference"]).where(followed)
+    verdict = said["found"].between(said["from"], said["to"]).map({True: "inside", False: "outside"})
+    return said.assign(verdict=verdict.where(said["found"].notna()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m lib.forecast", description="Write down what the full sets will give.")
+    parser.parse_args(arguments)
+    with atomic_write(PATH) as aside:
+        written = provenance.here()
+        told = forecast().assign(written=written["finished"][:10], commit=written["commit"])
+        told.to_csv(aside, index=False, float_format="%.6g")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

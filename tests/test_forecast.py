@@ -1,0 +1,75 @@
+"""The forecast for the full archives: that it is what the stored curve says, and how a run is held against it."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from lib import forecast
+from lib.statistics import extrapolated
+from lib.study import tables
+
+
+def of(method, batch_size, dataset="sc", leaks="clamp"):
+    settings = {"dataset": dataset, "method": method, "batch_size": batch_size, "leaks": leaks}
+    return SimpleNamespace(record={"settings": settings})
+
+
+@pytest.fixture
+def table():
+    rows = [
+        ("map", 1, 77.0, 0.8, 0.32),
+        ("map", 2, 78.0, 0.8, 0.32),
+        ("ivon", 1, 77.5, 0.76, 0.1),
+        ("ivon", 2, 78.5, 0.74, 0.1),
+    ]
+    rows = pd.DataFrame(rows, columns=["method", "seed", "accuracy", "nll", "brier"])
+    return pd.concat([rows.assign(dataset="sc"), rows.assign(dataset="hd")])
+
+
+def test_the_written_forecast_is_what_the_stored_curve_says():
+    written = pd.read_csv(forecast.PATH)
+    now = forecast.forecast()
+    pd.testing.assert_frame_equal(written[list(now)], now, rtol=1e-4)
+    assert written["written"].nunique() == 1
+    assert not written["commit"].str.endswith("dirty").any()
+
+
+def test_the_line_goes_through_the_differences_of_runs_at_their_numbers_of_recordings():
+    assert list(forecast.sizes().values())[-1] == 21_315
+    runs = tables.load("curve-paper")
+    runs = (
+        runs[runs["variant"] == "sigmoid leaks"]
+        .astype({"set": str})
+        .set_index(["set", "seed", "method"])["nll"]
+        .unstack()
+    )
+    numbers = [forecast.sizes()[name] for name in runs.index.get_level_values("set")]
+    expected = extrapolated(numbers, runs["ivon"] - runs["map"], 75_466, 3)
+    said = forecast.forecast().set_index(forecast.BY).loc["the paper's protocol", "sigmoid leaks", "nll"]
+    assert tuple(said[["expected", "from", "to"]]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("batches", "protocol"), [((128, 32), "the paper's protocol"), ((32, 32), "matched")])
+def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
+    table, batches, protocol, tmp_path, monkeypatch
+):
+    said = pd.read_csv(forecast.PATH)
+    here = (said["protocol"] == protocol) & (said["leaks"] == "clamped leaks")
+    said.loc[here & (said["measure"] == "nll"), ["from", "to"]] = -0.06, -0.04
+    said.loc[here & (said["measure"] == "brier"), ["from", "to"]] = -0.2, 0.2
+    monkeypatch.setattr(forecast, "PATH", tmp_path / "forecast.csv")
+    said.to_csv(forecast.PATH, index=False)
+    runs = [of("map", batches[0]), of("ivon", batches[1]), of("map", 7, "hd"), of("ivon", 7, "hd")]
+    found = forecast.beside(runs, table).dropna(subset="found").set_index("measure")
+    assert set(found["protocol"]) == {protocol}
+    assert set(found["leaks"]) == {"clamped leaks"}
+    assert found["found"].to_dict() == pytest.approx({"nll": -0.05, "accuracy": 0.5, "brier": -0.22})
+    assert found.loc["nll", "verdict"] == "inside"
+    assert found.loc["brier", "verdict"] == "outside"
+
+
+def test_of_other_sets_nothing_was_forecast(table):
+    found = forecast.beside([of("map", 128, "hd"), of("ivon", 16, "hd")], table)
+    assert len(found) == 12
+    assert found[["found", "verdict"]].isna().all(axis=None)

@@ -67,8 +67,9 @@ class Number:
         rows = tables.utterances(self.study) if self.table == "utterances" else tables.load(self.study, self.table)
         kept = rows.query(self.where) if self.where else rows
         if self.less:
-            from_them = rows.query(self.less).set_index(["method", "seed"])[self.measure]
-            kept = kept.set_index(["method", "seed"])
+            same = ["method", *self._observed(rows)]
+            from_them = rows.query(self.less).set_index(same)[self.measure]
+            kept = kept.set_index(same)
             kept = kept.assign(**{self.measure: kept[self.measure] - from_them}).reset_index()
         if self.speakers:
             kept = kept.assign(utterance=kept[self.speakers], speaker=kept[self.speakers])
@@ -92,8 +93,10 @@ class Number:
             else:
                 found = compare(self.rows, self.measure, pairs)
         else:
-            means = self.rows[self.rows["method"] == self.method].groupby("seed")[[self.measure]].mean()
-            found = statistics.student_intervals(means).rename(columns={"mean": "difference"})
+            of = self.rows[self.rows["method"] == self.method]
+            of = of.groupby(self._observed(of))[[self.measure]].mean().reset_index()
+            beside_nothing = pd.concat([of.assign(method="it"), of.assign(method="nothing", **{self.measure: 0.0})])
+            found = statistics.differences(beside_nothing, self.measure, {self.name: ("it", "nothing")})
         if len(found) != 1 or found[["difference", "from", "to"]].isna().any(axis=None):
             raise ValueError(f"claims.yml: the tables of '{self.study}' hold no '{self.name}' with an interval")
         return tuple(map(float, found[["difference", "from", "to"]].iloc[0]))
@@ -149,6 +152,10 @@ class Number:
     def __str__(self) -> str:
         return f"{self.effect}{self._of} ({self.interval})"
 
+    @staticmethod
+    def _observed(rows: pd.DataFrame) -> list[str]:
+        return [name for name in ("seed", "utterance", "speaker") if name in rows]
+
     @property
     def _of(self) -> str:
         return f" {self.unit}" if self.unit else " times" if self.ratio else ""
@@ -193,8 +200,8 @@ def claims() -> dict[str, Claim]:
 
 
 def named(text: str) -> list[str]:
-    """The numbers that a sentence names in braces."""
-    return list(dict.fromkeys(re.findall(r"{(\w+)", text)))
+    """The numbers that a sentence names in braces; double ones are a role's own."""
+    return list(dict.fromkeys(re.findall(r"(?<!{){(\w+)", text)))
 
 
 def say(sentence: str | list[dict[str, Any]]) -> str:
@@ -238,9 +245,14 @@ def paper(claim: Claim) -> str:
     return claim.paper or f"{tested.published}, {'' if tested.excluded else 'not '}excluded here"
 
 
-def forest() -> pd.DataFrame:
-    """The rows of the first page's picture, with the paper's own values in the column ``published``."""
-    rows = [(what, *number(name).values, number(name).of_paper) for name, what in words()["forest"].items()]
+def points(chapter: str) -> Markdown:
+    """A chapter's sentences as a numbered list."""
+    return Markdown("\n".join(f"1. {say(sentence).strip()}" for sentence in words()["answers"][chapter]))
+
+
+def forest(page: str) -> pd.DataFrame:
+    """The rows of a page's picture, with the paper's own values in the column ``published``."""
+    rows = [(what, *number(name).values, number(name).of_paper) for name, what in words()["forests"][page].items()]
     return pd.DataFrame(rows, columns=["what", "difference", "from", "to", "published"])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from lib import ledger
+from lib import ledger, statistics
 from lib.study import tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +53,20 @@ def test_a_difference_is_that_of_the_rows_that_are_meant(stored) -> None:
     ratio = of(where="level == 1", pair=pair, ratio=True)
     np.testing.assert_allclose(ratio.values, np.exp(student(np.log([12 / 11, 14 / 12, 19 / 13]))))
     assert (ratio.none, ratio.sign) == (1, "none")
+
+
+def test_what_a_setting_changes_for_one_method_is_crossed_where_utterances_are_stored(monkeypatch) -> None:
+    generator = np.random.default_rng(0)
+    changed = generator.normal(size=(3, 8))
+    rows = [
+        (method, seed, level, f"u{one}", f"s{one // 2}", 5.0 + level * changed[seed, one])
+        for method in ("map", "ivon") for level in (0, 1) for seed in range(3) for one in range(8)
+    ]  # fmt: skip
+    rows = pd.DataFrame(rows, columns=["method", "seed", "level", "utterance", "speaker", "nll"])
+    monkeypatch.setattr(tables, "utterances", lambda study: rows)
+    found = of(table="utterances", where="level == 1", less="level == 0", method="map")
+    speakers = [f"s{one // 2}" for one in range(8)]
+    np.testing.assert_allclose(found.values, statistics.crossed_interval(changed, speakers))
 
 
 def test_an_effect_without_interval_is_refused(stored) -> None:
@@ -150,9 +164,10 @@ def test_the_readme_and_the_first_page_say_no_number_of_their_own() -> None:
 def test_a_chapter_s_answer_is_the_ledger_s(chapter: str) -> None:
     cells = nbformat.read(ROOT / f"book/{chapter}.ipynb", 4).cells
     assert not [cell for cell in cells if cell.cell_type == "markdown" and "The answer here" in cell.source]
-    (shown,) = [cell for cell in cells if cell.cell_type == "code" and "ledger.answer" in cell.source]
+    said = {f'ledger.{one.__name__}("{chapter}")': one(chapter).data for one in (ledger.answer, ledger.points)}
+    (shown,) = [cell for cell in cells if cell.cell_type == "code" and any(call in cell.source for call in said)]
     (output,) = shown.outputs
-    assert output.data["text/markdown"] == ledger.answer(chapter).data
+    assert output.data["text/markdown"] == said[shown.source.splitlines()[-1]]
 
 
 def test_the_first_page_shows_the_ledger_s_cards() -> None:

@@ -66,7 +66,7 @@ def test_what_a_setting_changes_for_one_method_is_crossed_where_utterances_are_s
     monkeypatch.setattr(tables, "utterances", lambda study: rows)
     found = of(table="utterances", where="level == 1", less="level == 0", method="map")
     speakers = [f"s{one // 2}" for one in range(8)]
-    np.testing.assert_allclose(found.values, statistics.crossed_interval(changed, speakers))
+    np.testing.assert_allclose(found.values, statistics.crossed_interval(changed, np.array(speakers)))
 
 
 def test_an_effect_without_interval_is_refused(stored) -> None:

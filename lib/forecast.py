@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from lib import provenance, statistics
-from lib.datasets import sc
+from lib.datasets import picked, sc
 from lib.datasets.utterances import place_of
 from lib.files import atomic_write
 from lib.runs.run import Run
@@ -34,8 +34,8 @@ PATH = tables.RESULTS / "forecast.csv"
 
 def sizes() -> dict[str, int]:
     """How many training recordings each set of the curve has: those of its share of the speakers."""
-    listed = (tables.RESULTS / "sc-11-words-recordings.txt").read_text(encoding="utf-8").split()
-    speakers = pd.Series([path.split("/")[1].split("_")[0] for path in listed])
+    listed = picked.listed(tables.RESULTS / "sc-11-words-recordings.txt")
+    speakers = pd.Series([path.partition("/")[2].partition("_")[0] for path in listed])
     places = speakers[speakers.map(lambda one: sc.hashed_part(one, 10, 20)) == "train"].map(place_of)
     return {name: int((places < of.get("share", 1)).sum()) for name, of in named("curve-paper").sets.items()}
 

@@ -13,7 +13,7 @@ import yaml
 from toy_study import SMALL, TOY, in_this_process
 
 from lib import provenance, runs
-from lib.datasets import sc
+from lib.datasets import picked, sc
 from lib.setup import Setup
 from lib.study import FOLDER, KEY, engine, named, tables
 from lib.study import __main__ as command
@@ -347,7 +347,7 @@ def test_the_committed_choices_are_the_best_trials(name):
 
 
 def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts():
-    listed = (tables.RESULTS / "sc-7-words-recordings.txt").read_text().splitlines()
+    listed = [*picked.listed(tables.RESULTS / "sc-7-words-recordings.txt")]
     assert listed == sorted(set(listed))
     counts = Counter()
     for path in listed:
@@ -359,7 +359,7 @@ def test_the_recordings_of_the_seven_words_are_named_and_in_the_official_parts()
 
 
 def test_the_recordings_of_the_eleven_words_are_named_and_in_the_official_parts():
-    listed = (tables.RESULTS / "sc-11-words-recordings.txt").read_text().splitlines()
+    listed = [*picked.listed(tables.RESULTS / "sc-11-words-recordings.txt")]
     assert listed == sorted(set(listed))
     speakers = [path.split("/")[1].split("_")[0] for path in listed]
     parts = Counter(sc.hashed_part(speaker, 10, 20) for speaker in speakers)
@@ -374,7 +374,7 @@ def test_utterances_of_the_seven_words_know_their_speakers():
     assert len(scores) == len(speakers) * 8 * 4 * 5
     assert (len(speakers), speakers.nunique()) == (700, 214)
     # The listed test recordings in their order, by another way than the library's: the rule's percentages by hand.
-    listed = (tables.RESULTS / "sc-7-words-recordings.txt").read_text().splitlines()
+    listed = [*picked.listed(tables.RESULTS / "sc-7-words-recordings.txt")]
     of = [path.split("/")[1].split("_")[0] for path in listed]
     test = [name for name in of if 10 <= int(sha1(name.encode()).hexdigest(), 16) % 2**27 * 100 / (2**27 - 1) < 20]
     assert speakers.sort_index().tolist() == test
@@ -386,7 +386,7 @@ def test_utterances_of_the_seven_words_know_their_speakers():
 def test_the_list_of_the_seven_words_is_in_the_order_of_the_results():
     """A fingerprint is over paths and contents in the order of the set, which the results' records name."""
     speech = sc.SC.load(WORDS, sc.SC.settings())
-    assert list(speech.paths) == (tables.RESULTS / "sc-7-words-recordings.txt").read_text().splitlines()
+    assert list(speech.paths) == [*picked.listed(tables.RESULTS / "sc-7-words-recordings.txt")]
     for name in ("methods", "factors"):
         records = json.loads((tables.RESULTS / name / "runs.json").read_text())
         assert {one["data"] for one in records if one["set"] == "seven words of SC"} == {speech.fingerprint()}

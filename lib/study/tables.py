@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.datasets import sc
+from lib.datasets import picked, sc
 from lib.files import atomic_write, exclusive, or_damaged, write_json
 from lib.runs import DATA, FIGURES, Evaluation, Run
 from lib.setup import Setup
@@ -164,7 +164,7 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
 
 def _test_speakers(listed: Path) -> np.ndarray:
     """The speakers of the official test part of Speech Commands among the recordings that are listed."""
-    found = (line.partition("/")[2].partition("_nohash_")[0] for line in listed.read_text().splitlines())
+    found = (name.partition("/")[2].partition("_nohash_")[0] for name in picked.listed(listed))
     return np.array([speaker for speaker in found if sc.hashed_part(speaker, 10, 20) == "test"])
 
 

@@ -10,6 +10,8 @@
 # make ledger     write what the results say of the paper's claims anew, into README.md and data/results/claims.csv
 # make faults     write the book's tables of what goes wrong anew, as the tests find it (not as root)
 # make fuzz       give each reader of what comes from outside 10,000 damaged inputs, or some (READERS="wav spikes")
+# make archive    put the results and the built book into _build/archive, as an RO-Crate, and the same zipped beside it
+# make pdf        print the book to _build/companion.pdf; it takes a Chromium that is installed
 # make lint       style, format and the order of the library's rooms
 # make lock       write requirements.txt anew from pyproject.toml
 # make clean      remove what was built; the environment, data and stored runs stay
@@ -23,7 +25,7 @@ CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
 
-.PHONY: book paper notebooks test ledger faults bench study tune verify fuzz lint lock clean
+.PHONY: book paper notebooks test ledger faults bench study tune verify fuzz archive pdf lint lock clean
 
 book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
@@ -64,6 +66,12 @@ tune: $(ENVIRONMENT)
 
 verify: $(ENVIRONMENT)
 	$(BIN)/python -m lib.study book/studies/$(RESULT).yml --verify $(if $(SHARE),--share $(SHARE)) $(CLUSTER)
+
+archive: $(ENVIRONMENT)
+	$(BIN)/python -m lib.archive
+
+pdf: $(ENVIRONMENT)
+	$(BIN)/python -m lib.printing
 
 fuzz: $(ENVIRONMENT)
 	$(BIN)/python tests/fuzz.py $(READERS)

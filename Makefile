@@ -1,6 +1,7 @@
 # make book       run the notebooks at quick settings and render _build/html/index.html
 # make paper      the same at the paper's full size, on the real data sets, or, to see what it takes, on synthetic
-#                 speech in their layouts and counts: make paper SPEECH=synthetic
+#                 speech in their layouts and counts: make paper SPEECH=synthetic; with equal steps for both methods:
+#                 make paper PROTOCOL=matched
 # make notebooks  run the notebooks at quick settings and put them, executed, in the place of the committed ones
 # make test       everything that guards the project
 # make bench      measure what training and prediction cost here, and write data/results/bench-*.csv
@@ -19,8 +20,11 @@
 PYTHON ?= python3
 PARAMS ?= book/params/quick.yml
 SPEECH ?= recorded
+PROTOCOL ?= paper
 RESULT ?= synthetic
 STUDY ?= neurons
+OF_paper := book/params/paper.yml
+OF_matched := book/params/paper.yml book/params/matched.yml
 CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
@@ -31,12 +35,15 @@ book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
 
 paper: $(ENVIRONMENT)
+ifndef OF_$(PROTOCOL)
+	$(error PROTOCOL is paper or matched, not $(PROTOCOL))
+endif
 ifeq ($(SPEECH),recorded)
-	$(MAKE) book PARAMS=book/params/paper.yml
+	$(MAKE) book PARAMS="$(OF_$(PROTOCOL))"
 else ifeq ($(SPEECH),synthetic)
 	$(BIN)/python -m lib.datasets synthetic-hd data/rehearsal/hd --full
 	$(BIN)/python -m lib.datasets synthetic-sc data/rehearsal/sc --full
-	$(MAKE) book PARAMS="book/params/paper.yml book/params/rehearsal.yml"
+	$(MAKE) book PARAMS="$(OF_$(PROTOCOL)) book/params/rehearsal.yml"
 else
 	$(error SPEECH is recorded or synthetic, not $(SPEECH))
 endif

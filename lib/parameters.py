@@ -1,4 +1,4 @@
-"""What the notebooks of the sequence take as parameters, beside the settings of runs (``setup``)."""
+"""What the notebooks with parameters take, beside the settings of runs (``setup``)."""
 
 import ast
 import re
@@ -18,6 +18,7 @@ NOTEBOOKS = {
     "01_data": SHARED,
     "02_training": TRAINED,
     "03_evaluation": (*TRAINED, "samples", "bins", "missing"),
+    "own_words": (*TRAINED, "samples"),
     "04_slices": (*TRAINED, "samples", "points", "directions", "radius", "examples"),
 }
 

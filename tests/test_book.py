@@ -14,7 +14,7 @@ import yaml
 from bs4 import BeautifulSoup, Tag
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lib.book import SEQUENCE, read_defaults
+from lib.book import read_defaults
 from lib.pages import PICTURES, clean
 from lib.parameters import NOTEBOOKS as PARAMETERS
 from lib.parameters import assigned
@@ -82,14 +82,14 @@ def test_a_notebook_begins_with_the_colab_cell_and_its_parameters(stem: str) -> 
     assert first.source == COLAB_CELL
     assert {"colab", "remove-cell"} <= set(first.metadata.tags)
     with_parameters = [at for at, cell in enumerate(others) if "parameters" in cell.metadata.get("tags", [])]
-    assert with_parameters == ([0] if stem in SEQUENCE else [])
+    assert with_parameters == ([0] if stem in PARAMETERS else [])
 
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_a_notebook_s_own_cells_leave_its_parameters_as_they_are(stem: str) -> None:
     """So that its cells can be run again, from the parameters on or one by one."""
     for cell in code_cells(read(stem)):
-        if stem in SEQUENCE and "parameters" not in cell.metadata.get("tags", []):
+        if stem in PARAMETERS and "parameters" not in cell.metadata.get("tags", []):
             names, _ = assigned(TransformerManager().transform_cell(cell.source))
             assert names.isdisjoint(PARAMETERS[stem])
 

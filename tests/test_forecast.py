@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from lib import forecast
+from lib.book import ROOT, read_settings
+from lib.setup import setup_of
 from lib.statistics import extrapolated
-from lib.study import tables
+from lib.study import named, tables
 
 
 def of(method, batch_size, dataset="sc", leaks="clamp"):
@@ -73,3 +75,15 @@ def test_of_other_sets_nothing_was_forecast(table):
     found = forecast.beside([of("map", 128, "hd"), of("ivon", 16, "hd")], table)
     assert len(found) == 12
     assert found[["found", "verdict"]].isna().all(axis=None)
+
+
+def test_make_paper_follows_the_protocols_of_the_curve():
+    """But for the number of units and what belongs to the sets, which the forecast says."""
+    for protocol, files in {"the paper's protocol": ["paper"], "matched": ["paper", "matched"]}.items():
+        given = read_settings(*(ROOT / f"book/params/{name}.yml" for name in files))["settings"]
+        study = named(forecast.PROTOCOLS[protocol][0])
+        for method in forecast.PAIR["IVON − Adam"]:
+            asked = setup_of(given, dataset="sc", method=method, seed=1, epochs=30).record()
+            cell = study.cell("eleven words of SC, 1 in 8", "clamped leaks", method, 1).setup.record()
+            differ = {name for name in asked if asked[name] != cell[name]}
+            assert differ == {"split", "share"}, (protocol, method, differ)

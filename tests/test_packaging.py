@@ -277,7 +277,11 @@ def test_make_paper_runs_the_paper_s_settings_and_can_be_rehearsed_on_synthetic_
         "python -m lib.datasets synthetic-sc data/rehearsal/sc --full",
         "python -m lib.book --params book/params/paper.yml book/params/rehearsal.yml",
     ]
-    refused = make(folder, "paper", "SPEECH=sythetic", "PYTHON=./python3")
-    assert refused.returncode != 0
-    assert "SPEECH is recorded or synthetic, not sythetic" in refused.stderr
-    assert not calls(folder)
+    assert make(folder, "paper", "PROTOCOL=matched", "PYTHON=./python3").returncode == 0
+    assert calls(folder)[-1] == "python -m lib.book --params book/params/paper.yml book/params/matched.yml"
+    for given, said in {"SPEECH=sythetic": "SPEECH is recorded or synthetic, not sythetic",
+                        "PROTOCOL=macthed": "PROTOCOL is paper or matched, not macthed"}.items():  # fmt: skip
+        refused = make(folder, "paper", given, "PYTHON=./python3")
+        assert refused.returncode != 0
+        assert said in refused.stderr
+        assert not calls(folder)

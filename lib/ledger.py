@@ -242,7 +242,7 @@ def cards() -> Markdown:
 def paper(claim: Claim) -> str:
     """What the paper has for it: its own number, and whether ours excludes that, or a few words."""
     tested = number(claim.number)
-    return claim.paper or f"{tested.published}, {'' if tested.excluded else 'not '}excluded here"
+    return claim.paper or f"{tested.published}, {'outside' if tested.excluded else 'inside'} this interval"
 
 
 def points(chapter: str) -> Markdown:

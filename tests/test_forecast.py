@@ -56,7 +56,8 @@ def test_the_line_goes_through_the_differences_of_runs_at_their_numbers_of_recor
 def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
     table, batches, protocol, tmp_path, monkeypatch
 ):
-    said = pd.read_csv(forecast.PATH)
+    said = pd.read_csv(forecast.PATH).query('protocol == "the paper\'s protocol"')
+    said = pd.concat([said, said.assign(protocol="matched")], ignore_index=True)
     here = (said["protocol"] == protocol) & (said["leaks"] == "clamped leaks")
     said.loc[here & (said["measure"] == "nll"), ["from", "to"]] = -0.06, -0.04
     said.loc[here & (said["measure"] == "brier"), ["from", "to"]] = -0.2, 0.2
@@ -73,7 +74,7 @@ def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
 
 def test_of_other_sets_nothing_was_forecast(table):
     found = forecast.beside([of("map", 128, "hd"), of("ivon", 16, "hd")], table)
-    assert len(found) == 12
+    assert len(found) == len(pd.read_csv(forecast.PATH)) >= 6
     assert found[["found", "verdict"]].isna().all(axis=None)
 
 

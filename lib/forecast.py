@@ -57,7 +57,7 @@ def forecast() -> pd.DataFrame:
             at_full_size = wide.dropna().index.get_level_values("size") == max(sizes().values())
             for measure in MEASURES if at_full_size.sum() >= SEEDS else ():
                 gaps = (wide[measure]["ivon"] - wide[measure]["map"]).dropna()
-                line = statistics.extrapolated(gaps.index.get_level_values("size"), gaps, TRAINED_ON, SEEDS)
+                line = statistics.extrapolated(gaps.index.get_level_values("size").to_numpy(), gaps, TRAINED_ON, SEEDS)
                 paper = tables.published_difference(DATASET, measure)
                 rows.append((protocol, leaks, measure, *line, paper, " ".join(studies)))
     columns = [*BY, "expected", "from", "to", "paper", "studies"]

@@ -1,20 +1,31 @@
 """The forecast for the full archives: that it is what the stored curve says, and how a run is held against it."""
 
-from types import SimpleNamespace
+import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lib import forecast
 from lib.book import ROOT, read_settings
+from lib.runs.run import Run
 from lib.setup import setup_of
 from lib.statistics import extrapolated
 from lib.study import named, tables
 
 
-def of(method, batch_size, dataset="sc", leaks="clamp"):
-    settings = {"dataset": dataset, "method": method, "batch_size": batch_size, "leaks": leaks}
-    return SimpleNamespace(record={"settings": settings})
+@pytest.fixture
+def of(tmp_path):
+    """A stored run with these settings."""
+
+    def stored(method, batch_size, dataset="sc", leaks="clamp"):
+        folder = tmp_path / f"{dataset}-{method}"
+        folder.mkdir()
+        settings = {"dataset": dataset, "method": method, "seed": 1, "batch_size": batch_size, "leaks": leaks}
+        (folder / "run.json").write_text(json.dumps({"data": "", "settings": settings}))
+        return Run(folder)
+
+    return stored
 
 
 @pytest.fixture
@@ -47,14 +58,14 @@ def test_the_line_goes_through_the_differences_of_runs_at_their_numbers_of_recor
         .unstack()
     )
     numbers = [forecast.sizes()[name] for name in runs.index.get_level_values("set")]
-    expected = extrapolated(numbers, runs["ivon"] - runs["map"], 75_466, 3)
+    expected = extrapolated(np.array(numbers), runs["ivon"] - runs["map"], 75_466, 3)
     said = forecast.forecast().set_index(forecast.BY).loc["the paper's protocol", "sigmoid leaks", "nll"]
     assert tuple(said[["expected", "from", "to"]]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("batches", "protocol"), [((128, 32), "the paper's protocol"), ((32, 32), "matched")])
 def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
-    table, batches, protocol, tmp_path, monkeypatch
+    of, table, batches, protocol, tmp_path, monkeypatch
 ):
     said = pd.read_csv(forecast.PATH).query('protocol == "the paper\'s protocol"')
     said = pd.concat([said, said.assign(protocol="matched")], ignore_index=True)
@@ -72,7 +83,7 @@ def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
     assert found.loc["brier", "verdict"] == "outside"
 
 
-def test_of_other_sets_nothing_was_forecast(table):
+def test_of_other_sets_nothing_was_forecast(of, table):
     found = forecast.beside([of("map", 128, "hd"), of("ivon", 16, "hd")], table)
     assert len(found) == len(pd.read_csv(forecast.PATH)) >= 6
     assert found[["found", "verdict"]].isna().all(axis=None)

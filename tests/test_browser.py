@@ -130,7 +130,7 @@ def test_captions_are_as_dark_as_the_text(built_book: Path, page: Page) -> None:
 
 
 def test_the_slider_tells_its_number(built_book: Path, page: Page) -> None:
-    show(page, built_book, "angularity", DESK)
+    show(page, built_book, "averaging", DESK)
     slider, told = page.get_by_role("slider"), page.locator(".by-samples output")
     assert (slider.get_attribute("aria-valuetext"), told.inner_text()) == ("S = 1", "S = 1")
     slider.press("End")
@@ -169,10 +169,10 @@ def test_code_fits_its_column(built_book: Path, page: Page) -> None:
 
 def test_a_table_can_be_taken_along(built_book: Path, page: Page) -> None:
     show(page, built_book, "posterior", DESK)
-    link = page.locator("#tab-posterior-measures a[download]")
+    link = page.locator("#tab-posterior-spread a[download]")
     with page.expect_download() as download:
         link.click()
-    assert download.value.suggested_filename == "tab-posterior-measures.csv"
+    assert download.value.suggested_filename == "tab-posterior-spread.csv"
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith(",")
 
 

@@ -23,8 +23,7 @@ SPEECH ?= recorded
 PROTOCOL ?= paper
 RESULT ?= synthetic
 STUDY ?= neurons
-OF_paper := book/params/paper.yml
-OF_matched := book/params/paper.yml book/params/matched.yml
+THEN_matched := book/params/matched.yml
 CLUSTER := $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 ENVIRONMENT := .venv/.complete
 BIN := .venv/bin
@@ -35,15 +34,15 @@ book: $(ENVIRONMENT)
 	$(BIN)/python -m lib.book --params $(PARAMS) $(CLUSTER)
 
 paper: $(ENVIRONMENT)
-ifndef OF_$(PROTOCOL)
+ifeq ($(filter paper matched,$(PROTOCOL)),)
 	$(error PROTOCOL is paper or matched, not $(PROTOCOL))
 endif
 ifeq ($(SPEECH),recorded)
-	$(MAKE) book PARAMS="$(OF_$(PROTOCOL))"
+	$(MAKE) book PARAMS="$(strip book/params/paper.yml $(THEN_$(PROTOCOL)))"
 else ifeq ($(SPEECH),synthetic)
 	$(BIN)/python -m lib.datasets synthetic-hd data/rehearsal/hd --full
 	$(BIN)/python -m lib.datasets synthetic-sc data/rehearsal/sc --full
-	$(MAKE) book PARAMS="$(OF_$(PROTOCOL)) book/params/rehearsal.yml"
+	$(MAKE) book PARAMS="$(strip book/params/paper.yml book/params/rehearsal.yml $(THEN_$(PROTOCOL)))"
 else
 	$(error SPEECH is recorded or synthetic, not $(SPEECH))
 endif

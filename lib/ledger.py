@@ -29,6 +29,7 @@ from lib.study import tables
 
 ROOT = DATA.parent
 HUMAN = "This wants a human"
+OBSERVED = ("seed", "utterance", "speaker")
 SIGNS = ("below", "none", "above")
 BETWEEN = re.compile(r"(?s)(?<=<!-- findings -->\n).*?(?=<!-- end of the findings -->)")
 
@@ -67,7 +68,7 @@ class Number:
         rows = tables.utterances(self.study) if self.table == "utterances" else tables.load(self.study, self.table)
         kept = rows.query(self.where) if self.where else rows
         if self.less:
-            same = ["method", *self._observed(rows)]
+            same = ["method", *rows.columns.intersection(OBSERVED)]
             from_them = rows.query(self.less).set_index(same)[self.measure]
             kept = kept.set_index(same)
             kept = kept.assign(**{self.measure: kept[self.measure] - from_them}).reset_index()
@@ -94,7 +95,7 @@ class Number:
                 found = compare(self.rows, self.measure, pairs)
         else:
             of = self.rows[self.rows["method"] == self.method]
-            of = of.groupby(self._observed(of))[[self.measure]].mean().reset_index()
+            of = of.groupby([*of.columns.intersection(OBSERVED)])[[self.measure]].mean().reset_index()
             beside_nothing = pd.concat([of.assign(method="it"), of.assign(method="nothing", **{self.measure: 0.0})])
             found = statistics.differences(beside_nothing, self.measure, {self.name: ("it", "nothing")})
         if len(found) != 1 or found[["difference", "from", "to"]].isna().any(axis=None):
@@ -151,10 +152,6 @@ class Number:
 
     def __str__(self) -> str:
         return f"{self.effect}{self._of} ({self.interval})"
-
-    @staticmethod
-    def _observed(rows: pd.DataFrame) -> list[str]:
-        return [name for name in ("seed", "utterance", "speaker") if name in rows]
 
     @property
     def _of(self) -> str:

@@ -279,6 +279,10 @@ def test_make_paper_runs_the_paper_s_settings_and_can_be_rehearsed_on_synthetic_
     ]
     assert make(folder, "paper", "PROTOCOL=matched", "PYTHON=./python3").returncode == 0
     assert calls(folder)[-1] == "python -m lib.book --params book/params/paper.yml book/params/matched.yml"
+    both = "SPEECH=synthetic", "PROTOCOL=matched"
+    assert make(folder, "paper", *both, "PYTHON=./python3").returncode == 0
+    files = [f"book/params/{name}.yml" for name in ("paper", "rehearsal", "matched")]
+    assert calls(folder)[-1] == f"python -m lib.book --params {' '.join(files)}"
     for given, said in {"SPEECH=sythetic": "SPEECH is recorded or synthetic, not sythetic",
                         "PROTOCOL=macthed": "PROTOCOL is paper or matched, not macthed"}.items():  # fmt: skip
         refused = make(folder, "paper", given, "PYTHON=./python3")

@@ -16,12 +16,13 @@ from lib.study import named, tables
 
 @pytest.fixture
 def of(tmp_path):
-    """A stored run with these settings."""
+    """A stored run with a protocol's settings, but for those that are given."""
 
-    def stored(method, batch_size, dataset="sc", leaks="clamp"):
+    def stored(method, protocol, dataset="sc", **settings):
         folder = tmp_path / f"{dataset}-{method}"
         folder.mkdir()
-        settings = {"dataset": dataset, "method": method, "seed": 1, "batch_size": batch_size, "leaks": leaks}
+        cell = named(forecast.PROTOCOLS[protocol]).cell("eleven words of SC, 1 in 8", "clamped leaks", method, 1)
+        settings = cell.setup.record() | {"dataset": dataset} | settings
         (folder / "run.json").write_text(json.dumps({"data": "", "settings": settings}))
         return Run(folder)
 
@@ -63,10 +64,8 @@ def test_the_line_goes_through_the_differences_of_runs_at_their_numbers_of_recor
     assert tuple(said[["expected", "from", "to"]]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("batches", "protocol"), [((128, 32), "the paper's protocol"), ((32, 32), "matched")])
-def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
-    of, table, batches, protocol, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize("protocol", forecast.PROTOCOLS)
+def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(of, table, protocol, tmp_path, monkeypatch):
     said = pd.read_csv(forecast.PATH).query('protocol == "the paper\'s protocol"')
     said = pd.concat([said, said.assign(protocol="matched")], ignore_index=True)
     here = (said["protocol"] == protocol) & (said["leaks"] == "clamped leaks")
@@ -74,7 +73,7 @@ def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
     said.loc[here & (said["measure"] == "brier"), ["from", "to"]] = -0.2, 0.2
     monkeypatch.setattr(forecast, "PATH", tmp_path / "forecast.csv")
     said.to_csv(forecast.PATH, index=False)
-    runs = [of("map", batches[0]), of("ivon", batches[1]), of("map", 7, "hd"), of("ivon", 7, "hd")]
+    runs = [of(method, protocol, dataset) for dataset in ("sc", "hd") for method in ("map", "ivon")]
     found = forecast.beside(runs, table).dropna(subset="found").set_index("measure")
     assert set(found["protocol"]) == {protocol}
     assert set(found["leaks"]) == {"clamped leaks"}
@@ -84,16 +83,21 @@ def test_runs_on_the_archive_are_held_against_the_protocol_that_they_follow(
 
 
 def test_of_other_sets_nothing_was_forecast(of, table):
-    found = forecast.beside([of("map", 128, "hd"), of("ivon", 16, "hd")], table)
+    found = forecast.beside([of(method, "the paper's protocol", "hd") for method in ("map", "ivon")], table)
     assert len(found) == len(pd.read_csv(forecast.PATH)) >= 6
     assert found[["found", "verdict"]].isna().all(axis=None)
+
+
+def test_a_run_with_a_setting_of_its_own_is_held_against_none(of, table):
+    runs = [of("map", "the paper's protocol"), of("ivon", "the paper's protocol", learning_rate=0.2)]
+    assert forecast.beside(runs, table)["found"].isna().all()
 
 
 def test_make_paper_follows_the_protocols_of_the_curve():
     """But for the number of units and what belongs to the sets, which the forecast says."""
     for protocol, files in {"the paper's protocol": ["paper"], "matched": ["paper", "matched"]}.items():
         given = read_settings(*(ROOT / f"book/params/{name}.yml" for name in files))["settings"]
-        study = named(forecast.PROTOCOLS[protocol][0])
+        study = named(forecast.PROTOCOLS[protocol])
         for method in forecast.PAIR["IVON − Adam"]:
             asked = setup_of(given, dataset="sc", method=method, seed=1, epochs=30).record()
             cell = study.cell("eleven words of SC, 1 in 8", "clamped leaks", method, 1).setup.record()

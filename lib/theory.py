@@ -208,6 +208,7 @@ def crossings(
     The zeros of a moving quantity in a unit of distance are its density at zero times its mean absolute speed there
     (Rice 1944). Between crossings no spike moves: the speed is a difference quotient over so short a distance that
     hardly one does, and utterances in which one does are left out. Network, state and features are in double precision.
+    Raises ``ValueError`` where none is left, as of adLIF neurons, whose potentials run away.
     """
     here, there = (driven(at(network, point), features) for point in (state, slices.moved(state, direction, MOVED)))
     found = []
@@ -217,6 +218,8 @@ def crossings(
         above = potential - THRESHOLD
         speed = (potentials(then.layer, then.current) - potential).abs() / MOVED
         near = (above.abs() < NEAR) & same[:, None]
+        if not near.any():
+            raise ValueError(f"over {MOVED:g} every utterance has a spike that moves: no crossing can be counted")
         weights = (speed * near).flatten()
         density = float(near.sum() / (same.sum() * above[:, 0].numel())) / (2 * NEAR)
         mean = float(weights.sum() / near.sum())

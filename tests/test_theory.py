@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lib import slices, theory
 from lib.network import SpikingClassifier
+from lib.networks import NetworkSettings, build
 from lib.neurons.radlif import RadLIFLayer
 from lib.theory import Staircase
 
@@ -183,3 +184,14 @@ def test_predicted_steps_of_a_network_are_those_along_a_fine_line():
 def test_neurons_whose_potential_is_not_known_are_refused():
     with pytest.raises(ValueError, match="crossings are counted for LIF, adLIF and RLIF neurons, not for RadLIFLayer"):
         theory.potentials(RadLIFLayer(2, 3), torch.zeros(4, 1, 3))
+
+
+def test_of_neurons_that_run_away_no_crossing_is_counted():
+    torch.manual_seed(1)
+    network = build(NetworkSettings(neuron="adlif"), 40, 7).double().eval().requires_grad_(False)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    generator = torch.Generator().manual_seed(0)
+    hidden = [(name, tensor) for name, tensor in network.named_parameters() if name.startswith("layers")]
+    features = 3 * torch.rand(20, 100, 40, dtype=torch.float64, generator=generator)
+    with pytest.raises(ValueError, match="over 1e-07 every utterance has a spike that moves"):
+        theory.crossings(network, state, slices.random_direction(hidden, generator), features, 50, generator)

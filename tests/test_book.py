@@ -25,12 +25,12 @@ NOTEBOOKS = sorted(path.stem for path in BOOK.glob("[!.]*.ipynb"))
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
 
 # The first cell of each notebook. On Colab a notebook knows nothing of where it came from, so the cell has to repeat
-# the repository's address. What it installs, tests/test_packaging.py compares with what is imported.
+# the repository's address. What is installed, tests/test_packaging.py compares with what is imported.
 COLAB_CELL = f"""import sys
 
 if "google.colab" in sys.modules:
-    !git clone --quiet --depth 1 {REPOSITORY} /content/companion
-    %pip install --quiet espeakng-loader filelock ivon-opt jaxtyping laplace-torch myst-nb pyroomacoustics soundfile
+    ![ -d /content/companion ] || git clone --quiet --depth 1 {REPOSITORY} /content/companion
+    %run /content/companion/book/colab.py
     %cd /content/companion/book
     sys.path.insert(0, "/content/companion")
 else:

@@ -31,10 +31,6 @@ DECLARED = [Requirement(line) for line in PROJECT["dependencies"]]
 NOTEBOOKS = [nbformat.read(path, 4) for path in sorted((ROOT / "book").glob("[!.]*.ipynb"))]
 CODE = [cell.source for notebook in NOTEBOOKS for cell in notebook.cells if cell.cell_type == "code"]
 CELLS = [ast.parse(TransformerManager().transform_cell(source)) for source in CODE]
-ON_COLAB = {
-    "dask", "distributed", "h5py", "ipython", "llvmlite", "matplotlib", "numba", "numpy", "pandas", "psutil", "pyyaml",
-    "requests", "scipy", "torch", "torchaudio", "tqdm",
-}  # fmt: skip
 
 
 def locked(name: str, python: str, platform: str) -> list[Version]:
@@ -112,10 +108,18 @@ def test_what_is_imported_is_declared() -> None:
     assert distributions(*parsed("tests")) <= declared | tested
 
 
-def test_colab_is_given_what_it_lacks() -> None:
-    """What is not behind a notebook is run elsewhere."""
-    (installed,) = {line for source in CODE for line in source.splitlines() if "%pip install --quiet" in line}
-    assert distributions(*behind(CELLS), *CELLS) - ON_COLAB == set(installed.split()[3:])
+def test_colab_gets_what_is_behind_a_notebook_in_the_library_s_ranges() -> None:
+    """All but IPython, in which its session runs. What is not behind a notebook is run elsewhere."""
+    needed = distributions(*behind(CELLS), *CELLS) - {"ipython"}
+    asked = [Requirement(line) for line in (ROOT / "book/colab.txt").read_text().splitlines()]
+    assert sorted(map(str, asked)) == sorted(str(one) for one in DECLARED if canonicalize_name(one.name) in needed)
+
+
+def test_colab_s_torch_is_the_lock_s_where_its_own_does_not_fit() -> None:
+    for requirement in DECLARED:
+        if requirement.name in ("torch", "torchaudio"):
+            (pinned,) = locked(requirement.name, "3.12.4", "linux")
+            assert str(requirement.specifier) == f"=={pinned.major}.{pinned.minor}.*"
 
 
 def test_the_core_is_six_short_files_that_know_nothing_of_the_rooms_but_fast() -> None:

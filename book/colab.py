@@ -1,6 +1,6 @@
 """Make a Colab session ready for a notebook; its first cell runs this within its kernel.
 
-pip leaves what Colab has where it is within the library's range (``colab.txt``), and torch and torchaudio have a single
+pip leaves what Colab has where it is within the library's range (``colab.txt``). torch and torchaudio have a single
 release there, the lock's. Where a module that is loaded already was replaced, the session starts anew: run the cell
 again.
 """

@@ -9,7 +9,7 @@ from torch import nn
 
 from lib import network
 from lib.network import LEAK_RANGE, boxcar, lif, lif_potential, over_time
-from lib.networks.activity import leaks
+from lib.networks.activity import dead_units, leaks
 from lib.neurons import NEURONS
 from lib.neurons.adlif import RANGES, adlif, adlif_step
 from lib.neurons.clamped import BASELINE_LEAKS, clamped, with_leaks
@@ -414,3 +414,11 @@ def test_the_share_of_leaks_at_the_ends_of_their_range_is_that_counted_by_hand(k
 
 def test_without_spiking_neurons_there_are_no_leaks_to_count():
     assert leaks(nn.Linear(3, 4), {}) == {}
+
+
+def test_units_whose_weights_are_gone_are_dead():
+    made = network.SpikingClassifier(4, 3, (6, 6))
+    state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    assert dead_units(made, state) == {"dead_units": 0}
+    state["layers.1.linear.weight"][:3] *= 1e-20
+    assert dead_units(made, state) == {"dead_units": 0.25}

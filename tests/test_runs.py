@@ -14,7 +14,7 @@ import pytest
 import torch
 from toys import assert_same_outcome
 
-from lib import datasets, metrics, posteriors, runs
+from lib import datasets, metrics, posteriors, runs, trainers
 from lib.datasets import downloads
 from lib.methods import METHODS, Derived
 from lib.methods.ensemble import MEMBERS
@@ -144,6 +144,13 @@ def test_a_run_that_cannot_be_written_is_not_finished(trained, toy_frames, root,
     assert runs.find(setup(), toy_frames, root) is None
     monkeypatch.setattr(posteriors, "predict", None)  # no epoch is trained again
     assert entries(trained().folder) == sorted(WRITTEN)
+
+
+def test_in_training_alone_numbers_below_those_of_full_precision_are_zeros(toy_frames, monkeypatch):
+    seen, tiny = [], torch.tensor([1e-39])
+    monkeypatch.setattr(trainers, "fit", lambda *given, **how: seen.append(bool(tiny * 1 == 0)))
+    runs.fit(setup(method="map"), toy_frames)
+    assert [*seen, bool(tiny * 1 == 0)] == [True, False]
 
 
 def test_a_network_starts_from_its_seed_and_leaves_torch_s_own_generator_alone(toy_frames):

@@ -1,4 +1,4 @@
-"""What goes on in a network: firing rates, what they cost in training, leaks, and the operations of an utterance."""
+"""What goes on in a network: firing rates and what they cost in training, leaks, dead units, and operations."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from lib.trainers import Objective
 # Picojoules of one operation on 32-bit floats in 45 nm CMOS (Horowitz, ISSCC 2014).
 ADDITION, MULTIPLY_ACCUMULATE = 0.9, 4.6
 UTTERANCES_TOGETHER = 256
+DEAD = 1e-6  # a norm of incoming weights, which start at 1
 
 
 def firing_rate_penalty(weight: float) -> Objective:
@@ -62,6 +63,17 @@ def leaks(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     at_bounds = (torch.cat(places) - 0.5).abs() > 0.49
     return {"leak": float(torch.cat(values).mean()), "leaks_at_bounds": float(at_bounds.double().mean())}
+
+
+def dead_units(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
+    """The share of spiking neurons whose incoming weights have decayed to nothing, by a norm below ``DEAD``.
+
+    Adam's step divides a gradient by its own size. Where the loss has none, as for a unit that nothing follows, what is
+    left is that of the decay, and its steps are as long as any.
+    """
+    spiking = [name for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)]
+    norms = [state[f"{name}.linear.weight"].norm(dim=1) for name in spiking]
+    return {"dead_units": float((torch.cat(norms) < DEAD).double().mean())} if norms else {}
 
 
 class Operations(NamedTuple):

@@ -27,7 +27,7 @@ from lib.features import Frames
 from lib.files import atomic_write, exclusive, or_damaged, writable, write_json
 from lib.methods import Derived
 from lib.network import fast
-from lib.networks.activity import firing_rate_penalty, leaks
+from lib.networks.activity import dead_units, firing_rate_penalty, leaks
 from lib.posteriors import Posterior
 from lib.runs.run import Run, network_for
 from lib.settings import folder_named
@@ -78,11 +78,16 @@ def load_frames(
 def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
     """The posterior of a setup whose method trains, and the history; ``how`` is as the method's ``train`` takes it."""
     penalty = setup.training.firing_rate_penalty
-    return setup.method.train(
-        network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
-        epochs=setup.training.epochs, seed=setup.seed, copies=setup.copies,
-        objective=firing_rate_penalty(penalty) if penalty else likelihood, **how,
-    )  # fmt: skip
+    # Weights of units that no longer learn decay below 1e-38, where a CPU is slow: they are taken for zeros.
+    torch.set_flush_denormal(True)
+    try:
+        return setup.method.train(
+            network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
+            epochs=setup.training.epochs, seed=setup.seed, copies=setup.copies,
+            objective=firing_rate_penalty(penalty) if penalty else likelihood, **how,
+        )  # fmt: skip
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: str | None = None) -> Run:
@@ -197,7 +202,8 @@ def _finish(folder: Path, setup: Setup, frames: Frames, posterior: Posterior, re
     posteriors.save(posterior, folder / "posterior.pt")
     if frames.heard:
         write_json(folder / HEARD, frames.heard | {"class_names": list(frames.class_names)})
-    record |= leaks(network_for(setup, frames, "cpu"), posterior.mean)
+    network = network_for(setup, frames, "cpu")
+    record |= leaks(network, posterior.mean) | dead_units(network, posterior.mean)
     record = {"settings": setup.record(), "data": frames.fingerprint} | record | provenance.here()
     write_json(folder / "run.json", record)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from toys import assert_same_outcome
 
-from lib import datasets, metrics, posteriors, runs, trainers
+from lib import datasets, metrics, posteriors, runs
 from lib.datasets import downloads
 from lib.methods import METHODS, Derived
 from lib.methods.ensemble import MEMBERS
@@ -148,7 +148,7 @@ def test_a_run_that_cannot_be_written_is_not_finished(trained, toy_frames, root,
 
 def test_in_training_alone_numbers_below_those_of_full_precision_are_zeros(toy_frames, monkeypatch):
     seen, tiny = [], torch.tensor([1e-39])
-    monkeypatch.setattr(trainers, "fit", lambda *given, **how: seen.append(bool(tiny * 1 == 0)))
+    monkeypatch.setattr(METHODS["map"], "train", lambda *given, **how: seen.append(bool(tiny * 1 == 0)))
     runs.fit(setup(method="map"), toy_frames)
     assert [*seen, bool(tiny * 1 == 0)] == [True, False]
 

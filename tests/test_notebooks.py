@@ -16,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from toy_study import make_tones
 
 from lib import datasets, figures, pages
+from lib.benchmark import hosting
 from lib.book import SEQUENCE, main, plan, read_defaults, read_settings
 from lib.parameters import NOTEBOOKS, check
 from lib.setup import setup_of
@@ -101,6 +102,16 @@ def test_the_whole_sequence_runs_at_a_toy_size(tmp_path: Path, tones: Path, monk
     assert list(table.columns) == TABLE1
     assert table[["dataset", "method", "seed"]].to_numpy().tolist() == [["fsdd", "ivon", 1], ["fsdd", "map", 1]]
     assert len(posteriors(results)) == 2
+
+
+def test_the_notebooks_hold_in_a_binder_s_memory(tmp_path: Path) -> None:
+    """At their own sizes, on the embedded speech, but for the number of epochs."""
+    asked = {"epochs": "2"}
+    several = asked | {"method": "[map, ivon]", "seed": "[1]", "dataset": "[synthetic-hd]"}
+    for stem, parameters in {"01_data": {}, "02_training": asked, "03_evaluation": several, "04_slices": asked}.items():
+        assert hosting.run(BOOK / f"{stem}.ipynb", tmp_path, parameters)["memory_gb"] < hosting.BINDER_GB, stem
+    with pytest.raises(RuntimeError, match=r"01_data\.ipynb: .*unknown"):
+        hosting.run(BOOK / "01_data.ipynb", tmp_path, {"speed": "2"})
 
 
 def test_a_run_of_the_second_notebook_is_found_again_by_the_third_and_no_other_is(tmp_path: Path, tones: Path) -> None:

@@ -5,36 +5,32 @@ release there, the lock's. Where a module that is loaded already was replaced, t
 again.
 """
 
+import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from IPython import get_ipython
 
+WANTED = Path(__file__).with_name("colab.txt")
+
 
 def replaced():
-    """The loaded modules that are of another version than what is installed."""
-    found = []
-    for name, module in [*sys.modules.items()]:
-        loaded = getattr(module, "__version__", None)
-        try:
-            if (
-                "." not in name
-                and isinstance(loaded, str)
-                and loaded != version(name)
-            ):
-                found.append(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """The wanted modules that are loaded, and of another version than what is installed."""
+    names = [
+        re.match(r"[\w-]+", line)[0]
+        for line in WANTED.read_text().splitlines()
+    ]
+    return [
+        name
+        for name in names
+        if name in sys.modules
+        and sys.modules[name].__version__ != version(name)
+    ]
 
 
 def main():
-    before = (
-        replaced()
-    )  # versions that were at odds from the start say nothing
-    wanted = Path(__file__).with_name("colab.txt")
     subprocess.run(
         [
             sys.executable,
@@ -43,13 +39,13 @@ def main():
             "install",
             "--quiet",
             "--requirement",
-            wanted,
+            WANTED,
         ],
         check=True,
     )
-    if new := [name for name in replaced() if name not in before]:
+    if names := replaced():
         print(
-            f"{', '.join(sorted(new))}: replaced. The session starts anew; run this cell again then."
+            f"{', '.join(names)}: replaced. The session starts anew; run this cell again then."
         )
         get_ipython().kernel.do_shutdown(restart=True)
 

@@ -1,6 +1,7 @@
 """The declarations agree: what is imported, declared, locked and built, on a visitor's machine and on Binder."""
 
 import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -10,8 +11,10 @@ import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
+import numpy
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
@@ -120,6 +123,23 @@ def test_colab_s_torch_is_the_lock_s_where_its_own_does_not_fit() -> None:
         if requirement.name in ("torch", "torchaudio"):
             (pinned,) = locked(requirement.name, "3.12.4", "linux")
             assert str(requirement.specifier) == f"=={pinned}"
+
+
+def test_colab_starts_anew_where_a_module_that_is_loaded_was_replaced(monkeypatch, capsys) -> None:
+    spec = importlib.util.spec_from_file_location("colab", ROOT / "book/colab.py")
+    colab = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(colab)
+    restarted, kernel = [], SimpleNamespace(do_shutdown=lambda restart: restarted.append(restart))
+    monkeypatch.setattr(colab, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setattr(colab.subprocess, "run", lambda *command, **how: None)
+    colab.main()
+    assert restarted == []
+    monkeypatch.setattr(
+        colab.subprocess, "run", lambda *command, **how: monkeypatch.setattr(numpy, "__version__", "0.1")
+    )
+    colab.main()
+    assert restarted == [True]
+    assert capsys.readouterr().out.startswith("numpy: replaced.")
 
 
 def test_the_core_is_six_short_files_that_know_nothing_of_the_rooms_but_fast() -> None:

@@ -18,16 +18,19 @@ WANTED = Path(__file__).with_name("colab.txt")
 
 def replaced():
     """The wanted modules that are loaded, and of another version than what is installed."""
-    names = [
+    found = []
+    for name in (
         re.match(r"[\w-]+", line)[0]
         for line in WANTED.read_text().splitlines()
-    ]
-    return [
-        name
-        for name in names
-        if name in sys.modules
-        and sys.modules[name].__version__ != version(name)
-    ]
+    ):
+        loaded = getattr(sys.modules.get(name), "__version__", None)
+        # PyTorch's own says for which accelerator it was built.
+        if (
+            loaded
+            and loaded.partition("+")[0] != version(name).partition("+")[0]
+        ):
+            found.append(name)
+    return found
 
 
 def main():

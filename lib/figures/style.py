@@ -36,6 +36,8 @@ DASHED = {"linestyle": "--", "linewidth": 1, "color": NEUTRAL}
 
 WIDTH = 7.2  # inches; at 100 pixels an inch, the 720 pixels of the book's column
 TOO_FINE = re.compile(r"(\b[1-9]\d*\.\d\d)\d+")  # places on the picture, in points, beyond the second decimal
+FONTS = ["DejaVu Sans", "Verdana"]  # nearly the same widths
+INDENTED = re.compile(r" *\n *")
 DPI = 200  # two of a picture's pixels to one of the column
 
 styled = plt.rc_context(
@@ -67,10 +69,10 @@ class Picture(Figure):
     def written(self) -> dict[str, str]:
         """The picture under its kind, the same for the same drawing: without time, and with names that are fixed."""
         vector, dots = BytesIO(), BytesIO()
-        with plt.rc_context({"svg.hashsalt": "companion", "svg.fonttype": "none"}):
+        with plt.rc_context({"svg.hashsalt": "companion", "svg.fonttype": "none", "font.sans-serif": FONTS}):
             self.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         self.savefig(dots, format="png", metadata={"Software": None})
-        text = TOO_FINE.sub(r"\1", vector.getvalue().decode())
+        text = INDENTED.sub("\n", TOO_FINE.sub(r"\1", vector.getvalue().decode()))
         if len(text) < len(dots.getvalue()):
             return {"image/svg+xml": text}
         return {"image/png": b64encode(dots.getvalue()).decode()}

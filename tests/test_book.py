@@ -231,6 +231,13 @@ def test_theta_is_the_weights_and_never_the_threshold(pages: dict[Path, Beautifu
         )
 
 
+def test_a_page_weighs_little_of_its_own(pages: dict[Path, BeautifulSoup]) -> None:
+    """The page and its pictures, without the theme's files and MathJax."""
+    for path, page in pages.items():
+        pictures = {one["src"] for one in page.select("article img[src]") if not one["src"].startswith("data:")}
+        assert path.stat().st_size + sum((path.parent / one).stat().st_size for one in pictures) <= 600_000, path.name
+
+
 def test_the_colab_cell_is_hidden_and_its_button_shown(pages: dict[Path, BeautifulSoup]) -> None:
     for path, chapter in chapters(pages):
         assert "google.colab" not in chapter.get_text(), path.name

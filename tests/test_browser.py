@@ -155,7 +155,7 @@ def test_the_first_page_fits_two_screens(built_book: Path, page: Page) -> None:
     show(page, built_book, "intro", DESK)
     doors = page.locator(".claims").last
     assert doors.bounding_box()["y"] + doors.bounding_box()["height"] <= 2 * 900
-    assert len(page.locator("article").first.inner_text().split()) <= 400
+    assert len(page.locator("article").first.inner_text().split()) <= 350
     assert page.locator("article figure img").count() == 1
 
 

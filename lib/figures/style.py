@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
+from PIL import Image
 
 from lib.methods import METHODS
 
@@ -72,6 +73,8 @@ class Picture(Figure):
         with plt.rc_context({"svg.hashsalt": "companion", "svg.fonttype": "none", "font.sans-serif": FONTS}):
             self.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         self.savefig(dots, format="png", metadata={"Software": None})
+        drawn, dots = Image.open(dots).convert("RGB"), BytesIO()
+        drawn.quantize(256, dither=Image.Dither.NONE).save(dots, "png", optimize=True, dpi=(DPI, DPI))
         text = INDENTED.sub("\n", TOO_FINE.sub(r"\1", vector.getvalue().decode()))
         if len(text) < len(dots.getvalue()):
             return {"image/svg+xml": text}

@@ -1,4 +1,4 @@
-"""What a hosted machine has to give: the seconds and the memory of each notebook at its defaults, from nothing.
+"""What a hosted machine has to give: the seconds and the memory of each notebook at its defaults, no run stored.
 
 python -m lib.benchmark.hosting    # writes data/results/hosting.csv anew, in some minutes
 """

@@ -26,9 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTH = 657  # pixels between the margins of an A4 sheet, in book/_static/print.css
 FOOT = '<div style="font-size: 8px; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
-# What is still too wide is made smaller, and pictures are fetched that a reader would have to scroll to.
-FITTED = """() => {
-  for (const one of document.querySelectorAll('img')) one.loading = 'eager';
+# What is still too wide is made smaller, once the formulas and the pictures that one would scroll to are there.
+FITTED = """async () => {
+  await window.MathJax?.startup?.promise;
+  for (const one of document.images) one.loading = 'eager';
+  await Promise.all([...document.images].filter(one => !one.complete).map(
+    one => new Promise(done => { one.onload = one.onerror = done; })));
   for (const one of document.querySelectorAll('table, pre, mjx-container, .sd-container-fluid')) {
     const width = one.parentElement.clientWidth;
     if (width && one.scrollWidth > width) one.style.zoom = width / one.scrollWidth;
@@ -110,8 +113,8 @@ def printed(page: Path, file: Path) -> None:
 def fit(sheet: Any, page: Path) -> None:
     """Open the page as paper shows it, with its formulas, and make smaller what is wider than the sheet."""
     sheet.emulate_media(media="print")
-    sheet.goto(page.as_uri(), wait_until="networkidle", timeout=300_000)
-    sheet.evaluate("() => window.MathJax?.startup?.promise")
+    # A busy machine can leave the network idle before the page is read to its end: only "load" says that it was.
+    sheet.goto(page.as_uri(), wait_until="load", timeout=300_000)
     sheet.evaluate(FITTED)
 
 

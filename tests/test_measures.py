@@ -319,6 +319,20 @@ def test_progress_says_how_the_validation_loss_ended(measured):
     assert np.isnan(measured("progress", "map", chosen={"epochs": 1})["slope"][0])
 
 
+def test_the_validation_part_is_measured_as_the_test_part_is(measured):
+    (found,) = measured("on_validation", "ivon", samples=3).to_dict("records")
+    validation = measured.frames.part("validation")
+    predicted = runs.predicted(measured.run("ivon"), measured.frames, validation.features, 3)
+    assert found["validation_nll"] == metrics.negative_log_likelihood(predicted, validation.labels)
+    assert found["validation_mutual_information"] > 0
+
+
+def test_the_history_is_that_of_training_epoch_by_epoch(measured):
+    found, run = measured("history", "ivon"), measured.run("ivon")
+    assert list(found.index) == [1, 2]
+    assert list(found["validation_loss"]) == list(run.history["validation_loss"])
+
+
 @pytest.mark.parametrize("method", ["map", "ivon", "ensemble", "sbnn"])
 def test_ideal_hardware_changes_nothing_and_bad_hardware_does(measured, method):
     how = {"mismatch": [0.0, 0.5], "bits": [2, 16], "lost": [0.0, 0.9], "samples": 3, "devices": 2}

@@ -212,6 +212,26 @@ def test_matrices_decay_and_gains_leaks_and_biases_do_not(method):
             assert torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.parametrize("method", ["map", "ivon"])
+def test_leaks_learn_at_a_rate_of_their_own(method):
+    begun = network_state(network_of())
+
+    def moved(leak_rate):
+        network = network_of(dropout=0.0)
+        settings = {"epochs": 1, "batch_size": 26, "freeze_norm_after": None}  # a single step
+        own = {"learning_rate": 1.0, "ess_factor": 1e9, "hess_init": 1.0, "beta2": 1.0}  # next to no noise
+        given = settings | (own if method == "ivon" else {})
+        posterior, _ = train(method, network, leak_rate=leak_rate, **given)
+        return {name: posterior.mean[name] - begun[name] for name, _ in network.named_parameters()}
+
+    plain, faster, still = moved(1.0), moved(8.0), moved(0.0)
+    for name, move in plain.items():
+        expected = 8 * move if name.endswith("leak") else move
+        torch.testing.assert_close(faster[name], expected, rtol=1e-3, atol=1e-6)
+        assert still[name].any() != name.endswith("leak")
+        assert move.any()
+
+
 @pytest.mark.parametrize("part", ["readout.bias", "readout.weight"])
 @pytest.mark.parametrize("method", ["map", "ivon"])
 def test_vectors_or_matrices_can_learn_alone(method, part):

@@ -12,6 +12,7 @@ from lib.methods.base import (
     decay_vectors,
     defaults_of,
     dropout,
+    leak_rate,
     learning_rate,
     patience,
     weight_decay,
@@ -33,6 +34,7 @@ class Adam(Method, name="map", label="Adam (MAP)", colour="#0072B2", marker="o")
     dropout: float = dropout()
     patience: int = patience(DEFAULTS["patience"])
     decay_vectors: bool = decay_vectors()
+    leak_rate: float = leak_rate()
     freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), before=None)
 
     def train(

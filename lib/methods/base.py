@@ -43,6 +43,11 @@ def decay_vectors() -> Any:
     return setting(False, BOOLEAN, before=True)
 
 
+def leak_rate() -> Any:
+    """The learning rate of the neurons' leaks, over that of all else; with 0 they stay where they began."""
+    return setting(1.0, real(0, 1_000), before=1.0)
+
+
 def dropout(default: float = defaults_of(SpikingClassifier)["dropout"]) -> Any:
     return setting(default, real(0, 0.99), search=[0.0, 0.1, 0.2, 0.3])
 

@@ -19,10 +19,12 @@ from lib.methods.base import (
     decay_vectors,
     defaults_of,
     dropout,
+    leak_rate,
     learning_rate,
     patience,
     weight_decay,
 )
+from lib.methods.swag import with_own_statistics
 from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
@@ -44,6 +46,7 @@ class IVON(Method, name="ivon", label="IVON", colour="#D55E00", marker="s"):
     beta2: float = setting(DEFAULTS["beta2"], real(0, 1), search=[0.99, 0.999, 0.9995, 0.9999, 0.99999])
     draws: int = setting(DEFAULTS["draws"], whole(1, 1_000), before=1)
     decay_vectors: bool = decay_vectors()
+    leak_rate: float = leak_rate()
     freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
 
     def train(
@@ -101,3 +104,15 @@ class IVONPermuted(
         shuffled = sizes[torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed))]
         pieces = zip(base.std.items(), shuffled.split([std.numel() for std in base.std.values()]), strict=True)
         return MeanFieldGaussian(base.mean, {name: piece.view(std.shape) for (name, std), piece in pieces})
+
+
+@dataclass(frozen=True)
+class IVONReestimated(
+    Derived, name="ivon-reestimated", label="IVON, statistics anew", colour="#FFB713", marker="4", made_of=(IVON,)
+):
+    """IVON's posterior with the batch-norm statistics that its mean has on the training data, in one pass over them."""
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
+        (base,) = bases
+        own = with_own_statistics(network, base.mean, training, self.base("ivon").batch_size)
+        return MeanFieldGaussian(own, base.std)

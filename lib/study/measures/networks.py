@@ -35,6 +35,11 @@ def progress(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
     return pd.DataFrame([found | {"rate_left": rates.iloc[-1] / rates.iloc[0], "slope": slope}])
 
 
+def history(run: Run, frames: Frames, place: Place) -> pd.DataFrame:
+    """The losses of each epoch: that of training while the weights moved, and the validation NLL at the epoch's end."""
+    return run.history.set_index("epoch")[["train_loss", "validation_loss"]]
+
+
 def activity(run: Run, frames: Frames, place: Place) -> dict[str, pd.DataFrame]:
     """Parameters, and of an utterance spikes, firing rate, operations and energy, at the posterior's mean.
 

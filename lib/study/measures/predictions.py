@@ -28,6 +28,13 @@ def utterances(run: Run, frames: Frames, place: Place, *, samples: int, bins: in
     return scores.map(lambda value: float(f"{value:.4g}")).astype({"correct": int}).rename_axis("utterance")
 
 
+def on_validation(run: Run, frames: Frames, place: Place, *, samples: int) -> pd.DataFrame:
+    """The measures of the validation part, where settings are chosen: ``validation_nll`` and its like."""
+    part = frames.part("validation")
+    found = metrics.summary(runs.predicted(run, frames, part.features, samples), part.labels)
+    return pd.DataFrame([found]).add_prefix("validation_")
+
+
 def snr_sweep(run: Run, frames: Frames, place: Place, *, snr: list[float], samples: int) -> pd.DataFrame:
     """Accuracy (percent), NLL, ECE and Brier score where noise is in the test part, at each ratio in dB."""
     rows = []

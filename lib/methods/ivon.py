@@ -108,7 +108,7 @@ class IVONPermuted(
 
 @dataclass(frozen=True)
 class IVONReestimated(
-    Derived, name="ivon-reestimated", label="IVON, statistics anew", colour="#FFB713", marker="4", made_of=(IVON,)
+    Derived, name="ivon-reestimated", label="IVON, statistics anew", colour=IVON.colour, marker="4", made_of=(IVON,)
 ):
     """IVON's posterior with the batch-norm statistics that its mean has on the training data, in one pass over them."""
 

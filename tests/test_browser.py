@@ -168,11 +168,11 @@ def test_code_fits_its_column(built_book: Path, page: Page) -> None:
 
 
 def test_a_table_can_be_taken_along(built_book: Path, page: Page) -> None:
-    show(page, built_book, "posterior", DESK)
-    link = page.locator("#tab-posterior-spread a[download]")
+    show(page, built_book, "spread", DESK)
+    link = page.locator("#tab-spread-learnt a[download]")
     with page.expect_download() as download:
         link.click()
-    assert download.value.suggested_filename == "tab-posterior-spread.csv"
+    assert download.value.suggested_filename == "tab-spread-learnt.csv"
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith(",")
 
 

@@ -39,18 +39,34 @@ def likelihood(network: nn.Module, features: Tensor, labels: Tensor) -> tuple[Fl
     return cross_entropy(logits, metrics.class_indices(logits, labels)), logits
 
 
-def train_map(
-    network: nn.Module, training: Examples, validation: Examples, *,
-    learning_rate: float = 0.0047, weight_decay: float = 1e-5, batch_size: int = 16, patience: int = 2,
-    decay_vectors: bool = False, leak_rate: float = 1.0, freeze_norm_after: int | None = None,
-    objective: Objective = likelihood, **loop: Any,
-) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
-    """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part.
+def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those for an optimiser: they require a gradient. Raises ``ValueError`` for none, and for half precision."""
+    serve_the_nameless()
+    if not (found := [parameter for parameter in parameters if parameter.requires_grad]):
+        raise ValueError("no parameter of the network requires a gradient: there is nothing to train")
+    if any(parameter.dtype is torch.float16 for parameter in found):  # Adam's least denominator is 0 in it
+        raise ValueError("float16 is too coarse to train in: train network.float(), or network.bfloat16()")
+    return found
 
-    Leaks learn at ``leak_rate`` times the ``learning_rate``.
+
+def decaying(network: nn.Module, weight_decay: float, vectors: bool = False) -> list[dict[str, Any]]:
+    """Groups for an optimiser: matrices, which decay, and vectors, which only do so if asked, where there are any.
+
+    Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler.
     """
-    groups = decaying(network, weight_decay, decay_vectors, learning_rate, leak_rate)
-    optimizer = torch.optim.Adam(groups, lr=learning_rate, fused=True)
+    found = learned(network.parameters())
+    still = [one for one in found if one.ndim < 2 and not vectors]
+    parts = (weight_decay, [one for one in found if one.ndim > 1 or vectors]), (0.0, still)
+    return [{"params": part, "weight_decay": decay} for decay, part in parts if part]
+
+
+def train_map(
+    network: nn.Module, training: Examples, validation: Examples, *, objective: Objective = likelihood,
+    learning_rate: float = 0.0047, weight_decay: float = 1e-5, batch_size: int = 16, patience: int = 2,
+    decay_vectors: bool = False, freeze_norm_after: int | None = None, groups: Callable = decaying, **loop: Any,
+) -> tuple[PointMass, pd.DataFrame]:  # fmt: skip
+    """The maximum a posteriori estimate, by Adam, and the history; ``weight_decay`` is a Gaussian prior's part."""
+    optimizer = torch.optim.Adam(groups(network, weight_decay, decay_vectors), lr=learning_rate, fused=True)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -65,12 +81,11 @@ def train_map(
 
 
 def train_ivon(
-    network: nn.Module, training: Examples, validation: Examples, *,
+    network: nn.Module, training: Examples, validation: Examples, *, objective: Objective = likelihood,
     learning_rate: float = 0.39, weight_decay: float = 1e-3,
     ess_factor: float = 6.5, hess_init: float = 0.42, beta2: float = 0.9999, draws: int = 1,
     batch_size: int = 32, patience: int = 4,
-    decay_vectors: bool = False, leak_rate: float = 1.0, freeze_norm_after: int | None = 10,
-    objective: Objective = likelihood, **loop: Any,
+    decay_vectors: bool = False, freeze_norm_after: int | None = 10, groups: Callable = decaying, **loop: Any,
 ) -> tuple[MeanFieldGaussian, pd.DataFrame]:  # fmt: skip
     """A mean-field Gaussian of high evidence lower bound (equation 7), and the history, by IVON (Shen et al. 2024).
 
@@ -78,9 +93,8 @@ def train_ivon(
     the prior (equation 10). The effective sample size is ``ess_factor`` times the training utterances. With ``beta2``
     1 the curvature stays ``hess_init``. Raises ``ValueError`` where the loss does not depend on a parameter.
     """
-    ess = ess_factor * len(training.labels)
-    groups = decaying(network, weight_decay, decay_vectors, learning_rate, leak_rate)
-    optimizer = IVON(groups, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
+    ess, parts = ess_factor * len(training.labels), groups(network, weight_decay, decay_vectors)
+    optimizer = IVON(parts, lr=learning_rate, ess=ess, hess_init=hess_init, beta2=beta2)
 
     def step(features: Tensor, labels: Tensor) -> Tensor:
         for _ in range(draws):  # whose gradients the optimiser averages
@@ -102,35 +116,6 @@ def train_ivon(
     )  # fmt: skip
     loop |= {"batch_size": batch_size, "patience": patience, "freeze_norm_after": freeze_norm_after}
     return fit(method, network, training, validation, **loop)
-
-
-def learned(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Those for an optimiser: they require a gradient. Raises ``ValueError`` for none, and for half precision."""
-    serve_the_nameless()
-    if not (found := [parameter for parameter in parameters if parameter.requires_grad]):
-        raise ValueError("no parameter of the network requires a gradient: there is nothing to train")
-    if any(parameter.dtype is torch.float16 for parameter in found):  # Adam's least denominator is 0 in it
-        raise ValueError("float16 is too coarse to train in: train network.float(), or network.bfloat16()")
-    return found
-
-
-def decaying(
-    network: nn.Module, weight_decay: float, vectors: bool = False, learning_rate: float = 0.0, leak_rate: float = 1.0
-) -> list[dict[str, Any]]:
-    """Groups for an optimiser: matrices, which decay, and vectors, which only do so if asked, where there are any.
-
-    Towards 0 a gain would silence its unit, a leak be no likelier, and a bias be no simpler. Unless ``leak_rate`` is 1
-    the neurons' leaks are a group of their own, whose learning rate is that many times ``learning_rate``.
-    """
-    found = learned(network.parameters())
-    apart = [one for name, one in network.named_parameters() if name.endswith("leak") and one.requires_grad]
-    apart = [] if leak_rate == 1 else apart
-    rest = [one for one in found if all(one is not leak for leak in apart)]
-    still = [one for one in rest if one.ndim < 2 and not vectors]
-    parts = (weight_decay, [one for one in rest if one.ndim > 1 or vectors]), (0.0, still)
-    groups = [{"params": part, "weight_decay": decay} for decay, part in parts if part]
-    own = {"weight_decay": weight_decay if vectors else 0.0, "lr": leak_rate * learning_rate}
-    return [*groups, *([{"params": apart} | own] if apart else [])]
 
 
 @contextmanager

@@ -27,7 +27,7 @@ FAMILIES = {
     "temperature": PointMass, "dropout": NoisyNetwork, "ensemble": Mixture, "laplace": LowRankGaussian,
     "ivon-mean": PointMass, "noise-ivon": MeanFieldGaussian, "noise-isotropic": MeanFieldGaussian,
     "ivon-permuted": MeanFieldGaussian, "ivon-temperature": MeanFieldGaussian, "scaled-ivon": MeanFieldGaussian,
-    "scaled-isotropic": MeanFieldGaussian, "scaled-filters": MeanFieldGaussian,
+    "scaled-isotropic": MeanFieldGaussian, "scaled-filters": MeanFieldGaussian, "ivon-reestimated": MeanFieldGaussian,
 }  # fmt: skip
 TOY = {"dataset": "fsdd", "method": "map", "seed": 5, "num_frames": 20, "hidden_sizes": [6], "epochs": 2}
 WRITTEN = ["history.csv", "posterior.pt", "run.json"]  # in this order

@@ -48,6 +48,22 @@ def leak_rate() -> Any:
     return setting(1.0, real(0, 1_000), before=1.0)
 
 
+def leaks_apart(learning_rate: float, leak_rate: float) -> Callable:
+    """``lib.trainers.decaying`` with the neurons' leaks in a group of their own, unless their rate is that of all."""
+
+    def groups(network: nn.Module, weight_decay: float, vectors: bool = False) -> list[dict[str, Any]]:
+        found = trainers.decaying(network, weight_decay, vectors)
+        leaks = [one for name, one in network.named_parameters() if name.endswith("leak") and one.requires_grad]
+        if leak_rate == 1 or not leaks:
+            return found
+        for group in found:
+            group["params"] = [one for one in group["params"] if all(one is not leak for leak in leaks)]
+        own = {"params": leaks, "weight_decay": weight_decay if vectors else 0.0, "lr": leak_rate * learning_rate}
+        return [*(group for group in found if group["params"]), own]
+
+    return groups
+
+
 def dropout(default: float = defaults_of(SpikingClassifier)["dropout"]) -> Any:
     return setting(default, real(0, 0.99), search=[0.0, 0.1, 0.2, 0.3])
 
@@ -115,8 +131,11 @@ class Method(Settings):
         raise NotImplementedError
 
     def trainer_settings(self) -> dict[str, Any]:
-        """The settings without dropout, which is the network's."""
-        return {name: value for name, value in self.as_dict().items() if name != "dropout"}
+        """The settings without dropout, which is the network's, and with the rate of the leaks as groups."""
+        found = {name: value for name, value in self.as_dict().items() if name != "dropout"}
+        if "leak_rate" in found:
+            found["groups"] = leaks_apart(self.learning_rate, found.pop("leak_rate"))
+        return found
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,14 @@ def leak_rate() -> Any:
 
 
 def leaks_apart(learning_rate: float, leak_rate: float) -> Callable:
-    """``lib.trainers.decaying`` with the neurons' leaks in a group of their own, unless their rate is that of all."""
+    """``lib.trainers.decaying``, and where the leaks' rate is not that of all, with a group of their own for them."""
+    if leak_rate == 1:
+        return trainers.decaying
 
     def groups(network: nn.Module, weight_decay: float, vectors: bool = False) -> list[dict[str, Any]]:
         found = trainers.decaying(network, weight_decay, vectors)
         leaks = [one for name, one in network.named_parameters() if name.endswith("leak") and one.requires_grad]
-        if leak_rate == 1 or not leaks:
+        if not leaks:
             return found
         for group in found:
             group["params"] = [one for one in group["params"] if all(one is not leak for leak in leaks)]

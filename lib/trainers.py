@@ -1,7 +1,7 @@
 """Training (the paper's section 5): ``train_map`` finds the deterministic network, ``train_ivon`` the Bayesian one.
 
-Both return a posterior over the network's weights and the history of training; ``fit`` is the loop that they share, and
-``loop`` what it takes beside. Parameters that require no gradient stand still, and are certain.
+Both return a posterior over the network's weights and the history of training. ``groups`` makes the optimiser's groups,
+``fit`` is the loop that they share, ``loop`` what it takes beside. What needs no gradient stands still, and is certain.
 """
 
 import math

@@ -337,7 +337,7 @@ RUNS = [
     ("a table with a row of no record", lines("runs/table1.csv", lambda of: [*of, "hd,map,9" + ",1" * 6]), tabulate(),
      r"table1.csv .*of its row \('hd', 'map', 9\) there is no record in runs.json.*; move it away"),
     ("neurons for a network without spikes", nothing, train(network="gru", neuron="rlif"),
-     "gru has no spiking neurons: leave neuron and leak_range out, or make the network 'spiking'"),
+     "gru has no spiking neurons: leave neuron, leak_range and leak_start out, or make the network 'spiking'"),
 ]  # fmt: skip
 
 ELSEWHERE = "cannot be written to; give another folder"

@@ -184,10 +184,22 @@ def test_the_settings_give_the_neurons_their_leaks(neuron, chosen, leaks):
     assert high - 0.05 * (high - low) < network.layers[0].leak.max() < high
 
 
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("chosen", [{}, {"leaks": "clamp"}, {"leak_range": [0.5, 1.0]}])
+def test_leaks_begin_where_the_settings_say(neuron, chosen):
+    everywhere = made(3, 4, (300, 5), neuron=neuron, **chosen).layers[0]
+    layer = made(3, 4, (300, 5), neuron=neuron, leak_start=[0.85, 0.9], **chosen).layers[0]
+    assert layer.ranges["leak"] == everywhere.ranges["leak"]
+    assert 0.85 < layer.leak.min() < 0.852 < 0.898 < layer.leak.max() < 0.9
+    assert torch.quantile(layer.leak, 0.5).item() == pytest.approx(0.875, abs=0.005)
+    layer.leak.sum().backward()
+    assert (layer.raw_leak.grad != 0).all()
+
+
 def test_runs_of_before_there_was_a_choice_are_of_the_baseline_s_clamp():
     for network in ("spiking", "mlp"):
         older = NetworkSettings(network=network).as_dict()
-        del older["leaks"], older["leak_range"]
+        del older["leaks"], older["leak_range"], older["leak_start"]
         stored = NetworkSettings(**NetworkSettings.before() | older)
         assert (stored.leaks, stored.leak_range) == ("clamp", None)
         assert stored.identity() == older
@@ -221,7 +233,12 @@ def test_sizes_below_one_and_a_dropout_that_is_no_probability_are_refused(given,
             )
             for given in ([0.9, 0.3], [0.5, 0.5], [0.9], [0.1, 0.2, 0.3], [-0.1, 0.5], [0.5, 1.1])
         ),
-        ({"network": "mlp", "leak_range": [0.3, 0.9]}, "mlp has no spiking neurons: leave neuron and leak_range out"),
+        *(
+            ({"network": "mlp", name: [0.3, 0.9]}, "mlp has no spiking neurons: leave neuron, leak_range and leak_st")
+            for name in ("leak_range", "leak_start")
+        ),
+        ({"leak_start": [0.2, 0.9]}, r"leak_start = \[0.2, 0.9\] must lie in the leaks' range, 0.3 to 0.99"),
+        ({"leaks": "clamp", "leak_start": [0.9, 0.99]}, "leak_start = .* the leaks' range, 0.818731 to 0.960789"),
     ],
 )
 def test_what_there_is_not_is_refused_with_what_there_is(chosen, sentence):

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lib.network import MOMENTUM, SpikingClassifier
+from lib.network import MOMENTUM, SpikingClassifier, SpikingLayer
 from lib.networks.baselines import GRU, MLP, RNN, LiGRU
 from lib.networks.readouts import NonSpikingSoftmaxReadout, SoftmaxReadout
 from lib.neurons import NEURONS
-from lib.neurons.clamped import clamped, with_leaks
+from lib.neurons.clamped import Clamped, clamped, with_leaks
 from lib.settings import BOOLEAN, Range, Settings, choice, optional, real, setting, several, whole
 
 # From the name of a network to its hidden layers, which the settings may tell apart further.
@@ -40,6 +40,7 @@ class NetworkSettings(Settings):
 
     ``neuron`` is the spiking network's. ``leaks`` says what holds its neurons' parameters to their ranges: a "sigmoid",
     or the baseline's "clamp", which has the baseline's range of leaks too; ``leak_range`` puts another in its place.
+    ``leak_start`` says between what the leaks begin, evenly spread: None is all of their range.
     ``readout`` is "rate", the paper's linear map of normalised means over time, or "softmax", the baseline's; ``norm``,
     of the readout too, is that of ``normaliser``; ``bias`` gives one to the linear maps that otherwise have none.
     ``bidirectional`` layers hear each sequence backwards too, with the same weights; each unit then has two outputs.
@@ -50,6 +51,7 @@ class NetworkSettings(Settings):
     neuron: str = setting("lif", choice(*NEURONS))
     leaks: str = setting("sigmoid", choice("sigmoid", "clamp"), before="clamp")
     leak_range: Sequence[float] | None = setting(None, optional(INTERVAL), before=None)
+    leak_start: Sequence[float] | None = setting(None, optional(INTERVAL), before=None)
     readout: str = setting("rate", choice("rate", "softmax"))
     norm: str = setting("batch", choice(*NORMS))
     bias: bool = setting(False, BOOLEAN)
@@ -59,25 +61,37 @@ class NetworkSettings(Settings):
         super().__post_init__()
         if self.network == "mlp" and self.bidirectional:
             raise ValueError("an MLP has no direction of time: leave bidirectional at False, or choose another network")
-        if self.network != "spiking" and (self.neuron != "lif" or self.leak_range is not None):
-            own = "neuron and leak_range"
+        if self.network != "spiking" and (self.neuron != "lif" or self.leak_range or self.leak_start):
+            own = "neuron, leak_range and leak_start"
             raise ValueError(f"{self.network} has no spiking neurons: leave {own} out, or make the network 'spiking'")
+        if self.leak_start:
+            low, high = neurons_of(self).ranges["leak"]
+            if not low <= self.leak_start[0] < self.leak_start[1] <= high:
+                raise ValueError(f"leak_start = {self.leak_start} must lie in the leaks' range, {low:g} to {high:g}")
+
+
+def neurons_of(shape: NetworkSettings) -> type[nn.Module]:
+    """The kind of hidden layer that some settings name, its leaks in their range."""
+    kind = NETWORKS[shape.network](shape)
+    if shape.network == "spiking":
+        kind = clamped(kind) if shape.leaks == "clamp" else kind
+        kind = with_leaks(kind, *shape.leak_range) if shape.leak_range else kind
+    return kind
 
 
 def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: float = 0.1) -> SpikingClassifier:
     """The network of some settings, its weights drawn from PyTorch's own generator."""
-    kind, classifier = NETWORKS[shape.network](shape), SpikingClassifier
+    kind, classifier = neurons_of(shape), SpikingClassifier
     if shape.readout == "softmax":
         classifier = SoftmaxReadout if kind.fires else NonSpikingSoftmaxReadout
-    if shape.network == "spiking":
-        kind = clamped(kind) if shape.leaks == "clamp" else kind
-        kind = with_leaks(kind, *shape.leak_range) if shape.leak_range else kind
     if shape.bias:
         kind = biased(kind)
         classifier = classifier if classifier is SpikingClassifier else biased(classifier)
 
     def layer(num_inputs: int, num_units: int, dropout: float) -> nn.Module:
         made = kind(num_inputs, num_units, dropout)
+        if shape.leak_start:
+            made.raw_leak = leaks_between(made, *shape.leak_start)
         maps = made.linear.out_features
         made.norm = normaliser(shape.norm, maps, groups=maps // num_units)
         return both_directions(made) if shape.bidirectional else made
@@ -85,6 +99,13 @@ def build(shape: NetworkSettings, num_features: int, num_classes: int, dropout: 
     network = classifier(num_features, num_classes, shape.hidden_sizes, dropout, layer)
     network.norm = normaliser(shape.norm, network.norm.num_features)
     return network
+
+
+def leaks_between(layer: SpikingLayer, low: float, high: float) -> nn.Parameter:
+    """What a layer learns of its leaks, where these are evenly spread from ``low`` to ``high`` by chance."""
+    bottom, top = layer.ranges["leak"]
+    leaks = torch.empty_like(layer.raw_leak).uniform_(low, high)
+    return nn.Parameter(leaks if isinstance(layer, Clamped) else ((leaks - bottom) / (top - bottom)).logit(1e-4))
 
 
 def normaliser(kind: str, units: int, groups: int = 1) -> nn.Module:

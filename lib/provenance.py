@@ -30,11 +30,14 @@ def here() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this code, followed by "-dirty" where files differ from it."""
+    """The commit of this code, followed by "-dirty" where files differ from it that are no results, which it writes."""
     if not shutil.which("git"):
         return None
-    describe = ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
+    git = ["git", "-C", Path(__file__).parent]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    code = [*git, "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)data/results"]
+    differs = head.returncode == 0 and subprocess.run(code, capture_output=True, check=False).returncode == 1
+    return head.stdout.strip() + "-dirty" * differs or None
 
 
 def machine() -> dict[str, Any]:

@@ -42,3 +42,21 @@ def test_the_commit_is_the_repository_s(monkeypatch):
         assert head.startswith(provenance.commit().removesuffix("-dirty"))
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert provenance.commit() is None
+
+
+def test_a_commit_is_dirty_where_its_code_was_changed_and_not_where_its_results_were(monkeypatch, tmp_path):
+    code, results = tmp_path / "lib" / "code.py", tmp_path / "data" / "results" / "table.csv"
+    monkeypatch.setattr(provenance, "__file__", str(code))
+    for path in (code, results):
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    assert provenance.commit() is None
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.example"]
+    for do in (["init"], ["add", "."], ["commit", "-m", "first"]):
+        subprocess.run([*git, *do], check=True, capture_output=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    results.write_text("2")
+    (tmp_path / "new").write_text("1")
+    assert provenance.commit() == head[:12]
+    code.write_text("2")
+    assert provenance.commit() == f"{head[:12]}-dirty"

@@ -84,6 +84,14 @@ def test_each_run_has_its_rows_in_the_file_s_order_and_a_record(toy):
         assert {"commit", "machine", "versions", "seconds", "data", "finished"} <= one.keys()
 
 
+def test_a_set_may_have_seeds_of_its_own(toy):
+    sets = {"few": {"dataset": "fsdd"}, "many": {"dataset": "fsdd", "seed": [2, 1, 5]}}
+    study = toy.study(sets=sets, variants=None, method=["map"], seed=[1])
+    assert [cell.key[::3] for cell in study.cells] == [("few", 1), ("many", 1), ("many", 2), ("many", 5)]
+    assert "seed" not in study.given("many", "default", "map")
+    assert study.order["seed"] == [1, 2, 5]
+
+
 def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
     toy.run()
     before = toy.files()
@@ -302,6 +310,7 @@ def test_settings_that_are_missing_or_belong_to_nothing_are_refused(toy, tmp_pat
         ({"sets": {"tones": 3}}, "'sets' must map names, as text in quotes, to settings, not 'tones': 3"),
         ({"variants": {0.1: {"dropout": 0.1}}}, "'variants' must map names, as text in quotes, to settings, not 0.1"),
         ({"measures": {"progress": [1]}}, "'measures' must map names, as text in quotes, to settings, not 'progress'"),
+        ({"sets": {"tones": {"dataset": "sc", "seed": 3}}}, "the 'seed' of 'tones' must be a list"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, sentence, capsys):

@@ -4,11 +4,12 @@
     python -m lib.study book/studies/neurons.yml             # train and measure what the stored results lack
     python -m lib.study book/studies/neurons.yml --verify    # compute a share anew and compare it, number by number
 
-The file names ``sets``, ``variants`` (optional), ``method``, ``seed``, ``common`` settings, ``evaluation`` and further
-``measures`` with their settings. ``tuning`` says how trials choose the settings that stand beside the file as
-``neurons-chosen.yml`` ({set, trials, epochs}), or whose choices are taken ({as: other study}). The results are tables
-in ``data/results/neurons``, one for each measure, and ``runs.json``, the records of the runs. What stands there, or is
-stored of a run or a trial, is not computed again: the same command goes on where it was interrupted.
+The file names ``sets``, which may have a ``seed`` of their own, ``variants`` (optional), ``method``, ``seed``,
+``common`` settings, ``evaluation`` and further ``measures`` with their settings. ``tuning`` says how trials choose the
+settings that stand beside the file as ``neurons-chosen.yml`` ({set, trials, epochs}), or whose choices are taken ({as:
+other study}). The results are tables in ``data/results/neurons``, one for each measure, and ``runs.json``, the records
+of the runs. What stands there, or is stored of a run or a trial, is not computed again: the same command goes on where
+it was interrupted.
 """
 
 import itertools
@@ -77,7 +78,12 @@ class Study:
     @property
     def order(self) -> dict[str, list]:
         """The values of the key columns, in the file's order."""
-        return dict(zip(KEY, (list(self.sets), list(self.variants), self.method, self.seed), strict=True))
+        seeds = list(dict.fromkeys(itertools.chain(self.seed, *map(self.seeds_of, self.sets))))
+        return dict(zip(KEY, (list(self.sets), list(self.variants), self.method, seeds), strict=True))
+
+    def seeds_of(self, name: str) -> list[int]:
+        """The seeds of a set: its own, or the study's."""
+        return self.sets[name].get("seed", self.seed)
 
     @property
     def chosen_path(self) -> Path:
@@ -100,8 +106,10 @@ class Study:
     @property
     def cells(self) -> list[Cell]:
         """All runs, seed by seed, so that an interrupted study has something of everything."""
-        places = itertools.product(self.seed, self.sets, self.variants, self.method)
-        return [self.cell(name, variant, method, seed) for seed, name, variant, method in places]
+        seeds, sets = self.order["seed"], self.sets
+        places = [(name, seed) for seed in seeds for name in sets if seed in self.seeds_of(name)]
+        of_place = list(itertools.product(self.variants, self.method))
+        return [self.cell(name, *of, seed) for name, seed in places for of in of_place]
 
     def cell(self, name: str, variant: str, method: str, seed: int) -> Cell:
         given = self.given(name, variant, method)
@@ -123,7 +131,7 @@ class Study:
         # "dropout" is a method and a setting.
         own = {one: value for one, value in self.common.items() if one in METHODS and isinstance(value, dict | None)}
         common = {setting: value for setting, value in self.common.items() if setting not in own}
-        of_set = {setting: value for setting, value in self.sets[name].items() if setting != "data_root"}
+        of_set = {setting: value for setting, value in self.sets[name].items() if setting not in ("data_root", "seed")}
         return common | (own.get(method) or {}) | self.variants[variant] | of_set
 
     def chosen_for(self, variant: str, method: str) -> dict[str, Any]:
@@ -165,6 +173,8 @@ def read(path: Path) -> Study:
                 raise ValueError(
                     f"{path}: {name!r} must map names, as text in quotes, to settings, not {key!r}: {value!r}"
                 )
+    if strange := [name for name, of in content["sets"].items() if not isinstance((of or {}).get("seed", []), list)]:
+        raise ValueError(f"{path}: the 'seed' of {strange[0]!r} must be a list, as the study's is")
     if strange := [method for method in content["method"] if not isinstance(method, str)]:
         raise ValueError(f"{path}: {strange[0]!r} is no method; the methods are {', '.join(METHODS)}")
     checked = (

@@ -5,8 +5,8 @@
 For each protocol a straight line in the logarithm of the number of training recordings goes through the differences
 IVON less Adam of the curve's runs, which were trained to their end, and is followed to the paper's number.
 ``03_evaluation`` holds what a run on the archive gives against it. The archive has 35 words for the curve's 11, and
-``make paper`` wider networks: the forecast says what follows if neither matters, and a result outside says that one
-does. Nothing is forecast of Heidelberg Digits, of which no curve could be measured.
+``make paper`` wider networks: the forecast says what follows if neither matters and the line is straight. Nothing is
+forecast of Heidelberg Digits, of which no curve could be measured.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PAIR = {"IVON − Adam": ("ivon", "map")}
 BY = ["protocol", "leaks", "measure"]
 # What ``make paper`` runs: its data set, and how many seeds its mean is over.
 DATASET, TRAINED_ON, SEEDS = "sc", sc.PUBLISHED_COUNTS["70-10-20"]["train"], 3
-# The paper's. On its archive they are two and a half times the steps of the curve's forty on all of its recordings.
+# The paper's: on its archive more than two and a half times the steps of the curve's forty on all of its recordings.
 EPOCHS = 30
 PATH = tables.RESULTS / "forecast.csv"
 

@@ -174,4 +174,4 @@ def test_the_first_page_shows_the_ledger_s_cards() -> None:
     cells = nbformat.read(ROOT / "book/intro.ipynb", 4).cells
     (shown,) = [cell for cell in cells if cell.cell_type == "code" and "ledger.cards" in cell.source]
     assert shown.outputs[0].data["text/markdown"] == ledger.cards().data
-    assert shown.outputs[0].data["text/markdown"].count(":link:") == len(ledger.claims()) == 6
+    assert shown.outputs[0].data["text/markdown"].count(":link:") == len(ledger.claims()) == 5

@@ -154,6 +154,8 @@ def scatter(
         if equal:
             ends = part[measure].min(), part[measure].max()
             axis.plot(ends, ends, **DASHED)
+        if measure not in log:
+            axis.locator_params(axis="x", nbins=12 // columns)  # more labels would meet where panels are narrow
         logarithmic(axis, x=measure in log, y=outcome in log)
         axis.set(xlabel=measures[measure], title=axis.get_title() if panel else "")
     figure.supylabel(title)

@@ -162,6 +162,21 @@ def test_one_s_mean_and_the_other_s_noise(trained):
     assert float(matched.square().sum()) == pytest.approx(float(flat.square().sum()), rel=1e-5)
 
 
+def test_ivon_s_noise_on_the_units_that_live(trained):
+    names = {name: tensor for name, tensor in trained.mean.items() if name in dict(network_of().named_parameters())}
+    ivon = MeanFieldGaussian(trained.mean, {name: torch.full_like(tensor, 0.5) for name, tensor in names.items()})
+    weights = trained.mean["layers.0.linear.weight"].clone()
+    weights[2] = 1e-9
+    decayed = PointMass(trained.mean | {"layers.0.linear.weight": weights})
+    spared = derive("noise-live", decayed, ivon)
+    assert spared.mean is decayed.mean
+    expected = torch.full_like(weights, 0.5)
+    expected[2] = 0
+    assert torch.equal(spared.std["layers.0.linear.weight"], expected)
+    assert all(torch.equal(std, ivon.std[name]) for name, std in spared.std.items() if "layers.0.linear" not in name)
+    assert torch.equal(derive("noise-live", trained, ivon).std["layers.0.linear.weight"], torch.full_like(weights, 0.5))
+
+
 def flat(state):
     return torch.cat([tensor.flatten() for tensor in state.values()])
 

@@ -26,6 +26,7 @@ from lib.study.tables import write_table1
 FAMILIES = {
     "temperature": PointMass, "dropout": NoisyNetwork, "ensemble": Mixture, "laplace": LowRankGaussian,
     "ivon-mean": PointMass, "noise-ivon": MeanFieldGaussian, "noise-isotropic": MeanFieldGaussian,
+    "noise-live": MeanFieldGaussian,
     "ivon-permuted": MeanFieldGaussian, "ivon-temperature": MeanFieldGaussian, "scaled-ivon": MeanFieldGaussian,
     "scaled-isotropic": MeanFieldGaussian, "scaled-filters": MeanFieldGaussian, "ivon-reestimated": MeanFieldGaussian,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from lib.methods.adam import Adam
 from lib.methods.base import Derived, Method
 from lib.methods.bayes_by_backprop import BayesByBackprop
 from lib.methods.ensemble import Ensemble, MCDropout
-from lib.methods.ivon import IVON, IsotropicNoise, IVONMean, IVONNoise, IVONPermuted, IVONReestimated
+from lib.methods.ivon import IVON, IsotropicNoise, IVONMean, IVONNoise, IVONNoiseOnLive, IVONPermuted, IVONReestimated
 from lib.methods.laplace import LastLayerLaplace
 from lib.methods.sbnn import SBNN
 from lib.methods.scaled import ScaledFilters, ScaledIsotropic, ScaledIVON
@@ -27,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
         LastLayerLaplace,
         IVONMean,
         IVONNoise,
+        IVONNoiseOnLive,
         IsotropicNoise,
         SGD,
         IVONPermuted,

@@ -25,6 +25,7 @@ from lib.methods.base import (
     weight_decay,
 )
 from lib.methods.swag import with_own_statistics
+from lib.networks.activity import dead_rows
 from lib.posteriors import MeanFieldGaussian, PointMass
 from lib.settings import optional, real, setting, whole
 from lib.trainers import train_ivon
@@ -74,6 +75,28 @@ class IVONNoise(
     def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
         adam, ivon = bases
         return MeanFieldGaussian(adam.mean, ivon.std)
+
+
+@dataclass(frozen=True)
+class IVONNoiseOnLive(
+    Derived,
+    name="noise-live",
+    label="Adam + IVON's noise, dead units left alone",
+    colour="#7A35D8",
+    marker="1",
+    made_of=(Adam, IVON),
+):
+    """Adam's solution with IVON's standard deviations, but for incoming weights that have decayed to nothing.
+
+    Such a unit's current is next to nothing, and so is its variance, by which batch norm divides: any noise on its
+    weights would be blown up to the size of a live unit's current.
+    """
+
+    def derive(self, network, bases, training, validation, seed, copies=0) -> MeanFieldGaussian:
+        adam, ivon = bases
+        dead = dead_rows(network, adam.mean)
+        left_alone = {name: ivon.std[name].masked_fill(rows[:, None], 0.0) for name, rows in dead.items()}
+        return MeanFieldGaussian(adam.mean, ivon.std | left_alone)
 
 
 @dataclass(frozen=True)

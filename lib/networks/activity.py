@@ -66,14 +66,19 @@ def leaks(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def dead_units(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, float]:
-    """The share of spiking neurons whose incoming weights have decayed to nothing, by a norm below ``DEAD``.
+    """The share of spiking neurons whose incoming weights have decayed to nothing."""
+    dead = dead_rows(network, state).values()
+    return {"dead_units": float(torch.cat([*dead]).double().mean())} if dead else {}
+
+
+def dead_rows(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each spiking layer's weights [units, inputs], by name, which units' have a norm below ``DEAD`` [units].
 
     Adam's step divides a gradient by its own size. Where the loss has none, as for a unit that nothing follows, what is
     left is that of the decay, and its steps are as long as any.
     """
     spiking = [name for name, layer in network.named_modules() if isinstance(layer, SpikingLayer)]
-    norms = [state[f"{name}.linear.weight"].norm(dim=1) for name in spiking]
-    return {"dead_units": float((torch.cat(norms) < DEAD).double().mean())} if norms else {}
+    return {name: state[name].norm(dim=1) < DEAD for name in (f"{layer}.linear.weight" for layer in spiking)}
 
 
 class Operations(NamedTuple):

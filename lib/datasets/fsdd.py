@@ -32,7 +32,8 @@ def read(name: str, split: str, root: Path) -> Speech:
     else:
         tested = split.removeprefix("speaker-")
         if tested not in speakers:
-            raise ValueError(f"{root} holds no recording of {tested!r}: its speakers are {', '.join(speakers)}")
+            there = ", ".join(speakers) or "none"
+            raise ValueError(f"{root} holds no recording of {tested!r}: its speakers are {there}; get it anew")
         parts = {speakers[(speakers.index(tested) + 1) % len(speakers)]: "validation", tested: "test"}
     found = [
         Utterance(path, int(digit), speaker, parts.get(int(index) if split == "official" else speaker, "train"))

@@ -38,7 +38,7 @@ else:
     sys.path.sort(key=lambda folder: folder == "")"""
 
 EXERCISED = ["01_data", "02_training", "03_evaluation", "angularity", "method", "methods", "network", "posterior"]
-EXERCISED += ["prediction", "robustness", "schedule", "spread"]
+EXERCISED += ["prediction", "robustness", "schedule", "spread", "trust"]
 
 
 def read(stem: str) -> nbformat.NotebookNode:

@@ -2,9 +2,11 @@
 
 import json
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from lib import forecast
 from lib.book import ROOT, read_settings
@@ -48,6 +50,15 @@ def test_the_written_forecast_is_what_the_stored_curve_says():
     pd.testing.assert_frame_equal(written[list(now)], now, rtol=1e-4)
     assert written["written"].nunique() == 1
     assert not written["commit"].str.endswith("dirty").any()
+
+
+def test_the_page_of_the_evaluation_shows_it():
+    cells = nbformat.read(ROOT / "book/03_evaluation.ipynb", 4).cells
+    (shown,) = [cell for cell in cells if cell.cell_type == "code" and "forecast.beside" in cell.source]
+    page = BeautifulSoup(shown.outputs[0].data["text/html"], "html.parser")
+    told = [[float(cell.text) for cell in row.select("td")[:3]] for row in page.select("tbody tr")]
+    written = pd.read_csv(forecast.PATH)[["expected", "from", "to"]]
+    assert told == written.round(3).to_numpy().tolist()
 
 
 def test_the_line_goes_through_the_differences_of_runs_at_their_numbers_of_recordings():

@@ -92,6 +92,17 @@ def test_a_set_may_have_seeds_of_its_own(toy):
     assert study.order["seed"] == [1, 2, 5]
 
 
+def test_a_set_may_have_a_method_s_settings_of_its_own(toy):
+    sets = {"few": {"dataset": "fsdd"}, "many": {"dataset": "fsdd", "ivon": {"beta2": 0.9}}}
+    study = toy.study(
+        sets=sets, variants=None, method=["map", "ivon"], common={"ivon": {"beta2": 0.5, "ess_factor": 2}}
+    )
+    given = {(cell.set, cell.method): cell.setup.record() for cell in study.cells}
+    assert [given[one, "ivon"]["beta2"] for one in ("few", "many")] == [0.5, 0.9]
+    assert [given[one, "ivon"]["ess_factor"] for one in ("few", "many")] == [2, 2]
+    assert not [one for one in ("few", "many") if "beta2" in given[one, "map"]]
+
+
 def test_nothing_is_computed_twice_even_where_no_run_is_stored(toy):
     toy.run()
     before = toy.files()

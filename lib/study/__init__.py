@@ -13,6 +13,7 @@ it was interrupted.
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -128,11 +129,8 @@ class Study:
 
     def given(self, name: str, variant: str, method: str) -> dict[str, Any]:
         """What the file gives to a run: the common settings, its method's, its variant's and its set's."""
-        # "dropout" is a method and a setting.
-        own = {one: value for one, value in self.common.items() if one in METHODS and isinstance(value, dict | None)}
-        common = {setting: value for setting, value in self.common.items() if setting not in own}
         of_set = {setting: value for setting, value in self.sets[name].items() if setting not in ("data_root", "seed")}
-        return common | (own.get(method) or {}) | self.variants[variant] | of_set
+        return for_method(method, self.common) | self.variants[variant] | for_method(method, of_set)
 
     def chosen_for(self, variant: str, method: str) -> dict[str, Any]:
         """What trials chose for a method. Raises ``ValueError`` where they were to choose, and have not."""
@@ -150,6 +148,13 @@ class Study:
         """The folder of a set's recordings; a relative one is taken from the repository's."""
         root = self.sets[name].get("data_root")
         return None if root is None else DATA.parent / folder_named(root)
+
+
+def for_method(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are for all methods, and those that stand under this one's name."""
+    # "dropout" is a method and a setting.
+    own = {one: value for one, value in settings.items() if one in METHODS and isinstance(value, dict | None)}
+    return {setting: value for setting, value in settings.items() if setting not in own} | (own.get(method) or {})
 
 
 def named(name: str) -> Study:

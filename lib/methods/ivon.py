@@ -83,7 +83,7 @@ class IVONNoiseOnLive(
     name="noise-live",
     label="Adam + IVON's noise, dead units left alone",
     colour="#7A35D8",
-    marker="1",
+    marker="3",
     made_of=(Adam, IVON),
 ):
     """Adam's solution with IVON's standard deviations, but for incoming weights that have decayed to nothing.

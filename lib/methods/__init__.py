@@ -40,7 +40,7 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 # Markers differ. Colours are at least 40 apart in CIELAB, and 23 without the red or the green cones (Machado et al.
-# 2009), or the same: what changes a posterior's noise or temperature alone may have the colour of what it is made of.
+# 2009), or the same: what changes a posterior's noise or temperature alone may have the colour of what it changes.
 
 
 def get(name: str) -> type[Method]:

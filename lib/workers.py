@@ -110,7 +110,7 @@ def run_all(
     """
     after, waiting, running, ended = after or {}, dict(tasks), {}, {}
     arrived: queue.SimpleQueue[tuple[str, Outcome | Future]] = queue.SimpleQueue()
-    mark = shared / f"run-{uuid4().hex}"
+    mark = shared / f".run-{uuid4().hex}"
     mark.touch()
     if not client.nthreads():
         print("Waiting for the first worker.", flush=True)

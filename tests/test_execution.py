@@ -283,7 +283,7 @@ def test_a_second_run_in_a_checkout_is_refused_and_leaves_the_first_alone(toy: P
     with start(toy, given) as first:
         with pipe.open() as end:
             assert end.readline() == "begun\n"
-            (mark,) = (toy / "_build/reports").glob("run-*")
+            (mark,) = (toy / "_build/reports").glob(".run-*")
             assert main(given, toy) == 1
             assert mark.exists()
             first.terminate()

@@ -39,11 +39,11 @@ class Number:
     """What one number is and where it comes from; its values are computed when they are asked for.
 
     The rows are those of a study's ``table`` for which ``where`` holds, less, with ``less``, those of the same method
-    and seed for which that holds. Of ``pair`` the first method is compared with the second, as their difference or,
-    with ``ratio``, as how many times the second the first is, and in the mean over the column ``over``; without a pair
-    it is the mean of ``method``, or with ``against`` (a table and its measure) the rank correlation with that over
-    networks. Where ``speakers`` names a column, each of its values is a speaker. Without effect it is ``nothing``;
-    ``paper`` names the data set of the paper's own difference.
+    and seed for which that holds, and with ``less_study`` those of another study. Of ``pair`` the first method is
+    compared with the second, as their difference or, with ``ratio``, as how many times the second the first is, and in
+    the mean over the column ``over``; without a pair it is the mean of ``method``, or with ``against`` (a table and its
+    measure) the rank correlation with that over networks. Where ``speakers`` names a column, each of its values is a
+    speaker. Without effect it is ``nothing``; ``paper`` names the data set of the paper's own difference.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Number:
     table: str = "evaluation"
     where: str = ""
     less: str = ""
+    less_study: str = ""
     pair: Sequence[str] | None = None
     ratio: bool = False
     over: str = ""
@@ -65,16 +66,19 @@ class Number:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        rows = tables.utterances(self.study) if self.table == "utterances" else tables.load(self.study, self.table)
-        kept = rows.query(self.where) if self.where else rows
-        if self.less:
-            same = ["method", *rows.columns.intersection(OBSERVED)]
-            from_them = rows.query(self.less).set_index(same)[self.measure]
+        kept = self._those(self.study, self.where)
+        if self.less or self.less_study:
+            same = ["method", *kept.columns.intersection(OBSERVED)]
+            from_them = self._those(self.less_study or self.study, self.less).set_index(same)[self.measure]
             kept = kept.set_index(same)
             kept = kept.assign(**{self.measure: kept[self.measure] - from_them}).reset_index()
         if self.speakers:
             kept = kept.assign(utterance=kept[self.speakers], speaker=kept[self.speakers])
         return kept
+
+    def _those(self, study: str, where: str) -> pd.DataFrame:
+        rows = tables.utterances(study) if self.table == "utterances" else tables.load(study, self.table)
+        return rows.query(where) if where else rows
 
     @cached_property
     def values(self) -> tuple[float, float, float]:
@@ -146,7 +150,8 @@ class Number:
     @property
     def commits(self) -> list[str]:
         """Those that trained the networks, and those that measured this table on networks which were there."""
-        records = json.loads((tables.RESULTS / self.study / "runs.json").read_text(encoding="utf-8"))
+        paths = [tables.RESULTS / study / "runs.json" for study in (self.study, self.less_study) if study]
+        records = [one for path in paths for one in json.loads(path.read_text(encoding="utf-8"))]
         later = [one for of in records for one in of.get("later", {}).items() if self.table.startswith(one[0])]
         return sorted({of["commit"] for of in records} | {of["commit"] for _, of in later})
 

@@ -55,6 +55,13 @@ def test_a_difference_is_that_of_the_rows_that_are_meant(stored) -> None:
     assert (ratio.none, ratio.sign) == (1, "none")
 
 
+def test_a_difference_can_be_that_of_two_studies(monkeypatch) -> None:
+    seeds = {"method": "map", "seed": [1, 2, 3]}
+    studies = {"toy": pd.DataFrame(seeds | {"nll": [3.0, 5, 10]}), "other": pd.DataFrame(seeds | {"nll": [2.0, 3, 4]})}
+    monkeypatch.setattr(tables, "load", lambda study, table="evaluation": studies[study])
+    np.testing.assert_allclose(of(less_study="other", method="map").values, student([1, 2, 6]))
+
+
 def test_what_a_setting_changes_for_one_method_is_crossed_where_utterances_are_stored(monkeypatch) -> None:
     generator = np.random.default_rng(0)
     changed = generator.normal(size=(3, 8))

@@ -25,6 +25,13 @@ BOOK = DATA.parent / "book"
 # A Binder's memory, and NeuroLibre's for a book: https://github.com/neurolibre/docs.neurolibre.org, FAQ.rst.
 BINDER_GB, NEUROLIBRE = 2.0, {"hours": 8.0, "memory (GB)": 7.5, "written (GB)": 10.0}
 PATH = DATA / "results" / "hosting.csv"
+# A process begins with the peak of the one that started it, so a small one stands between, and says its child's peak.
+MEASURED = """
+import resource, subprocess, sys
+failed = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(failed)
+"""
 
 
 def run(notebook: Path, folder: Path, parameters: Mapping[str, str] | None = None) -> dict[str, float]:
@@ -39,14 +46,15 @@ def run(notebook: Path, folder: Path, parameters: Mapping[str, str] | None = Non
         command += ["-y", f"{name}: {value}"]
     began = time.perf_counter()
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, cwd=notebook.parent, stdout=said, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            raise RuntimeError(f"{notebook.name}: {said.read().decode(errors='replace').strip().splitlines()[-1]}")
+        failed = subprocess.call(
+            [sys.executable, "-c", MEASURED, *command], cwd=notebook.parent, stdout=said, stderr=subprocess.STDOUT
+        )
+        said.seek(0)
+        *lines, most = filter(str.strip, said.read().decode(errors="replace").splitlines())
+        if failed:
+            raise RuntimeError(f"{notebook.name}: {lines[-1]}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": time.perf_counter() - began, "memory_gb": used.ru_maxrss * unit / 1e9}
+    return {"seconds": time.perf_counter() - began, "memory_gb": int(most) * unit / 1e9}
 
 
 def written(*folders: Path) -> float:

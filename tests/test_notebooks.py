@@ -104,6 +104,13 @@ def test_the_whole_sequence_runs_at_a_toy_size(tmp_path: Path, tones: Path, monk
     assert len(posteriors(results)) == 2
 
 
+def test_a_notebook_s_memory_is_not_that_of_the_process_that_started_it(tmp_path: Path) -> None:
+    large = torch.ones(250_000_000)  # 1 GB
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell("1")], metadata=kernel), tmp_path / "small.ipynb")
+    assert hosting.run(tmp_path / "small.ipynb", tmp_path)["memory_gb"] < large.nbytes / 2e9
+
+
 def test_the_notebooks_hold_in_a_binder_s_memory(tmp_path: Path) -> None:
     """At their own sizes, on the embedded speech, but for the number of epochs."""
     asked = {"epochs": "2"}

@@ -26,8 +26,8 @@ def search(tmp_path, toy_frames):
     """Goes on with a search on the toy set until it has so many trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    def go_on(method, trials, frames=toy_frames, given=SMALL, name="toy"):
-        return tuning.search(tmp_path / f"{name}.log", {"toy": given}, {"toy": frames}, method, trials)
+    def go_on(method, trials, frames=toy_frames, given=SMALL, name="toy", known=None):
+        return tuning.search(tmp_path / f"{name}.log", {"toy": given}, {"toy": frames}, method, trials, known)
 
     return go_on
 
@@ -54,6 +54,21 @@ def test_what_is_given_is_not_searched_and_the_defaults_come_first(search, metho
         name: defaults[name] for name in METHODS[method].search_space() if name not in given
     }
     assert all(math.isfinite(trial.value) for trial in study.trials)
+
+
+def test_what_is_known_to_be_good_is_tried_after_the_defaults_once_in_a_search_that_has_begun_too(search):
+    known = {"learning_rate": 0.02, "weight_decay": 0.0, "dropout": 0.2, "patience": 4}
+    search("map", 1)
+    for trials in (2, 4):
+        study = search("map", trials, known=known)
+        assert [trial.params == known for trial in study.trials] == [False, True, False, False][:trials]
+    for wrong, words in (
+        ({"dropout": 0.2}, r"'first' must give map all that its trials try, and no more: learning_rate, weight_decay"),
+        (known | {"dropout": 0.25}, r"'first' gives map dropout = 0.25; trials try \[0.0, 0.1"),
+        (known | {"learning_rate": 0.2}, r"'first' gives map learning_rate = 0.2; trials try \(0.001, 0.03\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            search("map", 4, known=wrong)
 
 
 def test_a_search_goes_on_where_it_ended_and_past_what_a_full_disk_left(search, tmp_path, capsys):

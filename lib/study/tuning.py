@@ -71,7 +71,8 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
         setup = Setup.of(given[name] | {"method": method, "seed": SEED})
         frames[name] = Place(study.data_root(name), folder).frames(setup)
     journal = folder / "runs" / "tuning" / f"{study.name}-{'+'.join(names)}-{variant}-{method}.log"
-    searched = search(journal, given, frames, method, study.tuning["trials"])
+    known = study.tuning.get("first", {}).get(method)
+    searched = search(journal, given, frames, method, study.tuning["trials"], known)
     ranks = ranked(journal, searched, given, frames, method)
     table = pd.DataFrame(
         {"variant": variant, "method": method, "trial": trial.number, "state": trial.state.name}
@@ -82,30 +83,51 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
     return searched.trials[min(ranks, key=ranks.get)].params, table
 
 
-def search(journal: Path, given: Given, frames: Mapping[str, Frames], method: str, trials: int) -> optuna.Study:
+def search(
+    journal: Path,
+    given: Given,
+    frames: Mapping[str, Frames],
+    method: str,
+    trials: int,
+    known: Mapping[str, Any] | None = None,
+) -> optuna.Study:
     """Go on with a search until it has so many finished trials, the first of them with the default settings.
 
-    Settings that are given for a set are not searched. Raises ``ValueError`` where the journal is damaged, or of a
-    search with other settings, ranges or recordings, and ``OSError`` where the disk is full.
+    The next has those that are ``known`` to be good from elsewhere. Settings that are given for a set are not searched.
+    Raises ``ValueError`` where what is known is not what trials try, or the journal is damaged, or of a search with
+    other settings, ranges or recordings, and ``OSError`` where the disk is full.
     """
     fixed, space = set().union(*given.values()), methods.get(method).search_space()
     space = {name: values for name, values in space.items() if name not in fixed}
+    firsts = [{name: methods.get(method)().as_dict()[name] for name in space}]
+    if known is not None:
+        firsts.append(within(space, known, method))
     of = {"given": given, "trials try": space, "recordings": {name: one.fingerprint for name, one in frames.items()}}
-    defaults = methods.get(method)().as_dict()
     with exclusive(journal), explaining_os_errors(journal.parent, FULL):
         study = opened(journal, json.loads(json.dumps(of)))
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # when the search was interrupted
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         begun = study.get_trials(states=(*FINISHED, optuna.trial.TrialState.WAITING))
-        first = {name: defaults[name] for name in space}
-        if not any(trial.system_attrs.get("fixed_params") == first for trial in begun):
-            study.enqueue_trial(first)
+        for first in firsts:
+            if not any(trial.system_attrs.get("fixed_params") == first for trial in begun):
+                study.enqueue_trial(first)
         done = len(study.get_trials(states=FINISHED, deepcopy=False))
         try:
             study.optimize(lambda trial: objective(trial, given, frames, method, space), n_trials=max(0, trials - done))
         except AssertionError as error:  # Optuna's own, where it could not write a trial's end
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(journal)) from error
     return study
+
+
+def within(space: Mapping[str, list | tuple], known: Mapping[str, Any], method: str) -> Mapping[str, Any]:
+    """Settings that a study's file names, where a trial can try them; else ``ValueError``."""
+    if known.keys() != space.keys():
+        raise ValueError(f"'first' must give {method} all that its trials try, and no more: {', '.join(space)}")
+    for name, value in known.items():
+        values = space[name]
+        if not (values[0] <= value <= values[1] if isinstance(values, tuple) else value in values):
+            raise ValueError(f"'first' gives {method} {name} = {value}; trials try {values}")
+    return known
 
 
 def ranked(

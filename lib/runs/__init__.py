@@ -78,6 +78,8 @@ def load_frames(
 def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
     """The posterior of a setup whose method trains, and the history; ``how`` is as the method's ``train`` takes it."""
     penalty = setup.training.firing_rate_penalty
+    if fast:
+        fast.keep_freed_memory()
     # Weights of units that no longer learn decay below 1e-38, where a CPU is slow: they are taken for zeros.
     torch.set_flush_denormal(True)
     try:
@@ -168,8 +170,6 @@ def each(
 
 def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
-    if fast:
-        fast.keep_freed_memory()
     posterior, history = fit(setup, frames, device, checkpoint=folder / CHECKPOINT)
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)

@@ -168,6 +168,8 @@ def test_the_best_few_are_ranked_by_further_seeds_once(search, tmp_path, toy_fra
     assert not {tuning.SEED, 1, 2, 3, 4, 5} & set(tuning.RANKING_SEEDS)
     monkeypatch.setattr(tuning, "score", None)  # nothing is trained again, in another process neither
     assert tuning.ranked(journal, search("map", 6), *how) == ranks
+    few = tuning.ranked(journal, search("map", 6), *how, 2)
+    assert list(few) == list(ranks)[:2]
 
 
 def test_the_chosen_is_the_best_by_the_further_seeds_and_the_file_names_the_others_and_edges(monkeypatch, tmp_path):

@@ -73,7 +73,7 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
     journal = folder / "runs" / "tuning" / f"{study.name}-{'+'.join(names)}-{variant}-{method}.log"
     known = study.tuning.get("first", {}).get(method)
     searched = search(journal, given, frames, method, study.tuning["trials"], known)
-    ranks = ranked(journal, searched, given, frames, method)
+    ranks = ranked(journal, searched, given, frames, method, study.tuning.get("ranked", RANKED))
     table = pd.DataFrame(
         {"variant": variant, "method": method, "trial": trial.number, "state": trial.state.name}
         | {"validation_nll": trial.value, "ranked_nll": ranks.get(trial.number, math.nan)}
@@ -131,11 +131,11 @@ def within(space: Mapping[str, list | tuple], known: Mapping[str, Any], method: 
 
 
 def ranked(
-    journal: Path, searched: optuna.Study, given: Given, frames: Mapping[str, Frames], method: str
+    journal: Path, searched: optuna.Study, given: Given, frames: Mapping[str, Frames], method: str, many: int = RANKED
 ) -> dict[int, float]:
     """Of the best few trials by their numbers the mean validation NLL over the ranking seeds, kept in the journal."""
     complete = searched.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    best = sorted(complete, key=lambda trial: trial.value)[:RANKED]
+    best = sorted(complete, key=lambda trial: trial.value)[:many]
     with exclusive(journal), explaining_os_errors(journal.parent, FULL):
         for trial, seed in itertools.product(best, RANKING_SEEDS):
             if (name := f"trial {trial.number}, seed {seed}") not in searched.user_attrs:

@@ -195,15 +195,21 @@ def test_the_chosen_is_the_best_by_the_further_seeds_and_the_file_names_the_othe
 
 
 def test_a_number_at_an_edge_of_what_is_searched_is_told():
-    space = {"rate": (1e-3, 1e-1), "decay": [0.0, 1e-5, 1e-4], "slope": ["straight", "curved"]}
+    space = {
+        "rate": (1e-3, 1e-1),
+        "decay": [0.0, 1e-5, 1e-4],
+        "slope": ["straight", "curved"],
+        "frozen": [None, 10, 20, 30],
+    }
     for rate, decay, edges in (
         (1.2e-3, 1e-5, ["rate"]),
         (0.09, 1e-5, ["rate"]),
         (0.05, 0.0, ["decay"]),
         (1e-2, 1e-4, ["decay"]),
     ):
-        params = {"rate": rate, "decay": decay, "slope": "curved"}
+        params = {"rate": rate, "decay": decay, "slope": "curved", "frozen": None}
         assert tuning.at_edges(params, space) == [(name, params[name]) for name in edges]
+    assert [tuning.at_edges({"frozen": epoch}, space) != [] for epoch in space["frozen"]] == [False, True, False, True]
     trials = pd.DataFrame({"trial": [3, 5, 8], "ranked_nll": [0.52, math.nan, 0.51]})
     assert tuning.in_words("LIF, map", {"rate": 0.09}, trials, space) == (
         "# LIF, map: the best of 3 trials, by their mean validation NLL over 3 further seeds: 8 (0.51), 3 (0.52)\n"

@@ -18,7 +18,7 @@ from lib.features import Examples
 from lib.network import SpikingClassifier
 from lib.networks import NetworkSettings, build
 from lib.posteriors import Posterior
-from lib.settings import BOOLEAN, Settings, real, setting, whole
+from lib.settings import BOOLEAN, Settings, optional, real, setting, whole
 from lib.trainers import Objective, likelihood
 
 
@@ -68,6 +68,11 @@ def leaks_apart(learning_rate: float, leak_rate: float) -> Callable:
 
 def dropout(default: float = defaults_of(SpikingClassifier)["dropout"]) -> Any:
     return setting(default, real(0, 0.99), search=[0.0, 0.1, 0.2, 0.3])
+
+
+def freeze_norm_after(default: int | None) -> Any:
+    """The epoch after which batch norm's statistics stand still; ``None``: never, as with the other methods."""
+    return setting(default, optional(whole(1)), search=[None, 10, 20, 30])
 
 
 def patience(default: int) -> Any:

@@ -19,6 +19,7 @@ from lib.methods.base import (
     decay_vectors,
     defaults_of,
     dropout,
+    freeze_norm_after,
     leak_rate,
     learning_rate,
     patience,
@@ -27,7 +28,7 @@ from lib.methods.base import (
 from lib.methods.swag import with_own_statistics
 from lib.networks.activity import dead_rows
 from lib.posteriors import MeanFieldGaussian, PointMass
-from lib.settings import optional, real, setting, whole
+from lib.settings import real, setting, whole
 from lib.trainers import train_ivon
 
 DEFAULTS = defaults_of(train_ivon)
@@ -48,7 +49,7 @@ class IVON(Method, name="ivon", label="IVON", colour="#D55E00", marker="s"):
     draws: int = setting(DEFAULTS["draws"], whole(1, 1_000), before=1)
     decay_vectors: bool = decay_vectors()
     leak_rate: float = leak_rate()
-    freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
+    freeze_norm_after: int | None = freeze_norm_after(DEFAULTS["freeze_norm_after"])
 
     def train(
         self, network: nn.Module, training: Examples, validation: Examples, *, copies: int = 0, **loop

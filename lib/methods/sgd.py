@@ -6,10 +6,9 @@ import pandas as pd
 from torch import nn
 
 from lib.features import Examples
-from lib.methods.base import Method, batch_size, dropout, learning_rate, patience, weight_decay
+from lib.methods.base import Method, batch_size, dropout, freeze_norm_after, learning_rate, patience, weight_decay
 from lib.methods.ivon import DEFAULTS
 from lib.posteriors import PointMass
-from lib.settings import optional, setting, whole
 from lib.trainers import train_ivon
 
 # Deviations of 1e-12 / sqrt(utterances), which single precision rounds away, and no curvature is learnt from them.
@@ -30,7 +29,7 @@ class SGD(Method, name="sgd", label="Momentum SGD", colour="#5F2369", marker="d"
     weight_decay: float = weight_decay(DEFAULTS["weight_decay"], search=[1e-5, 1e-4, 1e-3])
     dropout: float = dropout()
     patience: int = patience(DEFAULTS["patience"])
-    freeze_norm_after: int | None = setting(DEFAULTS["freeze_norm_after"], optional(whole(1)), search=[10, 20, 30])
+    freeze_norm_after: int | None = freeze_norm_after(DEFAULTS["freeze_norm_after"])
 
     def train(
         self, network: nn.Module, training: Examples, validation: Examples, *, copies: int = 0, **loop

@@ -168,7 +168,8 @@ def at_edges(params: Mapping[str, Any], space: Mapping[str, list | tuple]) -> li
             low, high = map(math.log, values)
             inside = EDGE < (math.log(value) - low) / (high - low) < 1 - EDGE
         else:
-            inside = isinstance(value, str | bool | None) or min(values) < value < max(values)
+            numbers = [one for one in values if one is not None]
+            inside = isinstance(value, str | bool | None) or min(numbers) < value < max(numbers)
         if not inside:
             found.append((setting, value))
     return found

@@ -53,7 +53,9 @@ def test_what_is_given_is_not_searched_and_the_defaults_come_first(search, metho
     assert study.trials[0].params == {
         name: defaults[name] for name in METHODS[method].search_space() if name not in given
     }
-    assert all(math.isfinite(trial.value) for trial in study.trials)
+    # The settings of the second are drawn at random: whether it diverges, with an infinite loss, is the machine's matter.
+    assert math.isfinite(study.trials[0].value)
+    assert not math.isnan(study.trials[1].value)
 
 
 def test_what_is_known_to_be_good_is_tried_after_the_defaults_once_in_a_search_that_has_begun_too(search):

@@ -53,7 +53,7 @@ def test_what_is_given_is_not_searched_and_the_defaults_come_first(search, metho
     assert study.trials[0].params == {
         name: defaults[name] for name in METHODS[method].search_space() if name not in given
     }
-    # The settings of the second are drawn at random: whether it diverges, with an infinite loss, is the machine's matter.
+    # The settings of the second are drawn at random: one that diverges has an infinite loss.
     assert math.isfinite(study.trials[0].value)
     assert not math.isnan(study.trials[1].value)
 

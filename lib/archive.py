@@ -19,7 +19,7 @@ from rocrate.rocrate import ROCrate
 
 from lib import provenance
 from lib.files import atomic_write
-from lib.settings import folder_named
+from lib.settings import folder_argument
 from lib.study import FOLDER, named, tables
 
 ROOT = FOLDER.parents[1]
@@ -81,12 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m lib.archive", description="Put the results and the book into an RO-Crate."
     )
     parser.add_argument(
-        "folder", type=folder_named, nargs="?", default=ROOT / "_build/archive", help="for it; replaced"
+        "folder", type=folder_argument, nargs="?", default=ROOT / "_build/archive", help="for it; replaced"
     )
     folder = parser.parse_args(arguments).folder
     try:
         write(ROOT / "_build/html", folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{folder} and {folder.name}.zip beside it hold the archive.")

@@ -28,7 +28,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from lib import pages
 from lib.files import atomic_write, exclusive
-from lib.settings import folder_named, read_yaml
+from lib.settings import folder_argument, folder_named, read_yaml
 from lib.workers import run_all, workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,14 +83,16 @@ def read_settings(*paths: Path) -> dict[str, Any]:
     if not isinstance(shared, dict):
         raise ValueError(f"{where}: 'settings' must map settings to values, not be {shared!r}")
     sections = {name: settings.pop(name) for name in METHODS if name in settings}
-    return settings | {"settings": shared | {name: section for name, section in sections.items() if section}}
+    return settings | {
+        "settings": shared | {name: section for name, section in sections.items() if section not in (None, {})}
+    }
 
 
 def check(settings: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ``ValueError`` in one sentence for what no notebook can use, or no run."""
     from lib.methods import METHODS
     from lib.parameters import EvaluationSettings, SliceSettings
-    from lib.setup import setup_of
+    from lib.setup import is_section, setting_names, setup_of
 
     parameters = {name for notebook in SEQUENCE for name in declared[notebook]}
     for key, value in settings.items():
@@ -106,8 +108,9 @@ def check(settings: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]
     for dataset, method, seed in itertools.product(*(settings[axis] for axis in AXES)):
         setup_of(settings["settings"], dataset=dataset, method=method, seed=seed, **network)
     used = {one for method in settings["method"] for one in (method, *getattr(METHODS[method], "bases", ()))}
-    for name in METHODS.keys() & settings["settings"].keys() - used:
-        raise ValueError(f"'{name}' has settings, but no method listed under 'method' uses it")
+    for name, value in settings["settings"].items():
+        if is_section(name, value, setting_names()) and name not in used:
+            raise ValueError(f"'{name}' has settings, but no method listed under 'method' uses it")
 
 
 def read_defaults(root: Path) -> dict[str, dict[str, Any]]:
@@ -258,8 +261,8 @@ def notes(steps: list[Step], undone: Mapping[str, str], root: Path) -> dict[str,
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser("python -m lib.book", description="Run the notebooks, render the book.")
     params = "a file such as book/params/quick.yml; a further one replaces what it names"
-    parser.add_argument("--params", type=folder_named, nargs="+", required=True, help=params)
-    parser.add_argument("--results", type=folder_named, help="folder for stored runs, instead of the notebooks' own")
+    parser.add_argument("--params", type=folder_argument, nargs="+", required=True, help=params)
+    parser.add_argument("--results", type=folder_argument, help="folder for stored runs, instead of the notebooks' own")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, instead of one on this machine")
     options = parser.parse_args(arguments)
     # SIGINT too: a shell's background job starts with it ignored, and Python then leaves it so.

@@ -95,10 +95,14 @@ def follows(settings: Mapping[str, Any], protocol: str, leaks: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m lib.forecast", description="Write down what the full sets will give.")
     parser.parse_args(arguments)
-    with atomic_write(PATH) as aside:
-        written = provenance.here()
+    written = provenance.here()
+    try:
         told = forecast().assign(written=written["finished"][:10], commit=written["commit"])
-        told.to_csv(aside, index=False, float_format="%.6g")
+        with atomic_write(PATH) as aside:
+            told.to_csv(aside, index=False, float_format="%.6g")
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

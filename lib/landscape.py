@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
-from scipy import optimize
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -37,14 +36,6 @@ class Jumps(NamedTuple):
     number: int
     size: float
     intensity: float
-
-
-class StructureFit(NamedTuple):
-    """Jump intensity, correlation length and curvature: what ``fitted_structure`` finds in D(h)."""
-
-    intensity: float
-    length: float
-    curvature: float
 
 
 class Slopes(NamedTuple):
@@ -166,29 +157,6 @@ def structure_function(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> 
     found = pd.DataFrame({"step": apart * (alphas[-1] - alphas[0]) / (len(alphas) - 1), "square": squares})
     logarithms = np.log2(found["square"].where(found["square"] > 0))
     return found.assign(slope=logarithms.shift(-1) - logarithms)
-
-
-def fitted_structure(steps: Float[np.ndarray, " scales"], squares: Float[np.ndarray, " scales"]) -> StructureFit:
-    """``D(h) = C (6 - 8 exp(-h/l) + 2 exp(-2h/l)) + c^2 h^4``, by relative least squares over all steps h.
-
-    The first part is a telegraph signal's, whose jumps take each other back over the length l; for h below l it is
-    ``2 I h``, with the jumps' intensity ``I = 2 C / l``. c is the root mean square of the smooth part's second
-    derivative. The length is NaN where it is not found between the least step and ten times the largest, as with jumps
-    that stand apart at every step. All three are NaN where D is 0 at a step.
-    """
-    if min(squares) <= 0:
-        return StructureFit(*3 * [float("nan")])
-
-    def shapes(length: float) -> np.ndarray:
-        telegraph = 2 * np.expm1(-2 * steps / length) - 8 * np.expm1(-steps / length)
-        return np.column_stack([telegraph, steps**4]) / squares[:, None]
-
-    lengths = np.geomspace(min(steps), 10 * max(steps), 401)
-    solved = [optimize.nnls(shapes(length), np.ones(len(steps))) for length in lengths]
-    best = int(np.argmin([residual for _, residual in solved]))
-    height, square = solved[best][0]
-    inside = height > 0 and 0 < best < len(lengths) - 1
-    return StructureFit(2 * height / lengths[best], lengths[best] if inside else float("nan"), square**0.5)
 
 
 def angularity_exponent(alphas: Alphas, losses: Float[np.ndarray, " points"]) -> float:

@@ -30,7 +30,6 @@ from lib.study import tables
 ROOT = DATA.parent
 HUMAN = "This wants a human"
 OBSERVED = ("seed", "utterance", "speaker")
-SIGNS = ("below", "none", "above")
 BETWEEN = re.compile(r"(?s)(?<=<!-- findings -->\n).*?(?=<!-- end of the findings -->)")
 
 
@@ -290,13 +289,17 @@ def wanting() -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m lib.ledger", description="Write what is found into its places.")
     parser.parse_args(arguments)
-    with atomic_write(tables.RESULTS / "claims.csv") as aside:
-        table().to_csv(aside, index=False, float_format="%.6g")
     readme = ROOT / "README.md"
-    with atomic_write(readme) as aside:
-        aside.write_text(BETWEEN.sub(lambda _: findings(), readme.read_text(encoding="utf-8")), encoding="utf-8")
-    for sentence in wanting():
-        print(sentence, file=sys.stderr)
+    try:
+        with atomic_write(tables.RESULTS / "claims.csv") as aside:
+            table().to_csv(aside, index=False, float_format="%.6g")
+        with atomic_write(readme) as aside:
+            aside.write_text(BETWEEN.sub(lambda _: findings(), readme.read_text(encoding="utf-8")), encoding="utf-8")
+        for sentence in wanting():
+            print(sentence, file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -20,7 +20,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from lib import pages
 from lib.files import atomic_write
 from lib.markup import last_commit
-from lib.settings import folder_named
+from lib.settings import folder_argument
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -121,7 +121,7 @@ def fit(sheet: Any, page: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m lib.printing", description="Print the book to a PDF.")
     parser.add_argument(
-        "file", type=folder_named, nargs="?", default=ROOT / "_build/companion.pdf", help="to be replaced"
+        "file", type=folder_argument, nargs="?", default=ROOT / "_build/companion.pdf", help="to be replaced"
     )
     file = parser.parse_args(arguments).file
     try:

@@ -8,6 +8,7 @@ Whoever holds such an object holds values that fit; a name that is not a field i
 Here, too, is how files of settings are read and how a folder is named.
 """
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from typing import Any, ClassVar, NamedTuple
 import yaml
 
 ABSENT = object()
+# A tag such as !!int or !!timestamp before something else ends in errors of other kinds than YAML's own.
+NO_YAML = (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError)
 WORDS = {"none": None, "yes": True, "on": True, "no": False, "off": False}  # as people write them, and YAML does not
 
 
@@ -84,7 +87,7 @@ def nearly(value: Any) -> Iterator[Any]:
     if isinstance(value, str):
         yield WORDS.get(value.lower(), value)
         for text in (value, f"[{value}]"):
-            with suppress(yaml.YAMLError, ValueError):
+            with suppress(*NO_YAML):
                 yield yaml.load(text, AsTyped)
     elif isinstance(value, float) and value.is_integer():
         yield int(value)
@@ -193,8 +196,7 @@ def read_yaml(path: Path) -> Any:
     """What a file says, in any of Unicode's encodings. Raises ``ValueError`` in one sentence where it is no YAML."""
     try:
         return yaml.load(path.read_bytes(), AsTyped)
-    # A tag such as !!int or !!timestamp before something else ends in errors of other kinds.
-    except (yaml.YAMLError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except NO_YAML as error:
         told = " ".join(str(error).replace('in "<byte string>", ', "").split())
         remedy = "; indent with spaces, not with tabs" if "'\\t'" in told else ""
         raise ValueError(f"{path} is not YAML: {told}{remedy}") from error
@@ -215,3 +217,11 @@ def folder_named(name: str | Path | None, default: Path | None = None) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{name}: the home that it begins with is not known; write the whole path") from error
+
+
+def folder_argument(name: str) -> Path:
+    """``folder_named`` of a command line: argparse shows the sentence of this error alone."""
+    try:
+        return folder_named(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

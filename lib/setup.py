@@ -1,7 +1,7 @@
 """What determines a run: data set, network, training, method and seed, each setting checked once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -110,9 +110,7 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
         raise ValueError(f"settings = {settings!r} does not fit: it must be a mapping from settings to their values")
     kind, flat, sections = methods.get(method), {}, {}
     for name, value in settings.items():
-        # "dropout" is a method and a setting: a mapping that names no data set is the method's.
-        own = name in kind.takes() and (not isinstance(value, Mapping) or value.keys() & datasets.SETS.keys())
-        if name in methods.METHODS and not own:
+        if is_section(name, value, kind.takes()):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{name!r} is a method: give its settings as a mapping, not {value!r}")
             sections[name] = settings_for(value, dataset, method)
@@ -126,8 +124,19 @@ def settings_for(settings: Mapping[str, Any], dataset: str, method: str) -> dict
     flat |= sections.get(method, {})
     if issubclass(kind, methods.Derived):
         bases = {base: sections[base] for base in dict.fromkeys(kind.bases) if base in sections}
-        flat |= {"bases": bases | flat.get("bases", {})} if bases else {}
+        given = flat.get("bases")
+        if bases and isinstance(given, Mapping | None):
+            flat["bases"] = bases | dict(given or {})
     return flat
+
+
+def is_section(name: str, value: Any, takes: Collection[str]) -> bool:
+    """Whether settings hold, under a name, those of the method of this name, where runs take these settings.
+
+    "dropout" is a method and a setting: a mapping that names no data set is the method's.
+    """
+    own = name in takes and (not isinstance(value, Mapping) or value.keys() & datasets.SETS.keys())
+    return name in methods.METHODS and not own
 
 
 def setting_names(*sets: str) -> set[str]:

@@ -171,16 +171,6 @@ def beside_chance(found: pd.DataFrame, none: float = 0) -> str:
     return f"{outside} of {len(there)} intervals exclude {none:g}; by chance alone about {chance:.1f} would."
 
 
-def paired_differences(rows: pd.DataFrame, method: str, reference: str) -> pd.DataFrame:
-    """The method's figures of Table 1 less the reference's, with their intervals over seeds.
-
-    ``rows`` are those of Table 1. The result has a row for each data set and measure, and the columns difference, from
-    and to. Only data sets and seeds that both methods have count.
-    """
-    found = differences(rows, MEASURES, {"": (method, reference)}, ["dataset"])
-    return found.set_index(["dataset", "measure"]).sort_index()[["difference", "from", "to"]]
-
-
 def crossed_interval(
     differences: Float[np.ndarray, "seeds utterances"], speakers: Shaped[Column, " utterances"]
 ) -> tuple[float, float, float]:

@@ -152,7 +152,7 @@ def true_probabilities(
     with posteriors.evaluating(network):
         for state in states:
             probabilities = slices.logits_along(network, state, direction, alphas, features).double().softmax(dim=-1)
-            found.append(probabilities[:, torch.arange(len(labels)), labels.long()].numpy())
+            found.append(probabilities[:, torch.arange(len(labels)), labels.long()].cpu().numpy())
     return np.stack(found)
 
 

@@ -128,32 +128,6 @@ def test_a_staircase_that_goes_back_has_no_slope_beyond_its_correlation_length()
     np.testing.assert_allclose(found["square"][:9], (6 - 8 * np.exp(-ratio) + 2 * np.exp(-2 * ratio))[:9], rtol=0.15)
     assert found["slope"][0] == pytest.approx(1, abs=0.05)
     assert found["slope"][9] == pytest.approx(0, abs=0.1)
-    # Its jumps of 2 come at a rate of 1/2l.
-    fitted = landscape.fitted_structure(found["step"].to_numpy(), found["square"].to_numpy())
-    assert fitted.intensity == pytest.approx(4 / (2 * length), rel=0.05)
-    assert fitted.length == pytest.approx(length, rel=0.1)
-
-
-STEPS = 2.0 ** np.arange(-17, 1)
-
-
-@pytest.mark.parametrize(("height", "length", "curvature"), [(1e-4, 0.12, 0.03), (3e-2, 1e-3, 0.5), (0, 1, 2.0)])
-def test_the_fit_finds_what_a_structure_function_was_made_of(height, length, curvature):
-    ratio = STEPS / length
-    telegraph = height * (6 - 8 * np.exp(-ratio) + 2 * np.exp(-2 * ratio))
-    noise = np.random.default_rng(0).normal(0, 0.03, len(STEPS))
-    found = landscape.fitted_structure(STEPS, (telegraph + curvature**2 * STEPS**4) * np.exp(noise))
-    assert found.intensity == pytest.approx(2 * height / length, rel=0.05)
-    assert found.curvature == pytest.approx(curvature, rel=0.1)
-    if height:
-        assert found.length == pytest.approx(length, rel=0.1)
-
-
-def test_jumps_that_stand_apart_at_every_step_have_an_intensity_and_no_length():
-    found = landscape.fitted_structure(STEPS, 2 * 0.7 * STEPS)
-    assert found.intensity == pytest.approx(0.7, rel=0.1)
-    assert math.isnan(found.length)
-    assert np.isnan(landscape.fitted_structure(STEPS, np.append(0, STEPS[1:]))).all()
 
 
 @pytest.mark.parametrize("measure", [landscape.angularity_exponent, landscape.jumps])

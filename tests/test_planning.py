@@ -97,6 +97,15 @@ def test_a_training_and_an_evaluation_mean_the_same_runs(toy: Path) -> None:
     assert bases == {"map": {"learning_rate": 0.01}, "ivon": {"learning_rate": 0.2}}
 
 
+@pytest.mark.parametrize("dropout", [0.2, 0, {"hd": 0.3}])
+def test_dropout_is_a_setting_of_all_networks_where_it_is_no_mapping_of_the_method_s_own(toy: Path, dropout) -> None:
+    for changes in ({"settings": {"dropout": dropout}}, {"dropout": dropout}):
+        steps = planned(toy, **changes)
+        given = steps["02_training-hd-map-1"].parameters["settings"]
+        expected = dropout["hd"] if isinstance(dropout, dict) else dropout
+        assert setup_of(given, dataset="hd", method="map", seed=1).method.dropout == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

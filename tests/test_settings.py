@@ -1,7 +1,9 @@
 """Settings: what does not fit is refused in one sentence, and what fits is there as it was given."""
 
+import argparse
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass
 from datetime import date
@@ -16,6 +18,7 @@ from lib.settings import (
     TEXT,
     Settings,
     choice,
+    folder_argument,
     folder_named,
     optional,
     read_yaml,
@@ -217,6 +220,11 @@ def test_a_folder_is_named_from_the_home_too(monkeypatch):
     [("$HOME/speech", "only a shell replaces \\$HOME; write the whole path"), ("${DATA}", "only a shell replaces"),
      ("~nobody-of-this-name/x", "the home that it begins with is not known"), ("", "that is no folder's name")],
 )  # fmt: skip
-def test_a_folder_s_name_that_says_nothing_is_refused(name, told):
+def test_a_folder_s_name_that_says_nothing_is_refused(name, told, capsys):
     with pytest.raises(ValueError, match=told):
         folder_named(name, Path("data"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=folder_argument)
+    with pytest.raises(SystemExit):
+        parser.parse_args([name])
+    assert re.search(told, capsys.readouterr().err)

@@ -65,6 +65,7 @@ def test_every_committed_run_keeps_its_name(path):
         ({"method": "temperature", "hess_init": 0.3}, "'hess_init' is no setting"),
         ({"bases": {"map": {}}}, "'bases' is no setting"),
         ({"method": "temperature", "bases": {"map": {"hess_init": 1.0}}}, "map takes no hess_init"),
+        ({"method": "temperature", "bases": {5: {}, "x": {}}}, "temperature is made of map, not of 5"),
         ({"dataset": None}, "a run needs a dataset: give one"),
         ({"method": None}, "a run needs a method: give one"),
         ({"dataset": "timit"}, "no data set is called 'timit': the sets are hd, sc"),
@@ -204,6 +205,19 @@ def test_a_mapping_s_sections_are_of_methods_and_its_values_of_data_sets():
 def test_a_mapping_that_no_run_can_use_is_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         setup_of(settings, dataset="fsdd", method="map", seed=1, epochs=3)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(a{99999999999})", "(" * 3000 + "a" + ")" * 3000])
+def test_a_pattern_that_no_engine_takes_is_refused(pattern):
+    with pytest.raises(ValueError, match="a regular expression with one group"):
+        setup_of({"speaker": pattern}, dataset="folder", method="map", seed=1)
+
+
+def test_bases_that_are_none_leave_the_methods_their_sections():
+    given = {"map": {"dropout": 0.2}, "bases": None}
+    assert setup_of(given, dataset="fsdd", method="temperature", seed=1).method.dropout == 0.2
+    with pytest.raises(ValueError, match="bases = 5 does not fit"):
+        setup_of(given | {"bases": 5}, dataset="fsdd", method="temperature", seed=1)
 
 
 def test_a_notebook_of_data_alone_takes_what_any_run_takes_and_nothing_else():

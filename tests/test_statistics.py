@@ -163,20 +163,6 @@ def test_intervals_stand_beside_what_chance_would_exclude():
     assert statistics.beside_chance(found, none=1).startswith("2 of 3 intervals exclude 1;")
 
 
-def test_paired_differences_are_those_over_seeds_of_each_data_set_and_measure():
-    rows = table1(map=[[0.5, 0.6, 0.4], [1.0], [1.0]], ivon=[[0.9, 0.62, 0.5], [3.0]])
-    found = statistics.paired_differences(rows, "ivon", "map")
-    assert found.index.to_list() == [(f"set{i}", name) for i in (0, 1) for name in ("accuracy", "brier", "ece", "nll")]
-    for measure in ("nll", "brier"):
-        of_set = rows[rows["dataset"] == "set0"]
-        (expected,) = statistics.differences(of_set, measure, {"": ("ivon", "map")}).to_dict("records")
-        row = found.loc[("set0", measure)]
-        assert row.to_dict() == pytest.approx({name: expected[name] for name in ("difference", "from", "to")})
-    assert found.loc[("set0", "ece")].tolist() == [0, 0, 0]
-    assert found.loc[("set1", "nll"), "difference"] == 2
-    assert found.loc["set1", ["from", "to"]].isna().all(axis=None)
-
-
 def test_one_more_seed_lies_within_its_interval_95_times_in_100():
     seeds = np.random.default_rng(0).normal(3, 2, size=(4, 20_000))
     found = statistics.student_intervals(pd.DataFrame(seeds[:3]), one_more=True)

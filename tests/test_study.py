@@ -322,15 +322,29 @@ def test_settings_that_are_missing_or_belong_to_nothing_are_refused(toy, tmp_pat
         ({"variants": {0.1: {"dropout": 0.1}}}, "'variants' must map names, as text in quotes, to settings, not 0.1"),
         ({"measures": {"progress": [1]}}, "'measures' must map names, as text in quotes, to settings, not 'progress'"),
         ({"sets": {"tones": {"dataset": "sc", "seed": 3}}}, "the 'seed' of 'tones' must be a list"),
+        ({"sets": {"tones": {"dataset": "sc", "seed": []}}}, "the 'seed' of 'tones' must be a list"),
+        ({"sets": {"tones": {"dataset": "sc", "seed": ["one"]}}}, "a seed = 'one' does not fit"),
+        ({"seed": [[1]]}, "a seed = [1] does not fit"),
+        ({"seed": []}, "'seed' is empty, and no run would be left"),
+        ({"sets": {}}, "'sets' is empty"),
+        ({"variants": {}}, "'variants' is empty"),
+        ({"measures": {"progress": {"epoch": 3}}}, "the measure 'progress' cannot be taken so: got an unexpected"),
+        ({"evaluation": {"bins": 15}}, "the measure 'evaluation' cannot be taken so: missing a required"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused_in_one_sentence(tmp_path, change, sentence, capsys):
     path = tmp_path / "toy.yml"
-    path.write_text(yaml.safe_dump({name: value for name, value in (TOY | change).items() if value}))
+    path.write_text(yaml.safe_dump({name: value for name, value in (TOY | change).items() if value is not None}))
     assert command.main([str(path)]) == 1
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+def test_a_share_is_of_a_verification_alone(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["book/studies/leaks.yml", "--share", "0.1"])
+    assert "give --verify, too" in capsys.readouterr().err
 
 
 # What is committed

@@ -27,7 +27,7 @@ from lib.neurons import NEURONS
 from lib.neurons.clamped import clamped
 from lib.posteriors import MeanFieldGaussian, network_state, predict
 from lib.runs import DATA
-from lib.settings import folder_named
+from lib.settings import folder_argument
 from lib.trainers import train_map
 
 SECONDS = 5.0  # for each group of what is timed in turns
@@ -220,7 +220,7 @@ def measured(cases: Callable[..., list[Case]], groups: Sequence[tuple]) -> pd.Da
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.benchmark", description=__doc__)
-    parser.add_argument("--results", type=folder_named, default=DATA / "results")
+    parser.add_argument("--results", type=folder_argument, default=DATA / "results")
     folder = parser.parse_args(arguments).results
     if os.getloadavg()[0] > BUSY:
         print("This machine is busy: the times will be too long and their ratios off. Run it when nothing else does.")

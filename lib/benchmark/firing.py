@@ -19,10 +19,10 @@ SPOKEN, EPOCHS = "synthetic-hd", 10  # what a network is trained on, and for how
 
 
 @torch.no_grad()
-def firing(network: SpikingClassifier, features: Tensor, rate: float = RATE) -> tuple[list[float], list[float]]:
+def firing(network: SpikingClassifier, features: Tensor, rate: float = RATE) -> None:
     """Scale each layer's norm until its neurons fire at that rate on the features, in training mode.
 
-    Running statistics become those of the features. Returns the network's ``activity``.
+    Running statistics become those of the features.
     """
     train = features.transpose(0, 1)
     for layer in network.layers:
@@ -35,7 +35,6 @@ def firing(network: SpikingClassifier, features: Tensor, rate: float = RATE) -> 
             low, high = (weight, high) if _spiking(layer, spikes) < rate else (low, weight)
         layer.norm.momentum = momentum
         train = spikes
-    return activity(network, features)
 
 
 @torch.no_grad()

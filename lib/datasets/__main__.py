@@ -5,13 +5,13 @@ import sys
 
 from lib.datasets import SETS
 from lib.features import PARTS
-from lib.settings import folder_named
+from lib.settings import folder_argument
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m lib.datasets", description="Download a published set or make another.")
     parser.add_argument("name", choices=SETS)
-    parser.add_argument("root", type=folder_named, help="the folder for it, such as data/fsdd")
+    parser.add_argument("root", type=folder_argument, help="the folder for it, such as data/fsdd")
     parser.add_argument("--full", action="store_true", help="a synthetic set of its model's published size")
     options = parser.parse_args(arguments)
     dataset = SETS[options.name]

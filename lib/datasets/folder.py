@@ -42,7 +42,7 @@ FILTER = {"reach": 32, "cutoff": 0.92, "kaiser": 8.0}
 def has_one_group(pattern: Any) -> bool:
     try:
         return isinstance(pattern, str) and re.compile(pattern).groups == 1
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lib.datasets.sc import LISTS, hashed_part
 from lib.files import atomic_write
-from lib.settings import folder_named
+from lib.settings import folder_argument
 
 LINE = re.compile(r"(?P<digest>[0-9a-f]{16})  (?P<name>\w+/\w+\.wav)")
 
@@ -76,10 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m lib.datasets.picked", description="Pick a list's recordings by content."
     )
-    parser.add_argument("list", type=folder_named, help="such as data/results/sc-11-words-recordings.txt")
-    parser.add_argument("root", type=folder_named, help="the folder for them, such as data/sc-11-words")
+    parser.add_argument("list", type=folder_argument, help="such as data/results/sc-11-words-recordings.txt")
+    parser.add_argument("root", type=folder_argument, help="the folder for them, such as data/sc-11-words")
     parser.add_argument(
-        "archives", type=folder_named, nargs="+", help="where releases of Speech Commands were unpacked"
+        "archives", type=folder_argument, nargs="+", help="where releases of Speech Commands were unpacked"
     )
     options = parser.parse_args(arguments)
     try:

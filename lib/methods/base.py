@@ -181,7 +181,9 @@ class Derived(Method):
         if not isinstance(own, Mapping) or not all(isinstance(settings, Mapping) for settings in own.values()):
             raise ValueError(f"bases = {own!r} does not fit: it must be a mapping from methods to settings of theirs")
         if unknown := own.keys() - set(cls.bases):
-            raise ValueError(f"{cls.name} is made of {', '.join(dict.fromkeys(cls.bases))}, not of {min(unknown)!r}")
+            raise ValueError(
+                f"{cls.name} is made of {', '.join(dict.fromkeys(cls.bases))}, not of {min(unknown, key=str)!r}"
+            )
         shared = {kind: {name: given[name] for name in kind.names() if name in given} for kind in cls.made_of}
         return cls({kind.name: kind.from_mapping(shared[kind] | dict(own.get(kind.name, {}))) for kind in cls.made_of})
 

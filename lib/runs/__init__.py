@@ -75,7 +75,7 @@ def load_frames(
     return datasets.get(setup.dataset).frames(load_utterances(setup, data_root, results_root), setup.data, cache, snr)
 
 
-def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> tuple[Posterior, pd.DataFrame]:
+def fit(setup: Setup, frames: Frames, **how: Any) -> tuple[Posterior, pd.DataFrame]:
     """The posterior of a setup whose method trains, and the history; ``how`` is as the method's ``train`` takes it."""
     penalty = setup.training.firing_rate_penalty
     if fast:
@@ -84,7 +84,7 @@ def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> 
     torch.set_flush_denormal(True)
     try:
         return setup.method.train(
-            network_for(setup, frames, device), frames.part("train"), frames.part("validation"),
+            network_for(setup, frames), frames.part("train"), frames.part("validation"),
             epochs=setup.training.epochs, seed=setup.seed, copies=setup.copies,
             objective=firing_rate_penalty(penalty) if penalty else likelihood, **how,
         )  # fmt: skip
@@ -92,7 +92,7 @@ def fit(setup: Setup, frames: Frames, device: str | None = None, **how: Any) -> 
         torch.set_flush_denormal(False)
 
 
-def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: str | None = None) -> Run:
+def train(setup: Setup, frames: Frames, root: str | Path | None = None) -> Run:
     """The run of this setup in the folder ``root``: found where it is finished, gone on with where it was interrupted.
 
     What a derived run is made of is trained first, where it is not found.
@@ -101,7 +101,7 @@ def train(setup: Setup, frames: Frames, root: str | Path | None = None, device: 
     if not (folder / "run.json").exists():
         with exclusive(folder):
             if not (folder / "run.json").exists():
-                (_derive if isinstance(setup.method, Derived) else _train)(folder, setup, frames, device)
+                (_derive if isinstance(setup.method, Derived) else _train)(folder, setup, frames)
     with suppress(OSError):  # a folder that can only be read is as good
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return Run(folder)
@@ -168,23 +168,23 @@ def each(
         yield run or train(setup, frames, results_root), frames
 
 
-def _train(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
+def _train(folder: Path, setup: Setup, frames: Frames) -> None:
     """Train, from the checkpoint where there is one, and put the run into its folder."""
-    posterior, history = fit(setup, frames, device, checkpoint=folder / CHECKPOINT)
+    posterior, history = fit(setup, frames, checkpoint=folder / CHECKPOINT)
     with atomic_write(folder / "history.csv") as aside:
         history.to_csv(aside, index=False)
     _finish(folder, setup, frames, posterior, {"seconds": history["seconds"].sum()})
 
 
-def _derive(folder: Path, setup: Setup, frames: Frames, device: str | None) -> None:
+def _derive(folder: Path, setup: Setup, frames: Frames) -> None:
     """Put a derived run into its folder; its ``seconds`` are with those of the trainings that it is made of."""
     names, bases = setup.method.bases, []
     for index, name in enumerate(names):
         # The members of an ensemble differ by their seeds, and no two ensembles share one.
         seed = setup.seed + MEMBER * names[:index].count(name)
         base = replace(setup, method=setup.method.base(name), seed=seed)
-        bases.append(train(base, frames, folder.parent, device))
-    network, training, validation = network_for(setup, frames, device), frames.part("train"), frames.part("validation")
+        bases.append(train(base, frames, folder.parent))
+    network, training, validation = network_for(setup, frames), frames.part("train"), frames.part("validation")
     began = time.perf_counter()
     posterior = setup.method.derive(
         network, tuple(run.posterior for run in bases), training, validation, setup.seed, copies=setup.copies
@@ -208,11 +208,11 @@ def _finish(folder: Path, setup: Setup, frames: Frames, posterior: Posterior, re
     write_json(folder / "run.json", record)
 
 
-def predicted(run: Run, frames: Frames, features: Tensor, samples: int, device: str | None = None) -> Tensor:
+def predicted(run: Run, frames: Frames, features: Tensor, samples: int) -> Tensor:
     """Probabilities [samples, utterances, classes], of no more samples than there are different ones."""
     generator = torch.Generator().manual_seed(run.setup.seed)
     count = run.posterior.distinct(samples)
-    return posteriors.predict(run.network(frames, device), run.posterior, features, count, generator)
+    return posteriors.predict(run.network(frames), run.posterior, features, count, generator)
 
 
 def evaluate(run: Run, frames: Frames, samples: int, bins: int) -> Evaluation:

@@ -13,6 +13,7 @@ the records of the runs. What stands there, or is stored of a run or a trial, is
 goes on where it was interrupted.
 """
 
+import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from lib import methods
 from lib.methods import METHODS, Derived
 from lib.runs import DATA
-from lib.settings import folder_named, read_yaml
+from lib.settings import check, folder_named, read_yaml, whole
 from lib.setup import Setup
 from lib.study.measures import MEASURES
 from lib.study.measures.common import Place
@@ -179,8 +180,13 @@ def read(path: Path) -> Study:
                 raise ValueError(
                     f"{path}: {name!r} must map names, as text in quotes, to settings, not {key!r}: {value!r}"
                 )
-    if strange := [name for name, of in content["sets"].items() if not isinstance((of or {}).get("seed", []), list)]:
-        raise ValueError(f"{path}: the 'seed' of {strange[0]!r} must be a list, as the study's is")
+    if empty := [name for name in ("sets", "variants", "method", "seed") if content.get(name, ONE) in ({}, [])]:
+        raise ValueError(f"{path}: {empty[0]!r} is empty, and no run would be left")
+    for name, of in content["sets"].items():
+        if not isinstance(own := (of or {}).get("seed", content["seed"]), list) or not own:
+            raise ValueError(f"{path}: the 'seed' of {name!r} must be a list, as the study's is, and not empty")
+    for seed in itertools.chain(content["seed"], *((of or {}).get("seed", []) for of in content["sets"].values())):
+        check(f"{path}: a seed", seed, whole(0))
     if strange := [method for method in content["method"] if not isinstance(method, str)]:
         raise ValueError(f"{path}: {strange[0]!r} is no method; the methods are {', '.join(METHODS)}")
     checked = (
@@ -191,6 +197,11 @@ def read(path: Path) -> Study:
     for given, known, words in checked:
         if unknown := [name for name in given if not isinstance(name, str) or name not in known]:
             raise ValueError(f"{path}: {unknown[0]!r} is not known; {words} {', '.join(known)}")
+    for name, how in measures.items():
+        try:
+            inspect.signature(MEASURES[name]).bind(None, None, None, **(how or {}))
+        except TypeError as error:
+            raise ValueError(f"{path}: the measure {name!r} cannot be taken so: {error}") from error
     for name in ("sets", "variants"):
         content[name] = {key: value or {} for key, value in content.get(name, {ONE: {}}).items()}
     return Study(path=path, measures={name: how or {} for name, how in measures.items()}, **content)

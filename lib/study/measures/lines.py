@@ -148,8 +148,8 @@ def fine_slices(
 def structure(
     run: Run, frames: Frames, place: Place, *, directions: dict[str, int], points: int, radius: dict[str, float],
     zooms: int, samples: int, examples: int,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """The structure function D(h) over all scales, mean over directions, and what is fitted to it, in double precision.
+) -> pd.DataFrame:  # fmt: skip
+    """The structure function D(h) over all scales, mean over directions, in double precision.
 
     Each direction of a part has a line through the mean and, ``zooms`` times, one at a random place that is so much
     shorter that its largest step is half the least of the one before. ``loss`` is "single" (mean of D over samples'
@@ -173,12 +173,7 @@ def structure(
             middle, reach = place_along(number, radius[part]), reach / 2 ** len(found[0])
     table = pd.concat(tables, names=["part", "direction", "reach"]).sort_values("step", kind="stable")
     by_step = table.groupby(["part", "loss", "step"], sort=False)["square"].mean()
-    fits = {
-        key: landscape.fitted_structure(of.index.get_level_values("step").to_numpy(), of.to_numpy())
-        for key, of in by_step.groupby(["part", "loss"], sort=False)
-    }
-    fitted = pd.DataFrame(fits.values(), index=pd.MultiIndex.from_tuples(fits, names=["part", "loss"]))
-    return {"structure": by_step.to_frame(), "structure_fit": fitted}
+    return by_step.to_frame()
 
 
 def precision(run: Run, frames: Frames, place: Place, *, points: int, radius: float, examples: int) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def crossings(
     with the probability ``apart``. ``rate`` is in steps a unit of distance, ``intensity`` that times their mean square.
     ``crossings_layers`` has the predicted rate's factors. QIF neurons have no threshold, and no crossings.
     """
-    network, chosen = run.network(frames).double(), test_utterances(frames, examples)
+    network, chosen = run.network(frames, "cpu").double(), test_utterances(frames, examples)
     state = {name: tensor.double() for name, tensor in run.posterior.mean.items()}
     features, labels = chosen.features.double(), chosen.labels
     if any(isinstance(layer, QIFLayer) for layer in network.layers):

@@ -301,7 +301,7 @@ def test_a_copied_word_is_refused_and_one_that_only_sounds_so_is_a_class(sc_root
 # Folders
 
 
-def test_a_tilde_is_the_home_wherever_a_folder_is_given(fsdd_root, monkeypatch, capsys):
+def test_a_tilde_is_the_home_wherever_a_folder_is_given(fsdd_root, monkeypatch):
     monkeypatch.setenv("HOME", str(fsdd_root.parent))
     monkeypatch.chdir(fsdd_root.parent)
     assert len(load("fsdd", "~/fsdd")) == 168

@@ -249,7 +249,7 @@ def test_every_neuron_s_kernel_is_proven_here_with_what_hears_it(monkeypatch, un
 
 
 @pytest.mark.parametrize("neuron", COMPILED)
-def test_other_devices_take_the_plain_form_but_for_lif_on_cuda(monkeypatch, neuron):
+def test_other_devices_take_the_plain_form_but_for_lif_on_cuda(neuron):
     layer = layer_of(4, neuron).to("meta")
     spikes = layer(torch.empty(5, 3, 4, device="meta"))
     assert (spikes.device.type, spikes.shape) == ("meta", (5, 3, 4))

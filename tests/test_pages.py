@@ -13,7 +13,7 @@ from lib.book import SEQUENCE, read_defaults
 from lib.pages import clean, execute, render, saying, stage, without_paths
 
 
-def test_folders_of_this_machine_become_what_a_reader_calls_them(tmp_path: Path, monkeypatch) -> None:
+def test_folders_of_this_machine_become_what_a_reader_calls_them(monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     root = Path("/home/somebody/companion")
     for text, cleaned in [

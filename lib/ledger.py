@@ -220,9 +220,10 @@ def say(sentence: str | list[dict[str, Any]]) -> str:
 
 
 def answer(chapter: str) -> Markdown:
-    """The paragraph that a chapter opens with."""
-    said = " ".join(say(sentence).strip() for sentence in words()["answers"][chapter])
-    return Markdown(f"**The answer here.** {said}")
+    """What a chapter opens with; a sentence that begins in bold begins a paragraph."""
+    first, *others = [say(sentence).strip() for sentence in words()["answers"][chapter]]
+    others = [("\n\n" if one.startswith("**") else " ") + one for one in others]
+    return Markdown("".join([f"**The answer here.** {first}", *others]))
 
 
 def verdict(claim: Claim) -> str:

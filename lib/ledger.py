@@ -259,13 +259,13 @@ def forest(page: str) -> pd.DataFrame:
 
 
 def findings() -> str:
-    """The claims as a table in Markdown, for README.md."""
+    """The claims as a table in Markdown, and the first page's answer, for README.md."""
     lines = ["| the paper's claim | found here | in numbers (95 % interval) | the paper |", "| --- | --- | --- | --- |"]
     for claim in claims().values():
         tested = number(claim.number)
         page = f"book/{claim.where}.ipynb"
         lines.append(f"| {claim.claim} | [{verdict(claim)}]({page}) | {tested}: {tested.what} | {paper(claim)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *map(say, words()["answers"]["intro"])]) + "\n"
 
 
 def table() -> pd.DataFrame:

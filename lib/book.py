@@ -83,9 +83,8 @@ def read_settings(*paths: Path) -> dict[str, Any]:
     if not isinstance(shared, dict):
         raise ValueError(f"{where}: 'settings' must map settings to values, not be {shared!r}")
     sections = {name: settings.pop(name) for name in METHODS if name in settings}
-    return settings | {
-        "settings": shared | {name: section for name, section in sections.items() if section not in (None, {})}
-    }
+    given = {name: section for name, section in sections.items() if section not in (None, {})}
+    return settings | {"settings": shared | given}
 
 
 def check(settings: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> None:

@@ -143,11 +143,8 @@ def test_no_number_is_typed_by_hand() -> None:
 def test_a_sentence_says_for_which_signs_of_its_numbers_it_was_written() -> None:
     for one in ALTERNATIVES:
         assert one["when"].keys() == set(ledger.named(one["say"])) | one["when"].keys(), one["say"]
-        assert set(np.concatenate([np.atleast_1d(signs) for signs in one["when"].values()])) <= {
-            "below",
-            "none",
-            "above",
-        }
+        signs = set(np.concatenate([np.atleast_1d(signs) for signs in one["when"].values()]))
+        assert signs <= {"below", "none", "above"}
 
 
 def test_nothing_wants_a_human() -> None:

@@ -60,7 +60,10 @@ def test_one_that_fails_stops_no_other(tmp_path: Path, capsys, cluster: LocalClu
     assert outcomes["bb"].failure == "failed: ValueError: bb is lost"
     assert outcomes["after-bb"] == Outcome(failure="was not run for want of bb")
     began = [line.split()[0] for line in log.read_text().splitlines()]
-    assert sorted(began) == ["a", "after-a", "bb", "ccc", "ccc", "without"]
+    # A result that the worker of ccc held when it died is computed again, if nobody had fetched it.
+    again = began.count("a") - 1
+    assert sorted(began) == [*["a"] * again, "a", "after-a", "bb", "ccc", "ccc", "without"]
+    assert again in (0, 1)
     assert began.index("after-a") > max(began.index("a"), began.index("ccc"))
     processes = {line.split()[-1] for line in log.read_text().splitlines() if line.startswith("ccc")}
     assert len(processes) == 2

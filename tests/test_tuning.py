@@ -124,6 +124,21 @@ def test_the_defaults_are_tried_though_their_trial_was_interrupted(search, monke
     assert trial.params == {name: defaults[name] for name in trial.params}
 
 
+@pytest.mark.parametrize(("epochs", "spared"), [(12, 10), (40, 10), (80, 20)])
+def test_a_trial_behind_the_others_is_given_a_quarter_of_its_epochs(search, monkeypatch, epochs, spared):
+    trained = []
+
+    def behind_all_before(setup, frames, after_epoch):
+        trained.append(0)
+        for _ in range(epochs):
+            trained[-1] += 1
+            after_epoch({"validation_loss": float(len(trained))})
+
+    monkeypatch.setattr(runs, "fit", behind_all_before)
+    search("map", 6, given=SMALL | {"epochs": epochs})
+    assert trained == [epochs] * 4 + [spared + 1] * 2
+
+
 def test_a_full_disk_ends_a_search_in_a_sentence_and_room_lets_it_go_on(search, tmp_path):
     search("map", 1)
     size = (tmp_path / "toy.log").stat().st_size

@@ -104,7 +104,8 @@ def search(
         firsts.append(within(space, known, method))
     of = {"given": given, "trials try": space, "recordings": {name: one.fingerprint for name, one in frames.items()}}
     with exclusive(journal), explaining_os_errors(journal.parent, FULL):
-        study = opened(journal, json.loads(json.dumps(of)))
+        epochs = max(one["epochs"] for one in given.values())
+        study = opened(journal, json.loads(json.dumps(of)), spared=max(10, epochs // 4))
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # when the search was interrupted
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         begun = study.get_trials(states=(*FINISHED, optuna.trial.TrialState.WAITING))
@@ -175,8 +176,11 @@ def at_edges(params: Mapping[str, Any], space: Mapping[str, list | tuple]) -> li
     return found
 
 
-def opened(journal: Path, of: Mapping[str, Any]) -> optuna.Study:
-    """The search that the journal holds, or a new one; ``of`` is all that determines its trials."""
+def opened(journal: Path, of: Mapping[str, Any], spared: int) -> optuna.Study:
+    """The search that the journal holds, or a new one; ``of`` is all that determines its trials.
+
+    None is pruned in the epochs that are ``spared``: who begins slowly may win.
+    """
     cut_to_whole_lines(journal)
     anew = "move it away, and the search begins anew"
     try:
@@ -186,7 +190,7 @@ def opened(journal: Path, of: Mapping[str, Any]) -> optuna.Study:
         raise
     except Exception as error:  # lines that are whole can still say anything
         raise ValueError(f"{journal} is damaged ({type(error).__name__}: {error}); {anew}") from error
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=10)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=spared)
     study = optuna.create_study(study_name=journal.stem, storage=storage, pruner=pruner, load_if_exists=True)
     if study.get_trials(states=FINISHED, deepcopy=False):
         had = study.user_attrs.get("of", {})

@@ -116,6 +116,7 @@ def live(folder: str, archive: str, method: str, fault: dict | None, moments: st
     with open(f"{folder}.log", "w") as told:
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     if fault and fault["kind"] == "SIGXFSZ":  # killed in the middle of a write; Python would get an error from it
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

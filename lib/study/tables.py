@@ -4,6 +4,7 @@ A table has the key columns set, variant, method and seed, then the index of its
 holds all that determined a run, what it was computed with, and the settings of each measure that was taken of it.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,6 +163,7 @@ def write_table1(evaluations: Mapping[Run, Evaluation], folder: Path) -> pd.Data
     return rows
 
 
+@functools.cache
 def _test_speakers(listed: Path) -> np.ndarray:
     """The speakers of the official test part of Speech Commands among the recordings that are listed."""
     found = (name.partition("/")[2].partition("_nohash_")[0] for name in picked.listed(listed))

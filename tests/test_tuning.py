@@ -26,7 +26,7 @@ def search(tmp_path, toy_frames):
     """Goes on with a search on the toy set until it has so many trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    def go_on(method, trials, frames=toy_frames, given=SMALL, name="toy", known=None):
+    def go_on(method, trials, frames=toy_frames, given=SMALL, name="toy", known=()):
         return tuning.search(tmp_path / f"{name}.log", {"toy": given}, {"toy": frames}, method, trials, known)
 
     return go_on
@@ -61,16 +61,18 @@ def test_what_is_given_is_not_searched_and_the_defaults_come_first(search, metho
 def test_what_is_known_to_be_good_is_tried_after_the_defaults_once_in_a_search_that_has_begun_too(search):
     known = {"learning_rate": 0.02, "weight_decay": 0.0, "dropout": 0.2, "patience": 4}
     search("map", 1)
-    for trials in (2, 4):
-        study = search("map", trials, known=known)
-        assert [trial.params == known for trial in study.trials] == [False, True, False, False][:trials]
+    other = known | {"dropout": 0.0}
+    for trials, given in ((2, [known]), (4, [known, other]), (5, [known, other])):
+        study = search("map", trials, known=given)
+        assert [trial.params == known for trial in study.trials] == [False, True, False, False, False][:trials]
+        assert [trial.params == other for trial in study.trials] == [False, False, True, False, False][:trials]
     for wrong, words in (
         ({"dropout": 0.2}, r"'first' must give map all that its trials try, and no more: learning_rate, weight_decay"),
         (known | {"dropout": 0.25}, r"'first' gives map dropout = 0.25; trials try \[0.0, 0.1"),
         (known | {"learning_rate": 0.2}, r"'first' gives map learning_rate = 0.2; trials try \(0.001, 0.03\)"),
     ):
         with pytest.raises(ValueError, match=words):
-            search("map", 4, known=wrong)
+            search("map", 4, known=[wrong])
 
 
 def test_a_search_goes_on_where_it_ended_and_past_what_a_full_disk_left(search, tmp_path, capsys):

@@ -6,11 +6,11 @@
 
 The file names ``sets``, which may have a ``seed`` of their own, ``variants`` (optional), ``method``, ``seed``,
 ``common`` settings, ``evaluation`` and further ``measures`` with their settings. ``tuning`` says how trials choose the
-settings that stand beside the file as ``neurons-chosen.yml`` ({set, trials, epochs}; ``first``, by method what is
-tried right after the defaults; ``ranked``, how many of the best are trained with further seeds), or whose choices are
-taken ({as: other study}). The results are tables in ``data/results/neurons``, one for each measure, and ``runs.json``,
-the records of the runs. What stands there, or is stored of a run or a trial, is not computed again: the same command
-goes on where it was interrupted.
+settings that stand beside the file as ``neurons-chosen.yml`` ({set, trials, epochs}; ``first``, by method a list
+of what is tried right after the defaults; ``ranked``, how many of the best are trained with further seeds), or whose
+choices are taken ({as: other study}). The results are tables in ``data/results/neurons``, one for each measure, and
+``runs.json``, the records of the runs. What stands there, or is stored of a run or a trial, is not computed again: the
+same command goes on where it was interrupted.
 """
 
 import inspect

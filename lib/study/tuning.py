@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def choose(study: Study, variant: str, method: str, folder: Path) -> tuple[dict[
         setup = Setup.of(given[name] | {"method": method, "seed": SEED})
         frames[name] = Place(study.data_root(name), folder).frames(setup)
     journal = folder / "runs" / "tuning" / f"{study.name}-{'+'.join(names)}-{variant}-{method}.log"
-    known = study.tuning.get("first", {}).get(method)
+    known = study.tuning.get("first", {}).get(method, [])
     searched = search(journal, given, frames, method, study.tuning["trials"], known)
     ranks = ranked(journal, searched, given, frames, method, study.tuning.get("ranked", RANKED))
     table = pd.DataFrame(
@@ -89,19 +89,18 @@ def search(
     frames: Mapping[str, Frames],
     method: str,
     trials: int,
-    known: Mapping[str, Any] | None = None,
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> optuna.Study:
     """Go on with a search until it has so many finished trials, the first of them with the default settings.
 
-    The next has those that are ``known`` to be good from elsewhere. Settings that are given for a set are not searched.
-    Raises ``ValueError`` where what is known is not what trials try, or the journal is damaged, or of a search with
-    other settings, ranges or recordings, and ``OSError`` where the disk is full.
+    The next have those that are ``known`` to be good from elsewhere. Settings that are given for a set are not
+    searched. Raises ``ValueError`` where what is known is not what trials try, or the journal is damaged, or of a
+    search with other settings, ranges or recordings, and ``OSError`` where the disk is full.
     """
     fixed, space = set().union(*given.values()), methods.get(method).search_space()
     space = {name: values for name, values in space.items() if name not in fixed}
     firsts = [{name: methods.get(method)().as_dict()[name] for name in space}]
-    if known is not None:
-        firsts.append(within(space, known, method))
+    firsts += [within(space, one, method) for one in known]
     of = {"given": given, "trials try": space, "recordings": {name: one.fingerprint for name, one in frames.items()}}
     with exclusive(journal), explaining_os_errors(journal.parent, FULL):
         epochs = max(one["epochs"] for one in given.values())

@@ -21,7 +21,7 @@ from lib.study.tables import Results
 
 STUDIES = sorted(path.stem for path in FOLDER.glob("*.yml") if not path.stem.endswith("-chosen"))
 # Whose runs are not all there yet, or are those of an earlier form of the study; the chapters that read them say so.
-UNDER_WAY = {"curve-second-ivon"}
+UNDER_WAY = set()
 ON_WORKERS = engine.on_workers
 ELEVEN = tables.DATA / "sc-11-words"
 WORDS = Path(__file__).parents[2] / "shared" / "speech" / "speech_commands_v0.02"
